@@ -1,0 +1,100 @@
+// Package place says where strata keeps things: state, run folder, socket and
+// the programs of its own. It is shared by the CLI and the daemon, so that both
+// mean the same place.
+//
+// A private root (--root DIR or STRATA_ROOT) puts everything below one folder.
+// Its Tag goes into every name that strata gives on the host outside that
+// folder (bridge, nft table, cgroup), so that two roots never meet.
+package place
+
+import (
+	"crypto/sha256"
+	"encoding/hex"
+	"os"
+	"os/exec"
+	"path/filepath"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// RootVariable names the environment variable with the private root.
+const RootVariable = "STRATA_ROOT"
+
+// Places are the paths of one strata root.
+type Places struct {
+	Root   string // the private root; "" for the installed one
+	State  string // what outlives a reboot: records, templates, disks, logs
+	Run    string // what does not: sockets, layer mounts, process ids
+	Socket string // the daemon's API
+	Tag    string // "" for the installed root, else 6 hex digits of the root's path
+}
+
+// maxSocketPath is the longest path of a unix socket. Unit: bytes.
+// Source: linux/un.h, UNIX_PATH_MAX less the closing zero.
+const maxSocketPath = 107
+
+// runSocketTail is the longest path that strata puts a socket at below Run:
+// "/env/" + a 12-digit id + "/keeper.sock".
+const runSocketTail = 5 + 12 + 12
+
+// Find returns the places of a private root, of STRATA_ROOT where root is
+// empty, and the installed ones where both are. Kinds: Invalid.
+func Find(root string) (Places, error) {
+	if root == "" {
+		root = os.Getenv(RootVariable)
+	}
+	if root == "" {
+		return Places{State: "/var/lib/strata", Run: "/run/strata", Socket: "/run/strata/strata.sock"}, nil
+	}
+	abs, err := filepath.Abs(root)
+	if err != nil {
+		return Places{}, fault.Invalidf("%q is not a folder: %w", root, err).At("root")
+	}
+	if resolved, err := filepath.EvalSymlinks(abs); err == nil {
+		abs = resolved
+	}
+	if abs == "/" {
+		return Places{}, fault.Invalidf("the root folder / cannot be a private root").At("root").Help("name a folder of its own, such as /srv/strata-test")
+	}
+	if n := len(abs) + len("/run") + runSocketTail; n > maxSocketPath {
+		return Places{}, fault.Invalidf("%q is too long for the sockets below it", abs).At("root").Help("use a path of at most %d bytes", maxSocketPath-len("/run")-runSocketTail)
+	}
+	sum := sha256.Sum256([]byte(abs))
+	return Places{
+		Root:   abs,
+		State:  filepath.Join(abs, "state"),
+		Run:    filepath.Join(abs, "run"),
+		Socket: filepath.Join(abs, "strata.sock"),
+		Tag:    hex.EncodeToString(sum[:3]),
+	}, nil
+}
+
+// Name joins word and the tag: "strata" for the installed root, "strata-1a2b3c" for a private one.
+func (p Places) Name(word string) string {
+	if p.Tag == "" {
+		return word
+	}
+	return word + "-" + p.Tag
+}
+
+// libexec is where `make install` puts the programs that users do not call.
+const libexec = "/usr/lib/strata"
+
+// Binary returns the path of one of strata's own programs: beside the running
+// one, in /usr/lib/strata, or on the PATH. Kinds: Missing.
+func Binary(name string) (string, error) {
+	var tried []string
+	if self, err := os.Executable(); err == nil {
+		tried = append(tried, filepath.Join(filepath.Dir(self), name))
+	}
+	tried = append(tried, filepath.Join(libexec, name))
+	for _, path := range tried {
+		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
+			return path, nil
+		}
+	}
+	if path, err := exec.LookPath(name); err == nil {
+		return path, nil
+	}
+	return "", fault.Missingf("the program %s was not found in %v nor on the PATH", name, tried).Help("run `make build`, or `make install`")
+}

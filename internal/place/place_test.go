@@ -1,0 +1,38 @@
+package place
+
+import (
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func TestFind(t *testing.T) {
+	t.Setenv(RootVariable, "")
+	if p, err := Find(""); err != nil || p.Socket != "/run/strata/strata.sock" || p.Name("strata") != "strata" {
+		t.Errorf("installed places = %+v, %v", p, err)
+	}
+	a, b := t.TempDir(), t.TempDir()
+	t.Setenv(RootVariable, a)
+	fromEnv, err := Find("")
+	if err != nil || fromEnv.State != filepath.Join(fromEnv.Root, "state") {
+		t.Fatalf("private places = %+v, %v", fromEnv, err)
+	}
+	flag, err := Find(b)
+	if err != nil || flag.Tag == fromEnv.Tag || len(flag.Tag) != 6 {
+		t.Errorf("two roots share a tag: %+v %+v, %v", fromEnv, flag, err)
+	}
+	for _, bad := range []string{"/", "/" + strings.Repeat("x", 120)} {
+		if _, err := Find(bad); !fault.Is(err, fault.Invalid) {
+			t.Errorf("Find(%.20q) = %v; want an invalid fault", bad, err)
+		}
+	}
+}
+
+func TestBinaryNamesWhereItLooked(t *testing.T) {
+	_, err := Binary("strata-no-such-program")
+	if !fault.Is(err, fault.Missing) || !strings.Contains(err.Error(), libexec) {
+		t.Errorf("err = %v", err)
+	}
+}
