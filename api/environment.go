@@ -1,0 +1,170 @@
+package api
+
+import (
+	"time"
+
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Spec is what a user asks of an environment. It is kept as asked; what strata
+// made of it is in Environment.
+type Spec struct {
+	Name     string   `json:"name,omitempty" maxLength:"63" doc:"Name for life, also its DNS name. Default: made up."`
+	Template string   `json:"template" maxLength:"512" doc:"Name or id of the template."`
+	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`
+	Stratum  string   `json:"stratum,omitempty" enum:"zone,guest,machine" doc:"Depth. Default: the shallowest that serves the needs."`
+	Needs    []string `json:"needs,omitempty" maxItems:"64" doc:"Reasons to virtualize."`
+
+	Entrypoint []string `json:"entrypoint,omitempty" maxItems:"1024" doc:"Replaces the template's entrypoint; one empty string clears it."`
+	Command    []string `json:"command,omitempty" maxItems:"4096" doc:"Replaces the template's command."`
+	Env        []string `json:"env,omitempty" maxItems:"4096" doc:"NAME=value, added to the template's."`
+	WorkDir    string   `json:"workdir,omitempty" maxLength:"4096" doc:"Absolute path inside. Default: the template's, or /."`
+	User       string   `json:"user,omitempty" maxLength:"256" doc:"user[:group], names or ids inside. Default: the template's, or root."`
+	TTY        bool     `json:"tty,omitempty" doc:"Give the main program a terminal."`
+	Stdin      bool     `json:"stdin,omitempty" doc:"Keep the main program's standard input open."`
+
+	Hostname string   `json:"hostname,omitempty" maxLength:"63" doc:"Default: the name."`
+	DNS      []string `json:"dns,omitempty" maxItems:"8" doc:"Addresses of DNS servers instead of strata's own."`
+	Network  string   `json:"network,omitempty" maxLength:"63" doc:"Name of a network, or none. Default: default."`
+	Ports    []Port   `json:"ports,omitempty" maxItems:"1024" doc:"Ports published on the host."`
+
+	Resources Resources `json:"resources,omitzero" doc:"Limits."`
+	Volumes   []Volume  `json:"volumes,omitempty" maxItems:"256" doc:"Folders and files of the host shown inside."`
+	Tmpfs     []Tmpfs   `json:"tmpfs,omitempty" maxItems:"256" doc:"File systems in memory."`
+
+	ReadOnly      bool `json:"read_only,omitempty" doc:"Mount the root file system read-only."`
+	NewPrivileges bool `json:"new_privileges,omitempty" doc:"Let programs gain privileges by set-user-id files. Always so for kind system."`
+
+	StopSignal string        `json:"stop_signal,omitempty" maxLength:"16" doc:"Signal that asks the main program to end. Default: the template's, or TERM."`
+	StopGrace  unit.Duration `json:"stop_grace,omitempty" doc:"How long stop waits before it kills. Default: 10s; 90s for kind system."`
+	Restart    Restart       `json:"restart,omitzero" doc:"What to do when it ends by itself."`
+	Health     *Health       `json:"health,omitempty" doc:"How to tell that it is well. Default: the template's."`
+	AutoRemove bool          `json:"auto_remove,omitempty" doc:"Remove it when it ends."`
+
+	Labels map[string]string `json:"labels,omitempty" doc:"Free words to find it by."`
+	Log    LogLimits         `json:"log,omitzero" doc:"How much output is kept."`
+}
+
+// Resources are limits; zero means none, but for Disk.
+type Resources struct {
+	Memory unit.Size `json:"memory,omitempty" doc:"Bytes. At least 6M."`
+	CPUs   unit.CPUs `json:"cpus,omitempty" doc:"Processors, such as 0.5."`
+	PIDs   int64     `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads."`
+	Disk   unit.Size `json:"disk,omitempty" doc:"Size of the private disk in bytes. Default: 10G."`
+}
+
+// Port is one published port.
+type Port struct {
+	HostIP   string `json:"host_ip,omitempty" maxLength:"45" doc:"Address of the host. Default: all."`
+	HostPort uint16 `json:"host_port" minimum:"1" doc:"Port on the host."`
+	Port     uint16 `json:"port" minimum:"1" doc:"Port inside."`
+	Protocol string `json:"protocol,omitempty" enum:"tcp,udp" doc:"Default: tcp."`
+}
+
+// Volume shows a folder or file of the host inside, with the same owners.
+type Volume struct {
+	Source   string `json:"source" maxLength:"4096" doc:"Absolute path on the host; it must exist."`
+	Target   string `json:"target" maxLength:"4096" doc:"Absolute path inside."`
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// Tmpfs is a file system in memory.
+type Tmpfs struct {
+	Target string    `json:"target" maxLength:"4096" doc:"Absolute path inside."`
+	Size   unit.Size `json:"size,omitempty" doc:"Default: half of the memory limit, or 64M without one."`
+	Mode   uint32    `json:"mode,omitempty" maximum:"4095" doc:"Permission bits. Default: 1777 octal."`
+}
+
+// Restart says what happens when an environment ends by itself.
+type Restart struct {
+	Policy string `json:"policy,omitempty" enum:"no,on-failure,always,unless-stopped" doc:"Default: no."`
+	Max    int    `json:"max,omitempty" minimum:"0" maximum:"1000000" doc:"Most restarts in a row, with on-failure; 0: no bound."`
+}
+
+// Health is a check that runs inside.
+type Health struct {
+	Test        []string      `json:"test,omitempty" maxItems:"1024" doc:"As docker's: NONE, CMD and words, or CMD-SHELL and one line."`
+	Interval    unit.Duration `json:"interval,omitempty" doc:"Default: 30s."`
+	Timeout     unit.Duration `json:"timeout,omitempty" doc:"Default: 30s."`
+	StartPeriod unit.Duration `json:"start_period,omitempty" doc:"Failures in it do not count. Default: 0s."`
+	Retries     int           `json:"retries,omitempty" minimum:"0" maximum:"1000" doc:"Failures in a row that make it unhealthy. Default: 3."`
+}
+
+// LogLimits bound what is kept of an environment's output.
+type LogLimits struct {
+	Size  unit.Size `json:"size,omitempty" doc:"Of one file. Default: 10M."`
+	Files int       `json:"files,omitempty" minimum:"0" maximum:"100" doc:"How many files. Default: 3."`
+}
+
+// State is what an environment is doing, as users see it.
+type State string
+
+// The states. Why an environment stopped is in Exit.
+const (
+	Created  State = "created"  // made, never started
+	Starting State = "starting" // being started, or about to be started again
+	Running  State = "running"
+	Paused   State = "paused"
+	Stopping State = "stopping"
+	Stopped  State = "stopped"
+	Removing State = "removing"
+)
+
+// Environment is what strata made of a Spec, and how it is doing.
+type Environment struct {
+	ID           string     `json:"id" doc:"12 hexadecimal digits."`
+	Name         string     `json:"name"`
+	State        State      `json:"state"`
+	Stratum      string     `json:"stratum"`
+	Reason       string     `json:"reason" doc:"Why this stratum."`
+	Kind         string     `json:"kind"`
+	Template     string     `json:"template" doc:"Name it was asked by."`
+	TemplateID   string     `json:"template_id"`
+	Spec         Spec       `json:"spec"`
+	IDBase       uint32     `json:"id_base" doc:"First of its 65,536 user and group ids on the host."`
+	Network      Address    `json:"address,omitzero"`
+	Ready        bool       `json:"ready" doc:"Running, and well where a health check is set, and booted where the kind is system."`
+	Health       string     `json:"health,omitempty" enum:"starting,healthy,unhealthy" doc:"Only with a health check."`
+	Failing      int        `json:"failing,omitempty" doc:"Failed health checks in a row."`
+	Exit         *Exit      `json:"exit,omitempty" doc:"How the last run ended."`
+	Restarts     int        `json:"restarts" doc:"How often the restart policy started it since the user last did."`
+	PID          int        `json:"pid,omitempty" doc:"Its first process, as the host numbers it."`
+	KeeperPID    int        `json:"keeper_pid,omitempty"`
+	Created      time.Time  `json:"created"`
+	Started      *time.Time `json:"started,omitempty"`
+	DiskUsed     int64      `json:"disk_used,omitempty" doc:"Bytes of its private disk that the host really holds; only in the detailed answer."`
+	Command      []string   `json:"command" doc:"The main program, as it runs."`
+	Notes        []string   `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
+	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`
+	MemoryUsed   int64      `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
+	ProcessCount int64      `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`
+}
+
+// Address is where an environment is reached, for life.
+type Address struct {
+	Network string `json:"network"`
+	IPv4    string `json:"ipv4,omitempty"`
+	IPv6    string `json:"ipv6,omitempty"`
+	MAC     string `json:"mac,omitempty"`
+}
+
+// Exit is how a run or a command ended.
+type Exit struct {
+	Status int       `json:"status" doc:"0-255; 128 plus the signal's number where a signal ended it."`
+	Signal int       `json:"signal,omitempty" doc:"Number of the signal that ended it."`
+	OOM    bool      `json:"oom,omitempty" doc:"The memory limit was what ended it."`
+	Crash  string    `json:"crash,omitempty" doc:"Set where strata's own part was lost (keeper killed, host rebooted)."`
+	At     time.Time `json:"at"`
+}
+
+// Process asks for a further program inside a running environment.
+type Process struct {
+	Command []string `json:"command" minItems:"1" maxItems:"4096"`
+	Env     []string `json:"env,omitempty" maxItems:"4096" doc:"Added to the environment's own."`
+	WorkDir string   `json:"workdir,omitempty" maxLength:"4096"`
+	User    string   `json:"user,omitempty" maxLength:"256"`
+	TTY     bool     `json:"tty,omitempty"`
+	Stdin   bool     `json:"stdin,omitempty"`
+	Rows    uint16   `json:"rows,omitempty"`
+	Cols    uint16   `json:"cols,omitempty"`
+}
