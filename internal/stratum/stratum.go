@@ -1,0 +1,152 @@
+package stratum
+
+import (
+	"context"
+	"os"
+	"syscall"
+
+	"github.com/strata-project/strata/api"
+)
+
+// The strata, shallowest first.
+const (
+	Zone    = "zone"    // programs, on the host's kernel
+	Guest   = "guest"   // an operating system with its own kernel, that knows it is virtual
+	Machine = "machine" // virtual hardware under stock firmware
+)
+
+// Capability is a set of what only some strata can do.
+type Capability uint32
+
+// The capabilities; each licenses the optional interface of the same name.
+const (
+	CanPause Capability = 1 << iota // Pauser
+	CanLimit                        // Limiter: limits change while it runs
+)
+
+// Driver runs environments at one depth. It is safe for concurrent use.
+type Driver interface {
+	// Stratum returns the depth's name.
+	Stratum() string
+	// Capabilities returns what this stratum can do beyond Driver and Live.
+	Capabilities() Capability
+	// Start runs p and returns once the main program runs (with kind system: the
+	// template's init). ctx bounds the start, not the run. If Start fails,
+	// nothing that it made is left on the host. A fault at field "command" means
+	// that the main program is missing (kind Missing) or cannot be executed
+	// (kind Unable). Kinds: Unable, Missing, Busy, Conflict where it runs already.
+	Start(ctx context.Context, p Plan, o StartOptions) (Live, error)
+	// Adopt finds a run that an earlier daemon started.
+	// Kinds: Missing where nothing of that id runs.
+	Adopt(ctx context.Context, id string) (Live, error)
+	// Clean removes whatever a run that is over has left on the host, and returns
+	// how it ended where the keeper could still write that down, else nil.
+	// Cleaning twice is no error. It must not be called while a run is live.
+	Clean(ctx context.Context, id string) (*api.Exit, error)
+	// Runs returns the ids that have anything of a run on the host, live or not.
+	Runs(ctx context.Context) ([]string, error)
+}
+
+// Live is one run of one environment. It is safe for concurrent use, and every
+// method but Wait answers within a bounded time.
+type Live interface {
+	// PID is the host's number of the first process; KeeperPID of its keeper.
+	PID() int
+	KeeperPID() int
+	// Ready is closed once it is up: with kind app at once, with kind system when
+	// the init has said so.
+	Ready() <-chan struct{}
+	// Wait blocks until the run is over. A keeper that was lost is a crash.
+	Wait(ctx context.Context) (api.Exit, error)
+	// Signal sends sig to the main program (with kind system: to the init).
+	Signal(ctx context.Context, sig syscall.Signal) error
+	// Kill ends every process of the environment at once.
+	Kill(ctx context.Context) error
+	// Attach lets conn take part in the main program's standard streams, in
+	// frames of package api/stream. The driver keeps a duplicate of conn.
+	Attach(ctx context.Context, conn *os.File) error
+	// Exec starts a further program inside, with conn as its streams, and
+	// returns once it runs; its exit status is conn's last frame. Faults of the
+	// program are as Start's.
+	Exec(ctx context.Context, p Process, conn *os.File) error
+	// Stats returns what it uses now.
+	Stats(ctx context.Context) (api.Stats, error)
+}
+
+// Pauser holds every process of a run still.
+type Pauser interface {
+	Pause(ctx context.Context) error
+	Resume(ctx context.Context) error
+}
+
+// Limiter changes limits of a run.
+type Limiter interface {
+	SetLimits(ctx context.Context, r api.Resources) error
+}
+
+// Link joins a run to its network. The engine gives it; a driver calls the
+// method that fits its depth, once.
+type Link interface {
+	// IntoNamespace puts the environment's interface, addresses and routes into
+	// the network namespace of a process, and publishes its ports.
+	IntoNamespace(ctx context.Context, pid int) error
+}
+
+// StartOptions are what belongs to one start and not to the plan.
+type StartOptions struct {
+	Link   Link
+	Attach *os.File // joins the main program's streams before it runs; nil: nobody does
+}
+
+// Plan is all that one run needs.
+type Plan struct {
+	ID       string
+	Name     string
+	System   bool        // the template's init is the main program
+	Idle     bool        // no main program: only the agent runs, so that files can be reached
+	Main     Process     //
+	Layers   []LayerFile // lowest first
+	Disk     string      // path of the private disk's image
+	IDBase   uint32      // first of its 65,536 ids on the host
+	Hostname string
+	Files    []File // written into /etc: hosts, hostname, resolv.conf
+	Volumes  []api.Volume
+	Tmpfs    []api.Tmpfs
+
+	Resources     api.Resources
+	ReadOnly      bool
+	NewPrivileges bool
+	Log           LogPlan
+}
+
+// Process is one program to run inside.
+type Process struct {
+	Args    []string // Args[0] is looked for on the PATH in Env where it has no slash
+	Env     []string // complete: nothing is added but HOME and TERM where they are missing
+	WorkDir string   // made where it is missing, for the main program only
+	User    string   // user[:group], names or numbers as the environment's own /etc/passwd has them
+	TTY     bool
+	Stdin   bool
+	Rows    uint16
+	Cols    uint16
+	Agent   bool // Args name a command of the agent's own, not a program of the template's
+}
+
+// LayerFile is one read-only layer.
+type LayerFile struct {
+	Digest string
+	Path   string // the EROFS image
+}
+
+// File is a small file that strata writes for the environment.
+type File struct {
+	Path string // absolute, inside
+	Data []byte
+}
+
+// LogPlan says where the main program's output is kept and how much of it.
+type LogPlan struct {
+	Dir   string
+	Size  int64 // of one file, in bytes
+	Files int
+}
