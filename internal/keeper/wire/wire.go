@@ -1,0 +1,198 @@
+// Package wire holds what the daemon, the keeper and the agent say to one
+// another. It is compiled into the keeper, so it imports nothing but the
+// standard library's small parts.
+//
+// # Daemon and keeper at start
+//
+// The daemon runs strata-keeper with these descriptors: SpecFD holds a Spec as
+// JSON, to be read to its end; SyncFD is a socket (SOCK_SEQPACKET) on which
+// keeper and daemon exchange one Message per packet; PayloadFD and the following
+// are the payload's, and reach it as descriptor PayloadSyncFD+1 and following.
+//
+//	keeper → daemon  {cloned, pid}        the payload exists and waits for "go"
+//	daemon → keeper  {go}                 network and all else is in place
+//	keeper → daemon  {started} | {failed} the main program runs, or why not
+//
+// After started or failed the daemon closes the socket. If it is closed before
+// "go", the keeper ends the payload and itself, and leaves nothing.
+//
+// # Keeper and payload
+//
+// PayloadSyncFD of the payload is a socket (SOCK_SEQPACKET) to the keeper:
+//
+//	payload → keeper {tty} + fd           master side of the main program's terminal
+//	payload → keeper {notify} + fd        datagram socket on which the init says READY=1
+//	keeper → payload {go}                 as soon as the daemon said so
+//	payload → keeper {started} | {failed}
+//	payload → keeper {ended, status}      how the main program ended, before the payload exits;
+//	                                      where it is missing, the payload's own wait status counts
+//
+// A payload that is hostile can say anything on this socket: every message is
+// bounded by MaxMessage and nothing in it is trusted beyond its own exit status.
+//
+// # Daemon and keeper later
+//
+// The keeper listens on Spec.Socket (SOCK_SEQPACKET, mode 0600). A connection
+// carries one Request, and Replies; descriptors travel by SCM_RIGHTS.
+//
+//	status  → one Reply
+//	watch   → a Reply now, one when ready, one when ended, then the end
+//	attach  + fd → a Reply; the descriptor then speaks frames of package api/stream
+//	exec    + fd → a Reply once the program runs or failed; then frames
+//	signal  → a Reply
+//
+// A keeper whose payload has ended writes the ExitRecord, answers its watchers,
+// serves attached clients until they have everything (bounded), and ends.
+package wire
+
+// Descriptors of a keeper at its start.
+const (
+	SpecFD    = 3
+	SyncFD    = 4
+	PayloadFD = 5
+)
+
+// PayloadSyncFD is the payload's end of its socket to the keeper; the files of
+// Spec.Payload follow it.
+const PayloadSyncFD = 3
+
+// MaxMessage bounds one packet on every socket of this package. Unit: bytes.
+const MaxMessage = 64 << 10
+
+// Spec is all that a keeper is told.
+type Spec struct {
+	ID         string   `json:"id"`
+	Socket     string   `json:"socket"`      // control socket to listen on
+	ExitFile   string   `json:"exit_file"`   // where the ExitRecord goes, replaced atomically
+	StatusFile string   `json:"status_file"` // where Status goes once started, for a daemon that adopts
+	Log        Log      `json:"log"`
+	Payload    Payload  `json:"payload"`
+	TTY        bool     `json:"tty"` // the payload will send the terminal's master side
+	Stdin      bool     `json:"stdin"`
+	Owner      uint32   `json:"owner"` // host user and group id that owns the payload's pipes
+	OOM        Counter  `json:"oom"`
+	Exec       ExecPath `json:"exec"`
+	Attach     int      `json:"attach,omitempty"` // descriptor of a client that is attached from the start; 0: none
+}
+
+// Log says where output is kept: files Dir/log, Dir/log.1 … of at most Size
+// bytes each, Files of them. Their format is package logfile's.
+type Log struct {
+	Dir   string `json:"dir"`
+	Size  int64  `json:"size"`
+	Files int    `json:"files"`
+}
+
+// Payload is the keeper's child.
+type Payload struct {
+	Path       string   `json:"path"` // program; /proc/self/fd/N of an inherited descriptor will do
+	Args       []string `json:"args"`
+	Env        []string `json:"env"`
+	CloneFlags uint64   `json:"clone_flags"`
+	IDBase     uint32   `json:"id_base"`   // with CLONE_NEWUSER: host id of the first of IDCount ids
+	IDCount    uint32   `json:"id_count"`  // 0: no mapping
+	Join       []string `json:"join"`      // files to write "0" to before the payload is made (its cgroups)
+	CgroupFD   int      `json:"cgroup_fd"` // cgroup v2: descriptor of the group to be born in; 0: none
+	Files      int      `json:"files"`     // how many descriptors from PayloadFD on are the payload's
+}
+
+// ExecPath is what the keeper needs to run further programs inside.
+type ExecPath struct {
+	Agent string `json:"agent"` // the agent's program on the host, opened at start
+	Join  bool   `json:"join"`  // enter the payload's namespaces (zones); else exec is not the keeper's
+}
+
+// Counter names a number in a file of a cgroup: the line that starts with Key.
+type Counter struct {
+	File string `json:"file"`
+	Key  string `json:"key"`
+}
+
+// Message is one packet between keeper and daemon at start, or keeper and payload.
+type Message struct {
+	Type   string   `json:"type"` // cloned, go, started, failed, tty, notify, ended
+	PID    int      `json:"pid,omitempty"`
+	Status int      `json:"status,omitempty"` // wait status as wait4 gives it
+	Fault  *Failure `json:"fault,omitempty"`
+}
+
+// The types of Message.
+const (
+	Cloned  = "cloned"
+	Go      = "go"
+	Started = "started"
+	Failed  = "failed"
+	TTY     = "tty"
+	Notify  = "notify"
+	Ended   = "ended"
+)
+
+// Failure says why something did not start.
+type Failure struct {
+	Kind    string `json:"kind"`            // word of a fault's kind: missing, unable, invalid, internal, …
+	Field   string `json:"field,omitempty"` // "command", "user", "workdir", …
+	Message string `json:"message"`
+	Hint    string `json:"hint,omitempty"`
+}
+
+// Request is what the daemon asks a running keeper.
+type Request struct {
+	Op     string `json:"op"` // status, watch, attach, exec, signal
+	Signal int    `json:"signal,omitempty"`
+	Exec   *Exec  `json:"exec,omitempty"`
+}
+
+// Exec is a further program; it is handed on to the agent's `enter` stage.
+type Exec struct {
+	Process Process  `json:"process"`
+	Join    []string `json:"join"` // as Payload.Join
+}
+
+// Process is what the agent's last stage applies to itself before it executes.
+type Process struct {
+	Args         []string `json:"args"`
+	Env          []string `json:"env"`
+	WorkDir      string   `json:"workdir"`
+	MakeWorkDir  bool     `json:"make_workdir,omitempty"`
+	User         string   `json:"user"`
+	TTY          bool     `json:"tty"`
+	Stdin        bool     `json:"stdin"`
+	Rows         uint16   `json:"rows,omitempty"`
+	Cols         uint16   `json:"cols,omitempty"`
+	Agent        bool     `json:"agent,omitempty"` // Args name a command of the agent
+	Capabilities []int    `json:"capabilities"`    // numbers; bounding, permitted, effective, and inheritable none
+	NoNewPrivs   bool     `json:"no_new_privs"`
+	Seccomp      []byte   `json:"seccomp,omitempty"` // classic BPF, 8 bytes an instruction
+	Rlimits      []Rlimit `json:"rlimits,omitempty"`
+}
+
+// Rlimit is one resource limit of a process.
+type Rlimit struct {
+	Type int    `json:"type"` // RLIMIT_… of the kernel
+	Soft uint64 `json:"soft"`
+	Hard uint64 `json:"hard"`
+}
+
+// Status is what a keeper says of itself.
+type Status struct {
+	ID        string      `json:"id"`
+	KeeperPID int         `json:"keeper_pid"`
+	PID       int         `json:"pid"`
+	StartTime uint64      `json:"start_time"` // of the keeper, field 22 of /proc/PID/stat: tells a reused pid
+	Ready     bool        `json:"ready"`
+	Ended     *ExitRecord `json:"ended,omitempty"`
+}
+
+// Reply answers a Request.
+type Reply struct {
+	Status *Status  `json:"status,omitempty"`
+	Fault  *Failure `json:"fault,omitempty"`
+}
+
+// ExitRecord is how a run ended, as it is kept in Spec.ExitFile.
+type ExitRecord struct {
+	Status int   `json:"status"` // 0-255; 128 plus the signal's number
+	Signal int   `json:"signal,omitempty"`
+	OOM    bool  `json:"oom,omitempty"`
+	At     int64 `json:"at"` // unix nanoseconds
+}
