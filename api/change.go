@@ -1,0 +1,30 @@
+package api
+
+import (
+	"time"
+
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Update changes an environment that exists. What is nil stays as it is.
+type Update struct {
+	Memory       *unit.Size        `json:"memory,omitempty" doc:"Memory limit in bytes; 0: none."`
+	CPUs         *unit.CPUs        `json:"cpus,omitempty" doc:"Processors, such as 0.5; 0: no limit."`
+	PIDs         *int64            `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads; 0: no limit."`
+	Disk         *unit.Size        `json:"disk,omitempty" doc:"New size of the private disk; it only grows."`
+	Restart      *Restart          `json:"restart,omitempty" doc:"New restart policy."`
+	Labels       map[string]string `json:"labels,omitempty" doc:"Labels to set."`
+	RemoveLabels []string          `json:"remove_labels,omitempty" maxItems:"1024" doc:"Labels to take away."`
+}
+
+// PathStat is what is known of one path inside an environment.
+type PathStat struct {
+	Name    string    `json:"name" doc:"Last part of the path."`
+	Type    string    `json:"type" enum:"file,folder,link,device,fifo,socket"`
+	Size    int64     `json:"size"`
+	Mode    uint32    `json:"mode" doc:"Permission bits, with set-user-id, set-group-id and sticky."`
+	UID     uint32    `json:"uid"`
+	GID     uint32    `json:"gid"`
+	ModTime time.Time `json:"mod_time"`
+	Link    string    `json:"link,omitempty" doc:"What a symbolic link points at."`
+}
