@@ -1,0 +1,281 @@
+package contract
+
+import (
+	"bytes"
+	"context"
+	"crypto/rand"
+	"fmt"
+	"os"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/test/bed"
+)
+
+func init() {
+	promise(
+		row{"exit-status", exitStatus},
+		row{"death-by-signal", deathBySignal},
+		row{"command-not-found", commandNotFound},
+		row{"command-not-executable", commandNotExecutable},
+		row{"output-apart", outputApart},
+		row{"output-binary", outputBinary},
+		row{"stdin-end", stdinEnd},
+		row{"tty", tty},
+		row{"environment", environmentVariables},
+		row{"workdir", workdir},
+		row{"user", user},
+		row{"hostname", hostname},
+		row{"exec-inside", execInside},
+		row{"signal-forwarded", signalForwarded},
+		row{"isolation", isolation},
+		row{"no-privileges", noPrivileges},
+	)
+}
+
+func exitStatus(t *testing.T, a at) {
+	for _, status := range []int{0, 1, 42, 124, 125, 126, 127, 128, 137, 255} {
+		expect(t, a.sh(t, fmt.Sprintf("exit %d", status)), status, "")
+	}
+	name := a.start(t, "sleep 1000")
+	for status := range 256 {
+		if out := a.exec(t, name, fmt.Sprintf("exit %d", status)); out.Status != status {
+			t.Errorf("exec: exit status %d; want %d\n%s", out.Status, status, out.Stderr)
+		}
+	}
+}
+
+func deathBySignal(t *testing.T, a at) {
+	for _, signal := range []int{1, 6, 9, 11, 15} {
+		name := a.name(t)
+		expect(t, a.run("--name", name, "busybox", "sh", "-c", fmt.Sprintf("kill -%d $$", signal)), 128+signal, "")
+		if exit := a.show(t, name).Exit; exit == nil || exit.Signal != signal || exit.Status != 128+signal || exit.OOM {
+			t.Errorf("signal %d: show says %+v", signal, exit)
+		}
+	}
+	name := a.start(t, "sleep 1000")
+	expect(t, a.exec(t, name, "kill -9 $$"), 137, "")
+}
+
+func commandNotFound(t *testing.T, a at) {
+	for _, program := range []string{"no-such-program", "/no/such/program"} {
+		out := a.run("--rm", "busybox", program)
+		expect(t, out, 127, "")
+		says(t, out.Stderr, program, "not found")
+		name := a.start(t, "sleep 1000")
+		out = a.Try("exec", name, program)
+		expect(t, out, 127, "")
+		says(t, out.Stderr, program, "not found")
+	}
+}
+
+func commandNotExecutable(t *testing.T, a at) {
+	name := a.start(t, "sleep 1000")
+	for _, program := range []string{"/etc/passwd", "/etc"} {
+		out := a.run("--rm", "busybox", program)
+		expect(t, out, 126, "")
+		says(t, out.Stderr, program)
+		expect(t, a.Try("exec", name, program), 126, "")
+	}
+}
+
+func outputApart(t *testing.T, a at) {
+	line := "for i in 1 2 3; do echo out$i; echo err$i >&2; done"
+	check := func(out bed.Output) {
+		t.Helper()
+		if out.Status != 0 || out.Stdout != "out1\nout2\nout3\n" || out.Stderr != "err1\nerr2\nerr3\n" {
+			t.Errorf("status %d, output %q, error %q", out.Status, out.Stdout, out.Stderr)
+		}
+	}
+	check(a.sh(t, line))
+	check(a.exec(t, a.start(t, "sleep 1000"), line))
+}
+
+func outputBinary(t *testing.T, a at) {
+	data := make([]byte, 10<<20)
+	rand.Read(data)
+	name := a.start(t, "sleep 1000")
+	for what, args := range map[string][]string{
+		"run":  {"run", "--stratum", a.stratum, "--rm", "-i", "busybox"},
+		"exec": {"exec", "-i", name},
+	} {
+		out := a.Feed(bytes.NewReader(data), slices.Concat(args, []string{"cat"})...)
+		if out.Status != 0 || out.Stdout != string(data) {
+			t.Errorf("%s: status %d, %d bytes of standard output\n%s", what, out.Status, len(out.Stdout), out.Stderr)
+		}
+		out = a.Feed(bytes.NewReader(data), slices.Concat(args, []string{"sh", "-c", "cat >&2"})...)
+		if out.Status != 0 || out.Stderr != string(data) || out.Stdout != "" {
+			t.Errorf("%s: status %d, %d bytes of standard error", what, out.Status, len(out.Stderr))
+		}
+	}
+}
+
+func stdinEnd(t *testing.T, a at) {
+	out := a.Feed(strings.NewReader("four"), "run", "--stratum", a.stratum, "--rm", "-i", "busybox", "wc", "-c")
+	expect(t, out, 0, "4")
+	out = a.Feed(strings.NewReader("unseen"), "run", "--stratum", a.stratum, "--rm", "busybox", "wc", "-c")
+	expect(t, out, 0, "0")
+	name := a.start(t, "sleep 1000")
+	expect(t, a.Feed(strings.NewReader("four"), "exec", "-i", name, "wc", "-c"), 0, "4")
+	expect(t, a.Feed(strings.NewReader("unseen"), "exec", name, "wc", "-c"), 0, "0")
+}
+
+func tty(t *testing.T, a at) {
+	line := `tty; stty size; trap 'stty size; exit 7' WINCH; while :; do sleep 0.1; done`
+	name := a.start(t, "sleep 1000")
+	for what, args := range map[string][]string{
+		"run":  {"run", "--stratum", a.stratum, "--rm", "-it", "--name", a.name(t), "busybox", "sh", "-c", line},
+		"exec": {"exec", "-it", name, "sh", "-c", line},
+	} {
+		term := a.Terminal(t, 31, 77, args...)
+		term.Expect("/dev/pts/")
+		term.Expect("31 77")
+		term.Resize(40, 120)
+		term.Expect("40 120")
+		if status := term.Wait(); status != 7 {
+			t.Errorf("%s: exit status %d; want 7\n%s", what, status, term.Screen())
+		}
+	}
+}
+
+func environmentVariables(t *testing.T, a at) {
+	name := a.name(t)
+	out := a.run("--rm", "--name", name, "-e", "A=1", "-e", "B=two words", "busybox", "sh", "-c", `echo "$A $B $HOSTNAME $HOME"; echo $PATH`)
+	if out.Status != 0 || !strings.HasPrefix(out.Stdout, "1 two words "+name+" /root\n") || !strings.Contains(out.Stdout, "/bin") {
+		t.Errorf("status %d, output %q\n%s", out.Status, out.Stdout, out.Stderr)
+	}
+	expect(t, a.sh(t, "echo $PATH", "-e", "PATH=/bin:/odd"), 0, "/bin:/odd")
+	running := a.start(t, "sleep 1000", "-e", "A=1", "-e", "B=2")
+	expect(t, a.exec(t, running, "echo $A$B$C", "-e", "B=3", "-e", "C=4"), 0, "134")
+}
+
+func workdir(t *testing.T, a at) {
+	expect(t, a.sh(t, "pwd"), 0, "/")
+	expect(t, a.sh(t, "pwd", "-w", "/tmp"), 0, "/tmp")
+	expect(t, a.sh(t, "pwd", "-w", "/made/on/demand"), 0, "/made/on/demand")
+	name := a.start(t, "sleep 1000", "-w", "/tmp")
+	expect(t, a.exec(t, name, "pwd"), 0, "/tmp")
+	expect(t, a.exec(t, name, "pwd", "-w", "/etc"), 0, "/etc")
+}
+
+func user(t *testing.T, a at) {
+	expect(t, a.sh(t, "id -u; id -g"), 0, "0\n0")
+	expect(t, a.sh(t, "id -u; id -g", "-u", "1000"), 0, "1000\n0")
+	expect(t, a.sh(t, "id -u; id -g", "-u", "1000:1001"), 0, "1000\n1001")
+	expect(t, a.sh(t, "id -un", "-u", "root"), 0, "root")
+	expect(t, a.sh(t, "touch /etc/x && echo wrote", "-u", "1000"), 1, "")
+	expect(t, a.sh(t, "echo out > /dev/stdout; echo err > /dev/stderr", "-u", "1000"), 0, "out")
+	out := a.sh(t, "id", "-u", "nobody-of-that-name")
+	if out.Status == 0 || out.Status > 127 {
+		t.Errorf("an unknown user gives status %d", out.Status)
+	}
+	says(t, out.Stderr, "nobody-of-that-name")
+	name := a.start(t, "sleep 1000")
+	expect(t, a.exec(t, name, "id -u", "-u", "65534"), 0, "65534")
+}
+
+func hostname(t *testing.T, a at) {
+	name := a.name(t)
+	expect(t, a.run("--rm", "--name", name, "busybox", "hostname"), 0, name)
+	expect(t, a.sh(t, "hostname; cat /etc/hostname", "--hostname", "other"), 0, "other\nother")
+	says(t, a.sh(t, "cat /etc/hosts", "--hostname", "other").Stdout, "127.0.0.1", "localhost", "other")
+}
+
+func execInside(t *testing.T, a at) {
+	name := a.start(t, "echo mark > /tmp/mark; exec sleep 1000")
+	until(t, "the main program runs", 10*time.Second, func() bool { return a.exec(t, name, "cat /tmp/mark").Stdout == "mark\n" })
+	expect(t, a.exec(t, name, "hostname"), 0, name)
+	// Its processes are those of the environment: few, with the main program among them.
+	out := a.exec(t, name, "ps -o pid,args")
+	says(t, out.Stdout, "sleep 1000")
+	if n := strings.Count(out.Stdout, "\n"); n > 8 {
+		t.Errorf("exec sees %d processes:\n%s", n, out.Stdout)
+	}
+	expect(t, a.exec(t, name, "ip -4 -o addr show eth0 | grep -c "+a.show(t, name).Network.IPv4), 0, "1")
+	inside := a.exec(t, name, "readlink /proc/self/ns/pid; readlink /proc/self/ns/net").Stdout
+	outside := ""
+	for _, ns := range []string{"pid", "net"} {
+		link, err := os.Readlink("/proc/self/ns/" + ns)
+		if err != nil {
+			t.Fatal(err)
+		}
+		outside += link + "\n"
+	}
+	if inside == outside || inside == "" {
+		t.Errorf("exec is in the host's namespaces: %q", inside)
+	}
+}
+
+func signalForwarded(t *testing.T, a at) {
+	line := `trap 'echo got usr1; exit 3' USR1; trap 'echo got int; exit 4' INT; echo up; while :; do sleep 0.05; done`
+	name := a.start(t, line)
+	until(t, "it is up", 10*time.Second, func() bool { return strings.Contains(a.Try("logs", name).Stdout, "up") })
+	a.Run("kill", "-s", "USR1", name)
+	expect(t, a.Try("wait", name), 0, "3")
+	says(t, a.Run("logs", name), "got usr1")
+
+	ctx, cancel := context.WithTimeout(t.Context(), bed.Patience)
+	defer cancel()
+	cmd := a.Command(ctx, "run", "--stratum", a.stratum, "--rm", "--name", a.name(t), "busybox", "sh", "-c", line)
+	var out bytes.Buffer
+	pipe, err := cmd.StdoutPipe()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := cmd.Start(); err != nil {
+		t.Fatal(err)
+	}
+	buf := make([]byte, 256)
+	for !strings.Contains(out.String(), "up") {
+		n, err := pipe.Read(buf)
+		out.Write(buf[:n])
+		if err != nil {
+			t.Fatalf("it never came up: %v", err)
+		}
+	}
+	cmd.Process.Signal(syscall.SIGINT)
+	out.ReadFrom(pipe)
+	cmd.Wait()
+	if cmd.ProcessState.ExitCode() != 4 || !strings.Contains(out.String(), "got int") {
+		t.Errorf("exit status %d, output %q; want 4 and the trap's words", cmd.ProcessState.ExitCode(), out.String())
+	}
+}
+
+func isolation(t *testing.T, a at) {
+	one, two := a.start(t, "exec sleep 1001"), a.start(t, "exec sleep 1002")
+	for _, name := range []string{one, two} {
+		out := a.exec(t, name, "ps -o args; ls /dev")
+		if strings.Contains(out.Stdout, "sleep 1001") && strings.Contains(out.Stdout, "sleep 1002") || strings.Contains(out.Stdout, "stratad") {
+			t.Errorf("%s sees processes that are not its own:\n%s", name, out.Stdout)
+		}
+		for _, device := range []string{"sda", "vda", "mem", "kmsg", "loop0", "kvm"} {
+			if a.exec(t, name, "test -e /dev/"+device).Status == 0 && a.exec(t, name, "head -c 1 /dev/"+device+" >/dev/null 2>&1").Status == 0 && a.stratum == "zone" {
+				t.Errorf("%s can read the host's /dev/%s", name, device)
+			}
+		}
+	}
+	says(t, a.exec(t, one, "cat "+a.Places.Root+"/stratad.log 2>&1").Stdout, "No such file")
+}
+
+func noPrivileges(t *testing.T, a at) {
+	for what, line := range map[string]string{
+		"mount":                "mount -t tmpfs none /mnt",
+		"make a device":        "mknod /tmp/disk b 8 0 && head -c 1 /tmp/disk",
+		"load a kernel module": "insmod /tmp/none.ko 2>&1 | grep -q 'not permitted' && exit 1",
+		"set the clock":        "date -s 2001-01-01",
+		"reboot the host":      "reboot -f",
+		"unshare the user":     "unshare -U true",
+	} {
+		if out := a.sh(t, "mkdir -p /mnt; "+line); out.Status == 0 {
+			t.Errorf("root inside can %s", what)
+		}
+	}
+	expect(t, a.sh(t, "grep -E '^(NoNewPrivs|Seccomp):' /proc/self/status | tr -d '\\t\\n'"), 0, "NoNewPrivs:1Seccomp:2")
+	expect(t, a.sh(t, "grep -E '^NoNewPrivs:' /proc/self/status | tr -d '\\t\\n'", "--new-privileges"), 0, "NoNewPrivs:0")
+	// The capabilities of the OCI default: 0x00000000a80425fb.
+	expect(t, a.sh(t, "grep CapBnd /proc/self/status | cut -f2"), 0, "00000000a80425fb")
+	expect(t, a.sh(t, "grep CapEff /proc/self/status | cut -f2", "-u", "1000"), 0, "0000000000000000")
+}
