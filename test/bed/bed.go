@@ -102,7 +102,7 @@ func (b *Bed) StartDaemon() {
 		b.t.Fatal(err)
 	}
 	defer log.Close()
-	cmd := exec.Command(filepath.Join(b.bin, "stratad"), "--root", b.Places.Root, "--log-level", "debug")
+	cmd := b.Daemon("--log-level", "debug")
 	cmd.Stdout, cmd.Stderr = log, log
 	b.Host(func() { err = cmd.Start() })
 	if err != nil {
@@ -126,6 +126,11 @@ func (b *Bed) StartDaemon() {
 			b.t.Fatalf("stratad does not answer\n%s", b.DaemonLog())
 		}
 	}
+}
+
+// Daemon returns a daemon for the bed's root that is not started yet.
+func (b *Bed) Daemon(flags ...string) *exec.Cmd {
+	return exec.Command(b.Program("stratad"), append([]string{"--root", b.Places.Root}, flags...)...)
 }
 
 // DaemonPID returns the daemon's process id.
