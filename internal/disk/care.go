@@ -1,0 +1,183 @@
+package disk
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Usage returns what the image at path really takes on the host, and the size
+// limit that it is. Unit: bytes. Kinds: Missing.
+func Usage(path string) (used, size int64, err error) {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil {
+		return 0, 0, nameFault(path, err)
+	}
+	return st.Blocks * 512, st.Size, nil // stat(2): st_blocks counts 512 bytes, whatever the file system
+}
+
+// Grow makes the disk at path larger. Kinds: Invalid (smaller than it is, or
+// above the ceiling), Missing, Conflict (it is attached), Unable (damaged).
+func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
+	size = roundUp(size)
+	if err := checkSize(size); err != nil {
+		return err
+	}
+	if err := p.release(path); err != nil {
+		return err
+	}
+	image, err := holdSoon(ctx, path)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	info, err := image.Stat()
+	if err != nil {
+		return err
+	}
+	if have := unit.Size(info.Size()); size < have {
+		return fault.Invalidf("the disk has %s and cannot become smaller", have).At("disk").Help("ask for %s or more", have)
+	}
+	// resize2fs wants a checked file system. Exit status 1: errors were mended.
+	// Source: e2fsck(8), EXIT CODE.
+	if status, err := run(ctx, "e2fsck", "-f", "-p", path); err != nil && status != 1 {
+		if status > 1 {
+			return fault.Unablef("the disk %s is damaged: %w", path, err).Help("run e2fsck on the image by hand")
+		}
+		return err
+	}
+	if err := image.Truncate(int64(size)); err != nil {
+		return fmt.Errorf("make the image %s: %w", size, err)
+	}
+	// If this fails the file stays long: the file system in it is whole, at its
+	// old size, and growing again goes on from there.
+	if _, err := run(ctx, "resize2fs", "-f", path); err != nil {
+		return fmt.Errorf("grow disk %s: %w", path, err)
+	}
+	return image.Sync()
+}
+
+// Clone copies the disk at src, which nobody may have attached, to the new file
+// dst. The copy keeps the file system's UUID. Kinds: Missing, Conflict, Busy.
+func (p *Pool) Clone(ctx context.Context, src, dst string) error {
+	if err := p.checkRoom(filepath.Dir(dst)); err != nil {
+		return err
+	}
+	if err := p.release(src); err != nil {
+		return err
+	}
+	image, err := holdSoon(ctx, src)
+	if err != nil {
+		return err
+	}
+	defer image.Close()
+	part := filepath.Join(filepath.Dir(dst), ".part-"+randomName()+suffix)
+	err = copySparse(ctx, src, part)
+	if err == nil {
+		err = syncFile(part)
+	}
+	if err == nil {
+		err = unix.Renameat2(unix.AT_FDCWD, part, unix.AT_FDCWD, dst, unix.RENAME_NOREPLACE)
+		if err != nil {
+			err = nameFault(dst, err)
+		}
+	}
+	if err != nil {
+		if gone := os.Remove(part); gone != nil && !errors.Is(gone, os.ErrNotExist) {
+			err = errors.Join(err, gone)
+		}
+		return fault.Wrap(err, "copy disk %s", src)
+	}
+	return nil
+}
+
+// Remove deletes the disk at path. One that is not there is not an error.
+func (p *Pool) Remove(path string) error {
+	err := p.release(path)
+	if err == nil {
+		err = os.Remove(path)
+	}
+	if errors.Is(err, os.ErrNotExist) {
+		return nil
+	}
+	return err
+}
+
+// Trim gives the host back what the file system at path no longer uses, whether
+// it is attached or not, and returns by how many bytes the image shrank on the
+// host. Kinds: Missing, Unable (the host's file system cannot punch holes).
+func (p *Pool) Trim(ctx context.Context, path string) (freed int64, err error) {
+	before, _, err := Usage(path)
+	if err != nil {
+		return 0, err
+	}
+	tree, err := p.again(ctx, path)
+	if err != nil {
+		return 0, err
+	}
+	defer tree.Close()
+	if err := ctx.Err(); err != nil {
+		return 0, err
+	}
+	if err := trim(tree); err != nil {
+		return 0, fault.Wrap(err, "trim disk %s", path)
+	}
+	after, _, err := Usage(path)
+	return max(before-after, 0), err
+}
+
+// again returns a mount of the image at path, one more where it is attached:
+// the kernel mounts a device's one file system as often as it is asked.
+func (p *Pool) again(ctx context.Context, path string) (*mount.Tree, error) {
+	abs, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	if abs, err = filepath.EvalSymlinks(abs); err != nil {
+		return nil, nameFault(path, err)
+	}
+	all, err := Attached(filepath.Dir(abs))
+	if err != nil {
+		return nil, err
+	}
+	for _, one := range all {
+		if one.Image == abs && !one.Gone {
+			return mountDevice(one.Path)
+		}
+	}
+	return p.Mount(ctx, path)
+}
+
+// trim tells the file system of tree to discard all that is free.
+func trim(tree *mount.Tree) error {
+	dir, err := unix.Openat(int(tree.File().Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(dir)
+	// What was deleted is free only once the journal says so.
+	if err := unix.Syncfs(dir); err != nil {
+		return fmt.Errorf("sync: %w", err)
+	}
+	span := struct{ start, length, least uint64 }{length: ^uint64(0)} // linux/fs.h, struct fstrim_range
+	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(dir), fitrim, uintptr(unsafe.Pointer(&span)))
+	if errno == unix.EOPNOTSUPP {
+		return fault.Unablef("the host's file system cannot give space of a file back: %w", errno)
+	}
+	if errno != 0 {
+		return fmt.Errorf("discard: %w", errno)
+	}
+	return nil
+}
+
+// fitrim is FITRIM, _IOWR('X', 121, struct fstrim_range). Source: linux/fs.h.
+const fitrim = 0xc0185879

@@ -1,0 +1,121 @@
+package mount_test
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/require"
+)
+
+func attachVolume() error {
+	return unix.MoveMount(3, "", unix.AT_FDCWD, "/mnt", unix.MOVE_MOUNT_F_EMPTY_PATH)
+}
+
+func useVolume() error {
+	if err := attachVolume(); err != nil {
+		return err
+	}
+	var c checks
+	c.owner("/mnt", 1000)
+	c.owner("/mnt/file", 1000)
+	c.no(os.WriteFile("/mnt/by-root", nil, 0o644), "write")
+	c.no(os.WriteFile("/mnt/by-user", nil, 0o644), "write")
+	c.no(os.Chown("/mnt/by-user", 1000, 1000), "chown")
+	c.content("/mnt/sub/deep", "below")
+	_, err := os.OpenFile("/mnt/zero", os.O_RDWR, 0)
+	c.that(errors.Is(err, unix.EACCES), "a device on a volume can be opened: %v", err)
+	return errors.Join(c...)
+}
+
+func readVolume() error {
+	if err := attachVolume(); err != nil {
+		return err
+	}
+	var c checks
+	for _, name := range []string{"/mnt/new", "/mnt/sub/new"} {
+		err := os.WriteFile(name, nil, 0o644)
+		c.that(errors.Is(err, unix.EROFS), "%s was written on a read-only volume: %v", name, err)
+	}
+	return errors.Join(c...)
+}
+
+// liftProtection is what the root of an environment with CAP_SYS_ADMIN over its
+// own namespaces could try.
+func liftProtection() error {
+	if err := attachVolume(); err != nil {
+		return err
+	}
+	err := unix.Mount("", "/mnt", "", unix.MS_REMOUNT|unix.MS_BIND, "")
+	var c checks
+	c.that(err != nil, "a read-only volume was made writable from inside")
+	return errors.Join(c...)
+}
+
+func newVolume(t *testing.T) string {
+	dir := filepath.Join(t.TempDir(), "volume")
+	must(t, os.MkdirAll(dir+"/sub", 0o755))
+	must(t, os.Chown(dir, 1000, 1000))
+	must(t, os.WriteFile(dir+"/file", nil, 0o644))
+	must(t, os.Chown(dir+"/file", 1000, 1000))
+	must(t, unix.Mknod(dir+"/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))))
+	must(t, unix.Mount("strata", dir+"/sub", "tmpfs", 0, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(dir+"/sub", 0)) })
+	must(t, os.WriteFile(dir+"/sub/deep", []byte("below"), 0o644))
+	return dir
+}
+
+func TestBind(t *testing.T) {
+	require.Root(t)
+	ctx := context.Background()
+	var maps mount.IDMaps
+	defer maps.Close()
+	users, err := maps.Get(ctx, testMap)
+	must(t, err)
+	defer users.Close()
+	dir := newVolume(t)
+	t.Run("owners are the host's", func(t *testing.T) {
+		tree, err := mount.Bind(ctx, dir, users, false)
+		must(t, err)
+		defer tree.Close()
+		enter(t, "use the volume", tree)
+		var c checks
+		c.owner(dir+"/by-root", 0)
+		c.owner(dir+"/by-user", 1000)
+		must(t, errors.Join(c...))
+	})
+	for what, job := range map[string]string{"read-only, with what is below": "read the volume"} {
+		t.Run(what, func(t *testing.T) {
+			tree, err := mount.Bind(ctx, dir, users, true)
+			must(t, err)
+			defer tree.Close()
+			enter(t, job, tree)
+		})
+	}
+	for what, bad := range map[string]struct {
+		source string
+		kind   fault.Kind
+	}{
+		"a relative path":                      {"etc", fault.Invalid},
+		"nothing there":                        {dir + "/none", fault.Missing},
+		"a file system that cannot be mapped":  {"/proc/self", fault.Unable},
+		"one below the source that cannot be":  {"/", fault.Unable},
+		"a device":                             {"/dev/null", fault.Unable},
+		"a link of proc to what a process has": {"/proc/self/cwd/..", fault.Internal},
+	} {
+		t.Run(what, func(t *testing.T) {
+			tree, err := mount.Bind(ctx, bad.source, users, false)
+			if err == nil || fault.KindOf(err) != bad.kind {
+				tree.Close()
+				t.Fatalf("Bind(%s): %v, kind %v", bad.source, err, fault.KindOf(err))
+			}
+			t.Log(err)
+		})
+	}
+}
