@@ -1,0 +1,18 @@
+// Command bench compares strata with its peers and with the bare host.
+//
+//	go run ./bench [flags] [NAME...]
+//
+// Each comparison runs both sides in turn, A B A B …, in one go, and prints
+// medians, the spread and the ratio, so that it holds on a machine whose speed
+// drifts. A peer that is not installed is said to be missing; nothing is
+// estimated. It needs root and the programs of bin/ (make build), works in a
+// private root of its own, and cleans up after itself.
+//
+// The comparisons:
+//
+//	start     strata run --rm busybox true  ~  runc run, podman run: whole commands
+//	parallel  100 of these at once          ~  100 runc run at once
+//	idle      what 500 idle environments take; strata ls among them
+//	disk      writing, reading, fsync inside a zone  ~  the same on the host's file system
+//	network   TCP host → zone and back      ~  a plain veth into a plain namespace
+package main
