@@ -1,0 +1,133 @@
+package server
+
+import (
+	"context"
+	"io"
+	"os"
+	"time"
+
+	"github.com/strata-project/strata/api"
+)
+
+// Engine is all that the server needs of what stands behind it.
+type Engine interface {
+	Host
+	Records
+	Lifecycle
+	Streams
+	Files
+	Templates
+	TemplateMoves
+	Networks
+}
+
+// Host is what concerns the whole daemon.
+type Host interface {
+	Info(ctx context.Context) (api.Info, error)
+	HostCheck(ctx context.Context) ([]api.Finding, error)
+	// Subscribe returns the events that pass f, until ctx ends; the channel is
+	// closed then, and also where the reader was too slow to follow.
+	Subscribe(ctx context.Context, f EventFilter) (<-chan api.Event, error)
+	DestroyAll(ctx context.Context) error
+	// WithOperation marks what ctx is used for as the operation id, which
+	// progress events then carry.
+	WithOperation(ctx context.Context, id string) context.Context
+}
+
+// Records is what an environment is, running or not.
+type Records interface {
+	Create(ctx context.Context, spec api.Spec) (api.Environment, error)
+	List(ctx context.Context, f ListFilter) ([]api.Environment, error)
+	Get(ctx context.Context, ref string) (api.Environment, error)
+	Remove(ctx context.Context, ref string, force bool) error
+	Rename(ctx context.Context, ref, name string) error
+	Update(ctx context.Context, ref string, u api.Update) (api.Environment, error)
+}
+
+// Lifecycle starts, stops and awaits environments.
+type Lifecycle interface {
+	// Start starts ref; attach, where it is not nil, is a client in frames of
+	// package api/stream that sees everything from the first byte on.
+	Start(ctx context.Context, ref string, attach *os.File) error
+	Stop(ctx context.Context, ref string, o StopOptions) error
+	Kill(ctx context.Context, ref, signal string) error
+	Restart(ctx context.Context, ref string, o StopOptions) error
+	Pause(ctx context.Context, ref string) error
+	Resume(ctx context.Context, ref string) error
+	// Wait blocks until the condition (stopped, next-exit, removed) holds.
+	Wait(ctx context.Context, ref, condition string) (api.Exit, error)
+}
+
+// Streams is what goes in and out of a running environment.
+type Streams interface {
+	Attach(ctx context.Context, ref string, conn *os.File) error
+	Exec(ctx context.Context, ref string, p api.Process, conn *os.File) error
+	Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error
+	Stats(ctx context.Context, ref string) (api.Stats, error)
+}
+
+// Files copies in and out of an environment, as tar streams.
+type Files interface {
+	CopyOut(ctx context.Context, ref, path string, w io.Writer) error
+	CopyIn(ctx context.Context, ref, path string, r io.Reader) error
+	StatPath(ctx context.Context, ref, path string) (api.PathStat, error)
+}
+
+// Templates is the store of templates.
+type Templates interface {
+	Templates(ctx context.Context) ([]api.Template, error)
+	Template(ctx context.Context, ref string) (api.Template, error)
+	BuildTemplate(ctx context.Context, r api.BuildRequest) (api.Template, error)
+	TagTemplate(ctx context.Context, ref, name string) error
+	RemoveTemplate(ctx context.Context, ref string, force bool) (api.Freed, error)
+	// PruneTemplates removes what has no name, and with all also what no environment uses.
+	PruneTemplates(ctx context.Context, all bool) (api.Freed, error)
+}
+
+// TemplateMoves brings templates in and out.
+type TemplateMoves interface {
+	PullTemplate(ctx context.Context, r api.PullRequest) (api.Template, error)
+	// ImportTemplate reads an OCI layout, docker archive or root file system as tar.
+	ImportTemplate(ctx context.Context, name string, r io.Reader) (api.Template, error)
+	// ExportTemplate writes an OCI layout as tar.
+	ExportTemplate(ctx context.Context, ref string, w io.Writer) error
+	PushTemplate(ctx context.Context, ref string, r api.PushRequest) error
+}
+
+// Networks are where environments meet.
+type Networks interface {
+	Networks(ctx context.Context) ([]api.Network, error)
+	Network(ctx context.Context, name string) (api.Network, error)
+	CreateNetwork(ctx context.Context, n api.Network) (api.Network, error)
+	RemoveNetwork(ctx context.Context, name string) error
+}
+
+// EventFilter chooses events. A zero field lets everything pass.
+type EventFilter struct {
+	Since     time.Time
+	Types     []string
+	Names     []string // names or ids
+	Operation string
+}
+
+// ListFilter chooses environments. Without All and States only those that are
+// not stopped are listed.
+type ListFilter struct {
+	All    bool
+	Labels map[string]string // an empty value asks for the label whatever its value
+	Names  []string          // parts of names
+	States []api.State
+}
+
+// StopOptions say how to stop. Zero fields mean the environment's own.
+type StopOptions struct {
+	Signal string
+	Grace  *time.Duration
+}
+
+// LogOptions choose output.
+type LogOptions struct {
+	Since, Until time.Time
+	Tail         int // lines; negative: all
+	Follow       bool
+}

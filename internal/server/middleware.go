@@ -1,0 +1,105 @@
+package server
+
+import (
+	"bytes"
+	"encoding/json"
+	"io"
+	"log/slog"
+	"net/http"
+	"runtime/debug"
+	"time"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// guard stands around every route: it bounds bodies, catches panics, and counts.
+func (s *Server) guard(next http.Handler) http.Handler {
+	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		started := time.Now()
+		seen := &recorder{ResponseWriter: w, status: http.StatusOK}
+		defer func() {
+			if p := recover(); p != nil && p != http.ErrAbortHandler {
+				s.log.Error("a request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
+				if !seen.wrote {
+					writeFault(seen, fault.Internalf("strata failed in answering this request").Help("the daemon's log says where"))
+				}
+			}
+			s.finish(r, seen, time.Since(started))
+		}()
+		if r.Body != nil && r.Body != http.NoBody {
+			r.Body = &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w)}
+		}
+		next.ServeHTTP(seen, r)
+	})
+}
+
+// finish counts and logs one request.
+func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
+	pattern := r.Pattern
+	if pattern == "/" || pattern == "" {
+		pattern = "none"
+	}
+	s.metrics.request(pattern, seen.status, took, seen.stream)
+	level := slog.LevelDebug
+	if seen.status >= 500 && seen.status != http.StatusNotImplemented && seen.status != http.StatusServiceUnavailable {
+		level = slog.LevelWarn
+	}
+	peer, _ := PeerOf(r.Context())
+	s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", seen.status,
+		"took", took, "uid", peer.UID, "pid", peer.PID)
+}
+
+// recorder remembers an answer's status, and counts faults by kind elsewhere.
+type recorder struct {
+	http.ResponseWriter
+	status int
+	wrote  bool
+	stream bool // how long it took tells nothing
+}
+
+func (r *recorder) WriteHeader(status int) {
+	if !r.wrote {
+		r.status, r.wrote = status, true
+	}
+	r.ResponseWriter.WriteHeader(status)
+}
+
+func (r *recorder) Write(p []byte) (int, error) {
+	r.wrote = true
+	return r.ResponseWriter.Write(p)
+}
+
+// Unwrap lets http.ResponseController reach what is below.
+func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
+
+// timedBody gives a sender so long for every piece of a body. The deadline is
+// taken back at the end: while a handler works, net/http reads on to notice
+// that the client went away, and a deadline that passes then would look like it.
+type timedBody struct {
+	io.ReadCloser
+	control *http.ResponseController
+	patient bool // the sender may take as long as it likes
+}
+
+func (b *timedBody) Read(p []byte) (int, error) {
+	if b.patient {
+		return b.ReadCloser.Read(p)
+	}
+	_ = b.control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	n, err := b.ReadCloser.Read(p)
+	_ = b.control.SetReadDeadline(time.Time{})
+	return n, err
+}
+
+func indented(v any) ([]byte, error) {
+	raw, err := json.Marshal(v)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	if err := json.Indent(&out, raw, "", "  "); err != nil {
+		return nil, err
+	}
+	out.WriteByte('\n')
+	return out.Bytes(), nil
+}

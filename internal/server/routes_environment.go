@@ -1,0 +1,117 @@
+package server
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"net/http"
+	"reflect"
+	"strconv"
+	"strings"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// ref names one environment.
+type ref struct {
+	Ref string `path:"ref" maxLength:"63" doc:"Name, id, or the unambiguous start of an id."`
+}
+
+type listQuery struct {
+	All   bool     `query:"all" doc:"Also those that are stopped."`
+	Label []string `query:"label,explode" maxItems:"64" doc:"Only with this label: NAME or NAME=VALUE."`
+	Name  []string `query:"name,explode" maxItems:"64" doc:"Only where the name contains this."`
+	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,removing" doc:"Only in this state."`
+}
+
+func (s *Server) environmentRoutes() {
+	list := route("list", http.MethodGet, "/v1/environments", "List environments")
+	list.Responses = map[string]*huma.Response{"200": {
+		Description: "OK",
+		Content: map[string]*huma.MediaType{"application/json": {
+			Schema: s.api.OpenAPI().Components.Schemas.Schema(typeOf[[]api.Environment](), true, "Environments"),
+		}},
+	}}
+	huma.Register(s.api, list, s.list)
+	create := route("create", http.MethodPost, "/v1/environments", "Make an environment")
+	create.DefaultStatus = http.StatusCreated
+	huma.Register(s.api, create, func(ctx context.Context, in *struct{ Body api.Spec }) (*body[api.Environment], error) {
+		e, err := s.engine.Create(ctx, in.Body)
+		return &body[api.Environment]{e}, err
+	})
+	huma.Register(s.api, route("show", http.MethodGet, "/v1/environments/{ref}", "Show an environment"),
+		func(ctx context.Context, in *ref) (*body[api.Environment], error) {
+			e, err := s.engine.Get(ctx, in.Ref)
+			return &body[api.Environment]{e}, err
+		})
+	huma.Register(s.api, route("remove", http.MethodDelete, "/v1/environments/{ref}", "Remove an environment and its disk"),
+		func(ctx context.Context, in *struct {
+			ref
+			Force bool `query:"force" doc:"Stop it first where it runs."`
+		}) (*none, error) {
+			return nil, s.engine.Remove(ctx, in.Ref, in.Force)
+		})
+	huma.Register(s.api, route("update", http.MethodPatch, "/v1/environments/{ref}", "Change limits, labels or the restart policy"),
+		func(ctx context.Context, in *struct {
+			ref
+			Body api.Update
+		}) (*body[api.Environment], error) {
+			e, err := s.engine.Update(ctx, in.Ref, in.Body)
+			return &body[api.Environment]{e}, err
+		})
+	huma.Register(s.api, route("rename", http.MethodPost, "/v1/environments/{ref}/rename", "Give an environment another name"),
+		func(ctx context.Context, in *struct {
+			ref
+			Name string `query:"name" required:"true" maxLength:"63" doc:"The new name."`
+		}) (*none, error) {
+			return nil, s.engine.Rename(ctx, in.Ref, in.Name)
+		})
+}
+
+// list is asked often and answers with much: it is encoded straight away.
+func (s *Server) list(ctx context.Context, in *listQuery) (*huma.StreamResponse, error) {
+	f := ListFilter{All: in.All, Names: in.Name}
+	for _, l := range in.Label {
+		name, value, _ := strings.Cut(l, "=")
+		if name == "" {
+			return nil, fault.Invalidf("%q names no label", l).At("label").Help("write NAME or NAME=VALUE")
+		}
+		if f.Labels == nil {
+			f.Labels = map[string]string{}
+		}
+		f.Labels[name] = value
+	}
+	for _, st := range in.State {
+		f.States = append(f.States, api.State(st))
+	}
+	found, err := s.engine.List(ctx, f)
+	if err != nil {
+		return nil, err
+	}
+	var out bytes.Buffer
+	encode := json.NewEncoder(&out)
+	encode.SetEscapeHTML(false)
+	if err := encode.Encode(nonNil(found)); err != nil {
+		return nil, fault.Wrap(err, "encode the list")
+	}
+	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		_, w := humago.Unwrap(ctx)
+		w.Header().Set("Content-Type", "application/json")
+		w.Header().Set("Content-Length", strconv.Itoa(out.Len()))
+		_, _ = w.Write(out.Bytes())
+	}}, nil
+}
+
+func typeOf[T any]() reflect.Type { return reflect.TypeFor[T]() }
+
+// nonNil makes an empty list [] on the wire, not null.
+func nonNil[T any](l []T) []T {
+	if l == nil {
+		return []T{}
+	}
+	return l
+}

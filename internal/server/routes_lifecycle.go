@@ -1,0 +1,83 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// stopQuery says how to stop.
+type stopQuery struct {
+	ref
+	Signal string `query:"signal" maxLength:"16" doc:"Signal that asks it to end. Default: its own."`
+	Grace  string `query:"grace" maxLength:"32" doc:"How long to wait before it is killed, such as 10s. Default: its own."`
+}
+
+func (q *stopQuery) options() (StopOptions, error) {
+	o := StopOptions{Signal: q.Signal}
+	if q.Grace == "" {
+		return o, nil
+	}
+	d, err := unit.ParseDuration(q.Grace)
+	if err == nil && d < 0 {
+		err = fault.Invalidf("a grace of %s lies in the past", d)
+	}
+	if err != nil {
+		return o, fault.All(err)[0].At("grace")
+	}
+	grace := time.Duration(d)
+	o.Grace = &grace
+	return o, nil
+}
+
+func (s *Server) lifecycleRoutes() {
+	act := func(id, summary string, do func(ctx context.Context, ref string) error) {
+		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
+			func(ctx context.Context, in *ref) (*none, error) { return nil, do(ctx, in.Ref) })
+	}
+	act("start", "Start an environment", func(ctx context.Context, ref string) error {
+		return s.metrics.start(func() error { return s.engine.Start(ctx, ref, nil) })
+	})
+	act("pause", "Hold every process still", s.engine.Pause)
+	act("resume", "Let a paused environment go on", s.engine.Resume)
+
+	stop := func(id, summary string, do func(context.Context, string, StopOptions) error) {
+		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
+			func(ctx context.Context, in *stopQuery) (*none, error) {
+				o, err := in.options()
+				if err != nil {
+					return nil, err
+				}
+				return nil, do(ctx, in.Ref, o)
+			})
+	}
+	stop("stop", "Stop an environment: ask, wait, kill", s.engine.Stop)
+	stop("restart", "Stop an environment and start it again", s.engine.Restart)
+
+	huma.Register(s.api, route("kill", http.MethodPost, "/v1/environments/{ref}/kill", "Send a signal to the main program"),
+		func(ctx context.Context, in *struct {
+			ref
+			Signal string `query:"signal" maxLength:"16" doc:"Name or number. Default: KILL, which ends every process."`
+		}) (*none, error) {
+			return nil, s.engine.Kill(ctx, in.Ref, in.Signal)
+		})
+	huma.Register(s.api, route("wait", http.MethodPost, "/v1/environments/{ref}/wait", "Wait until an environment ends"),
+		func(ctx context.Context, in *struct {
+			ref
+			Condition string `query:"condition" enum:"stopped,next-exit,removed" default:"stopped" doc:"What to wait for."`
+		}) (*body[api.WaitResult], error) {
+			exit, err := s.engine.Wait(ctx, in.Ref, in.Condition)
+			return &body[api.WaitResult]{api.WaitResult{Exit: exit}}, err
+		})
+	huma.Register(s.api, route("stats", http.MethodGet, "/v1/environments/{ref}/stats", "Say what an environment uses now"),
+		func(ctx context.Context, in *ref) (*body[api.Stats], error) {
+			st, err := s.engine.Stats(ctx, in.Ref)
+			return &body[api.Stats]{st}, err
+		})
+}

@@ -1,0 +1,98 @@
+package server
+
+import (
+	"context"
+	"net/http"
+	"os"
+	"time"
+
+	"github.com/danielgtaylor/huma/v2"
+	"github.com/danielgtaylor/huma/v2/adapters/humago"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/api/stream"
+)
+
+type logQuery struct {
+	ref
+	Since  time.Time `query:"since" doc:"Only what was written from then on."`
+	Until  time.Time `query:"until" doc:"Only what was written before."`
+	Tail   int       `query:"tail" default:"-1" minimum:"-1" doc:"Only the last lines; -1: all."`
+	Follow bool      `query:"follow" doc:"Go on until the environment ends."`
+}
+
+// upgraded describes a route that answers 101.
+func upgraded(id, path, summary string) huma.Operation {
+	op := route(id, http.MethodPost, path, summary)
+	op.Description = "Send `Connection: Upgrade` and `Upgrade: " + stream.Protocol + "`. After the answer 101 both sides send frames, " +
+		"as docs/reference/streams.md has them; the last one is the exit status, or why there is none."
+	op.Responses = map[string]*huma.Response{"101": {Description: "Frames follow."}}
+	op.DefaultStatus = http.StatusSwitchingProtocols
+	return op
+}
+
+func (s *Server) streamRoutes() {
+	huma.Register(s.api, upgraded("attach", "/v1/environments/{ref}/attach", "Join the main program's standard streams"),
+		func(_ context.Context, in *struct {
+			ref
+			Start bool `query:"start" doc:"Start it too, so that nothing of its output is missed."`
+		}) (*huma.StreamResponse, error) {
+			return s.upgrade(func(ctx context.Context, conn *os.File) error {
+				if in.Start {
+					return s.metrics.start(func() error { return s.engine.Start(ctx, in.Ref, conn) })
+				}
+				return s.engine.Attach(ctx, in.Ref, conn)
+			}), nil
+		})
+	huma.Register(s.api, upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment"),
+		func(_ context.Context, in *struct {
+			ref
+			Body api.Process
+		}) (*huma.StreamResponse, error) {
+			return s.upgrade(func(ctx context.Context, conn *os.File) error {
+				return s.engine.Exec(ctx, in.Ref, in.Body, conn)
+			}), nil
+		})
+
+	logs := route("logs", http.MethodGet, "/v1/environments/{ref}/logs", "Read what an environment wrote, one LogLine of JSON per line")
+	logs.Responses = map[string]*huma.Response{"200": {
+		Description: "OK",
+		Content: map[string]*huma.MediaType{"application/x-ndjson": {
+			Schema: s.api.OpenAPI().Components.Schemas.Schema(typeOf[api.LogLine](), true, "LogLine"),
+		}},
+	}}
+	huma.Register(s.api, logs, func(_ context.Context, in *logQuery) (*huma.StreamResponse, error) {
+		return &huma.StreamResponse{Body: func(ctx huma.Context) { s.logs(ctx, in) }}, nil
+	})
+}
+
+// logs answers 200 only once there is something to say, so that a fault found
+// at once has a status of its own. A fault found later ends the answer early.
+func (s *Server) logs(ctx huma.Context, in *logQuery) {
+	_, w := humago.Unwrap(ctx)
+	var out *streamWriter
+	begin := func() {
+		if out == nil {
+			out = newStream(w, "application/x-ndjson")
+		}
+	}
+	o := LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
+	err := s.engine.Logs(ctx.Context(), in.Ref, o, func(l api.LogLine) error {
+		begin()
+		if err := out.line(l); err != nil || !in.Follow {
+			return err
+		}
+		return out.flush()
+	})
+	switch {
+	case err == nil:
+		begin()
+		_ = out.flush()
+	case out == nil:
+		s.metrics.fault(err)
+		writeFault(w, err)
+	case ctx.Context().Err() == nil:
+		s.log.Debug("logs ended early", "environment", in.Ref, "error", err)
+		panic(http.ErrAbortHandler) // the only way to let the client see it
+	}
+}
