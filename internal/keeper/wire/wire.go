@@ -14,7 +14,9 @@
 //	keeper → daemon  {started} | {failed} the main program runs, or why not
 //
 // After started or failed the daemon closes the socket. If it is closed before
-// "go", the keeper ends the payload and itself, and leaves nothing.
+// "go", or the daemon says {abort} at any time before started, the keeper ends the
+// payload and itself, and leaves nothing. A socket closed after "go" is a daemon
+// that died: the start goes on.
 //
 // # Keeper and payload
 //
@@ -41,6 +43,26 @@
 //	exec    + fd → a Reply once the program runs or failed; then frames
 //	signal  → a Reply
 //
+// # Keeper and exec
+//
+// An exec'd program is the keeper's own child inside the payload's namespaces. It
+// starts as `strata-agent enter` (program ExecArgs, an empty environment, user and
+// group 0 of the payload's user namespace, a session of its own) with standard
+// streams, ExecSyncFD, and ExecProcessFD, from which it reads its Process as JSON
+// to the end. ExecSyncFD is a socket (SOCK_SEQPACKET) to the keeper:
+//
+//	program → keeper {tty} + fd           master side of its terminal
+//	program → keeper {started} | {failed}
+//
+// Started may be left out: the end of the socket (closed by a successful execve)
+// without {failed} means the same. With a terminal the standard streams are
+// /dev/null until the program opens the terminal itself.
+//
+// # Ready
+//
+// A run is ready as soon as it has started; where the payload sent {notify}
+// before that, as soon as READY=1 came on that socket.
+//
 // A keeper whose payload has ended writes the ExitRecord, answers its watchers,
 // serves attached clients until they have everything (bounded), and ends.
 package wire
@@ -55,6 +77,15 @@ const (
 // PayloadSyncFD is the payload's end of its socket to the keeper; the files of
 // Spec.Payload follow it.
 const PayloadSyncFD = 3
+
+// ExecSyncFD and ExecProcessFD are an exec'd program's.
+const (
+	ExecSyncFD    = 3
+	ExecProcessFD = 4
+)
+
+// ExecArgs are the arguments with which the agent is run for an exec.
+var ExecArgs = []string{"strata-agent", "enter"}
 
 // MaxMessage bounds one packet on every socket of this package. Unit: bytes.
 const MaxMessage = 64 << 10
@@ -110,7 +141,7 @@ type Counter struct {
 
 // Message is one packet between keeper and daemon at start, or keeper and payload.
 type Message struct {
-	Type   string   `json:"type"` // cloned, go, started, failed, tty, notify, ended
+	Type   string   `json:"type"` // cloned, go, started, failed, tty, notify, ended, abort
 	PID    int      `json:"pid,omitempty"`
 	Status int      `json:"status,omitempty"` // wait status as wait4 gives it
 	Fault  *Failure `json:"fault,omitempty"`
@@ -125,6 +156,7 @@ const (
 	TTY     = "tty"
 	Notify  = "notify"
 	Ended   = "ended"
+	Abort   = "abort"
 )
 
 // Failure says why something did not start.
@@ -180,6 +212,7 @@ type Status struct {
 	PID       int         `json:"pid"`
 	StartTime uint64      `json:"start_time"` // of the keeper, field 22 of /proc/PID/stat: tells a reused pid
 	Ready     bool        `json:"ready"`
+	LogLost   int64       `json:"log_lost,omitempty"` // bytes of output that could not be logged
 	Ended     *ExitRecord `json:"ended,omitempty"`
 }
 
