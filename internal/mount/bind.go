@@ -64,6 +64,10 @@ func Bind(ctx context.Context, source string, users *os.File, readOnly bool) (*T
 		}
 		return nil, fmt.Errorf("idmap the volume's source %s: %w", source, err)
 	}
+	if err := seal(tree); err != nil {
+		tree.Close()
+		return nil, fault.Wrap(err, "protect the volume's source %s", source)
+	}
 	return tree, nil
 }
 

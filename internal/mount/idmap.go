@@ -125,21 +125,13 @@ func dup(f *os.File) (*os.File, error) {
 func newUserNamespace(m IDMap) (_ *os.File, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
-	pid, err := forkPaused(os.Getpid())
-	if errors.Is(err, unix.EPERM) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EUSERS) {
-		return nil, fault.Unablef("this host gives no user namespace: %w", err).Help("raise the sysctl user.max_user_namespaces, or use a kernel with CONFIG_USER_NS")
-	}
+	pid, err := forkPaused(os.Getpid(), unix.CLONE_NEWUSER)
 	if err != nil {
-		return nil, fmt.Errorf("start a process in a user namespace: %w", err)
+		return nil, namespaceFault(err)
 	}
 	defer func() {
-		killed := unix.Kill(pid, unix.SIGKILL)
-		_, waited := unix.Wait4(pid, nil, unix.WALL, nil)
-		for errors.Is(waited, unix.EINTR) {
-			_, waited = unix.Wait4(pid, nil, unix.WALL, nil)
-		}
-		if err == nil {
-			err = errors.Join(killed, waited)
+		if reaped := reap(pid); err == nil {
+			err = reaped
 		}
 	}()
 	proc := "/proc/" + strconv.Itoa(pid)

@@ -51,6 +51,18 @@ var byName atomic.Bool
 // close them whatever Overlay returns. The overlay holds what it needs itself.
 // Kinds: Invalid, Unable.
 func Overlay(ctx context.Context, spec OverlaySpec) (*Tree, error) {
+	tree, err := assemble(ctx, spec)
+	if err != nil {
+		return nil, err
+	}
+	if err := seal(tree); err != nil {
+		tree.Close()
+		return nil, fault.Wrap(err, "protect an overlay")
+	}
+	return tree, nil
+}
+
+func assemble(ctx context.Context, spec OverlaySpec) (*Tree, error) {
 	if err := spec.check(); err != nil {
 		return nil, fault.Wrap(err, "put an overlay together")
 	}
@@ -68,15 +80,9 @@ func Overlay(ctx context.Context, spec OverlaySpec) (*Tree, error) {
 		}
 	} else if len(spec.Lowers) == 1 {
 		// The kernel wants two layers or a disk; one layer is its own overlay.
-		fd, err := spec.Lowers[0].fd()
-		if err != nil {
-			return nil, err
-		}
-		copied, err := unix.FcntlInt(uintptr(fd), unix.F_DUPFD_CLOEXEC, 0)
-		if err != nil {
-			return nil, err
-		}
-		return NewTree(copied, "root"), nil
+		root := &Tree{}
+		root.replace(spec.Lowers[0])
+		return root, nil
 	}
 	if !byName.Load() {
 		tree, err := spec.make(overlayByFD)

@@ -13,24 +13,11 @@ import (
 // calling thread's own, which dies with the thread: kernels before 6.13 take
 // overlay layers by name only, and only from the caller's namespace.
 func overlayByName(s OverlaySpec) (*Tree, error) {
-	if err := unix.Unshare(unix.CLONE_FS | unix.CLONE_NEWNS); err != nil {
-		return nil, fmt.Errorf("make a mount namespace: %w", err)
-	}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return nil, fmt.Errorf("make the mount namespace private: %w", err)
-	}
-	scratch, err := FileSystem{Type: "tmpfs", Source: "strata", Options: []Option{{Key: "mode", Value: "0755"}}}.Mount()
+	scratch, err := enterScratch()
 	if err != nil {
 		return nil, err
 	}
 	defer scratch.Close()
-	// Over the root, which every host has; all below goes by the working folder.
-	if err := scratch.Attach("/"); err != nil {
-		return nil, err
-	}
-	if err := unix.Fchdir(int(scratch.File().Fd())); err != nil {
-		return nil, fmt.Errorf("enter the scratch folder: %w", err)
-	}
 	place := func(tree *Tree, name string) error {
 		if err := unix.Mkdir(name, 0o755); err != nil {
 			return err

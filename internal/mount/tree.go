@@ -55,6 +55,16 @@ func (t *Tree) Close() error {
 	return err
 }
 
+// replace makes t the tree that other is, and drops what it was.
+func (t *Tree) replace(other *Tree) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if t.file != nil {
+		t.file.Close() // of a descriptor that nothing was written to: it cannot fail in a way that matters
+	}
+	t.file, other.file = other.file, nil
+}
+
 // Attach puts the tree at target in the mount namespace of the calling thread.
 func (t *Tree) Attach(target string) error {
 	fd, err := t.fd()
