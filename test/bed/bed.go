@@ -41,12 +41,18 @@ type Bed struct {
 // New starts a strata for t and removes it when t ends.
 func New(t testing.TB) *Bed {
 	t.Helper()
+	return NewIn(t, os.TempDir())
+}
+
+// NewIn is New with the root below a folder of the caller's choice, whose path
+// must be short: t.TempDir is too long for the sockets below it.
+func NewIn(t testing.TB, parent string) *Bed {
+	t.Helper()
 	require.Root(t)
 	for _, tool := range []string{"mkfs.ext4", "mkfs.erofs", "busybox"} {
 		require.Tool(t, tool)
 	}
-	// Sockets below the root want a short path, so t.TempDir will not do.
-	dir, err := os.MkdirTemp("", "strata")
+	dir, err := os.MkdirTemp(parent, "strata")
 	if err != nil {
 		t.Fatal(err)
 	}
