@@ -1,0 +1,54 @@
+package environment
+
+import (
+	"encoding/json"
+	"time"
+
+	"github.com/strata-project/strata/api"
+)
+
+// Version is the form of a Record. It is raised when a field changes its
+// meaning; package store refuses what is newer and upgrades what is older.
+const Version = 1
+
+// Phase is what a daemon that finds a record should make true.
+type Phase string
+
+// The phases.
+const (
+	PhaseCreated  Phase = "created"  // nothing: it was never started
+	PhaseStarting Phase = "starting" // a start was under way: adopt it, or call it failed
+	PhaseRunning  Phase = "running"  // it runs: adopt it, or call it crashed
+	PhaseStopping Phase = "stopping" // the user asked for its end: end it
+	PhaseStopped  Phase = "stopped"  // nothing
+	PhaseWaiting  Phase = "waiting"  // the restart policy starts it again
+)
+
+// Record is all that is kept of one environment.
+type Record struct {
+	Version    int         `json:"version"`
+	ID         string      `json:"id"`
+	Name       string      `json:"name"`
+	Spec       api.Spec    `json:"spec"` // as asked, but for later updates
+	TemplateID string      `json:"template_id"`
+	Stratum    string      `json:"stratum"`
+	Reason     string      `json:"reason"`
+	Resolved   Resolved    `json:"resolved"`
+	IDBase     uint32      `json:"id_base"`
+	Address    api.Address `json:"address,omitzero"`
+	Created    time.Time   `json:"created"`
+	Notes      []string    `json:"notes,omitempty"`
+
+	Phase       Phase     `json:"phase"`
+	UserStopped bool      `json:"user_stopped,omitempty"`
+	Started     time.Time `json:"started,omitzero"`
+	Exit        *api.Exit `json:"exit,omitempty"`
+	Restarts    int       `json:"restarts,omitempty"`
+	LastFailure string    `json:"last_failure,omitempty"`
+}
+
+// Encode writes the record as it is kept.
+func (r Record) Encode() ([]byte, error) {
+	r.Version = Version
+	return json.Marshal(r)
+}

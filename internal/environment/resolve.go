@@ -1,0 +1,224 @@
+package environment
+
+import (
+	"slices"
+	"strings"
+	"syscall"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// The kinds of environment.
+const (
+	App    = "app"
+	System = "system"
+)
+
+// DefaultPath is the PATH where neither the spec nor the template has one.
+// Source: docker's documentation of `docker run`, "Environment variables".
+const DefaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// Defaults.
+const (
+	DefaultNetwork     = "default"
+	NoNetwork          = "none"
+	DefaultGrace       = 10 * time.Second
+	DefaultSystemGrace = 90 * time.Second
+	DefaultInit        = "/sbin/init"
+	// SystemStop is what a template's init takes as a request to halt: RTMIN+3.
+	// Source: systemd(1), "Signals".
+	SystemStop = syscall.Signal(37)
+)
+
+// Resolved is what a spec means once its template is known.
+type Resolved struct {
+	Kind       string         `json:"kind"`
+	Args       []string       `json:"args"` // of the main program
+	Env        []string       `json:"env"`  // complete, but for HOME
+	WorkDir    string         `json:"workdir"`
+	User       string         `json:"user"` // "": root
+	Hostname   string         `json:"hostname"`
+	Network    string         `json:"network"`
+	StopSignal syscall.Signal `json:"stop_signal"`
+	StopGrace  unit.Duration  `json:"stop_grace"`
+	Health     *api.Health    `json:"health,omitempty"` // with all defaults filled in; nil: none
+	Exposed    []string       `json:"exposed,omitempty"`
+}
+
+// Resolve works out what spec, which is valid and has its name, means with
+// template t. Kinds: Invalid, with all faults.
+func Resolve(spec api.Spec, name string, t api.Template) (Resolved, error) {
+	c := t.Config
+	r := Resolved{
+		Kind:     first(spec.Kind, t.Kind, App),
+		WorkDir:  first(spec.WorkDir, c.WorkDir, "/"),
+		User:     first(spec.User, c.User),
+		Hostname: first(spec.Hostname, name),
+		Network:  first(spec.Network, DefaultNetwork),
+		Exposed:  c.Ports,
+	}
+	var bad []error
+	if r.Kind == System {
+		r.Args = systemArgs(spec, c)
+		if spec.User != "" && !rootUser(spec.User) {
+			bad = append(bad, fault.Invalidf("the init of kind system runs as root, not as %q", clip(spec.User)).At("user").Help("leave it out, or use kind app"))
+		}
+		r.User = ""
+	} else {
+		r.Args = appArgs(spec, c)
+	}
+	if len(r.Args) == 0 {
+		bad = append(bad, fault.Invalidf("no command was given and the template has none").At("command").Help("name the program to run"))
+	}
+	r.Env = mergeEnv(spec, c, r)
+	var err error
+	if r.StopSignal, err = stopSignal(spec, c, r.Kind); err != nil {
+		bad = append(bad, err)
+	}
+	r.StopGrace = spec.StopGrace
+	if r.StopGrace == 0 {
+		r.StopGrace = unit.Duration(DefaultGrace)
+		if r.Kind == System {
+			r.StopGrace = unit.Duration(DefaultSystemGrace)
+		}
+	}
+	r.Health = health(spec.Health, c.Health)
+	return r, fault.Join(bad...)
+}
+
+func first(words ...string) string {
+	for _, w := range words {
+		if w != "" {
+			return w
+		}
+	}
+	return ""
+}
+
+func rootUser(user string) bool {
+	return slices.Contains([]string{"root", "0", "root:root", "0:0", "root:0", "0:root"}, user)
+}
+
+// appArgs follows docker: a new entrypoint drops the template's command; one
+// empty string as entrypoint clears it.
+func appArgs(spec api.Spec, c api.TemplateConfig) []string {
+	entrypoint, command := spec.Entrypoint, spec.Command
+	if len(entrypoint) == 0 {
+		entrypoint = c.Entrypoint
+		if len(command) == 0 {
+			command = c.Command
+		}
+	} else if len(entrypoint) == 1 && entrypoint[0] == "" {
+		entrypoint = nil
+	}
+	return slices.Concat(entrypoint, command)
+}
+
+// systemArgs is the template's init, where nothing else is said.
+func systemArgs(spec api.Spec, c api.TemplateConfig) []string {
+	if len(spec.Entrypoint)+len(spec.Command) == 0 && len(c.Entrypoint)+len(c.Command) == 0 {
+		return []string{DefaultInit}
+	}
+	return appArgs(spec, c)
+}
+
+// mergeEnv lays the spec's variables over the template's and those over the
+// defaults. The order of first mention is kept, the last value counts.
+func mergeEnv(spec api.Spec, c api.TemplateConfig, r Resolved) []string {
+	env := []string{"PATH=" + DefaultPath, "HOSTNAME=" + r.Hostname}
+	if r.Kind == System {
+		// Source: systemd.io/CONTAINER_INTERFACE: the init learns that it is in one.
+		env = append(env, "container=strata")
+	}
+	if spec.TTY {
+		env = append(env, "TERM=xterm")
+	}
+	return MergeEnv(MergeEnv(env, c.Env), spec.Env)
+}
+
+// MergeEnv returns base with the variables of over set; entries of over without
+// '=' are dropped. Neither argument is changed.
+func MergeEnv(base, over []string) []string {
+	out := slices.Clone(base)
+	at := make(map[string]int, len(out)+len(over))
+	for i, e := range out {
+		name, _, _ := strings.Cut(e, "=")
+		at[name] = i
+	}
+	for _, e := range over {
+		name, _, ok := strings.Cut(e, "=")
+		if !ok || name == "" {
+			continue
+		}
+		if i, ok := at[name]; ok {
+			out[i] = e
+			continue
+		}
+		at[name] = len(out)
+		out = append(out, e)
+	}
+	return out
+}
+
+func stopSignal(spec api.Spec, c api.TemplateConfig, kind string) (syscall.Signal, error) {
+	switch {
+	case spec.StopSignal != "":
+		return ParseSignal(spec.StopSignal, "stop_signal")
+	case c.StopSignal != "":
+		sig, err := ParseSignal(c.StopSignal, "template")
+		return sig, fault.Wrap(err, "the template's stop signal")
+	case kind == System:
+		return SystemStop, nil
+	}
+	return syscall.SIGTERM, nil
+}
+
+// The defaults of a health check. Source: docker's documentation of HEALTHCHECK.
+const (
+	healthInterval = 30 * time.Second
+	healthTimeout  = 30 * time.Second
+	healthRetries  = 3
+)
+
+// health fills in defaults; what the spec leaves open comes from the template.
+func health(asked, template *api.Health) *api.Health {
+	var h api.Health
+	if template != nil {
+		h = *template
+	}
+	if asked != nil {
+		if len(asked.Test) > 0 {
+			h.Test = asked.Test
+		}
+		h.Interval = or(asked.Interval, h.Interval)
+		h.Timeout = or(asked.Timeout, h.Timeout)
+		h.StartPeriod = or(asked.StartPeriod, h.StartPeriod)
+		h.Retries = or(asked.Retries, h.Retries)
+	}
+	if len(h.Test) == 0 || h.Test[0] == "NONE" || checkTest(h.Test) != "" {
+		return nil // a template's malformed test is none: its environment can still run
+	}
+	h.Interval = or(h.Interval, unit.Duration(healthInterval))
+	h.Timeout = or(h.Timeout, unit.Duration(healthTimeout))
+	h.Retries = or(h.Retries, healthRetries)
+	return &h
+}
+
+func or[T comparable](a, b T) T {
+	var zero T
+	if a != zero {
+		return a
+	}
+	return b
+}
+
+// HealthArgs returns the program that a resolved check runs.
+func HealthArgs(h *api.Health) []string {
+	if h.Test[0] == "CMD-SHELL" {
+		return []string{"/bin/sh", "-c", h.Test[1]}
+	}
+	return h.Test[1:]
+}

@@ -1,0 +1,44 @@
+package environment
+
+import (
+	"maps"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Change returns spec as u changes it. spec itself is left alone, and so are the
+// maps and slices in it. Kinds: Invalid, with all faults.
+func Change(spec api.Spec, u api.Update, b Bounds) (api.Spec, error) {
+	if u.Memory != nil {
+		spec.Resources.Memory = *u.Memory
+	}
+	if u.CPUs != nil {
+		spec.Resources.CPUs = *u.CPUs
+	}
+	if u.PIDs != nil {
+		spec.Resources.PIDs = *u.PIDs
+	}
+	if u.Disk != nil {
+		spec.Resources.Disk = *u.Disk
+	}
+	if u.Restart != nil {
+		spec.Restart = *u.Restart
+	}
+	if len(u.Labels)+len(u.RemoveLabels) > 0 {
+		labels := maps.Clone(spec.Labels)
+		if labels == nil {
+			labels = map[string]string{}
+		}
+		for _, key := range u.RemoveLabels {
+			delete(labels, key)
+		}
+		maps.Copy(labels, u.Labels)
+		spec.Labels = labels
+	}
+	var c check
+	c.resources(spec.Resources, b)
+	c.restart(spec.Restart, spec.AutoRemove)
+	c.labels(spec.Labels)
+	return spec, fault.Join(c.bad...)
+}
