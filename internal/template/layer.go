@@ -1,0 +1,227 @@
+package template
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/template/inflate"
+	"github.com/strata-project/strata/internal/template/unpack"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// session is one piece of work that adds to the store. What it counts on is
+// pinned until its end; what no template holds then is swept.
+type session struct {
+	s    *Store
+	dir  string // below workDir
+	pins []string
+}
+
+func (s *Store) begin() (*session, error) {
+	dir, err := os.MkdirTemp(filepath.Join(s.dir, workDir), "")
+	if err != nil {
+		return nil, diskFault(err)
+	}
+	return &session{s: s, dir: dir}, nil
+}
+
+// pin must not be called by two goroutines of one session at once without s.mu.
+func (w *session) pin(paths ...string) {
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	for _, path := range paths {
+		w.s.pins[path]++
+		w.pins = append(w.pins, path)
+	}
+}
+
+func (w *session) end() {
+	if err := os.RemoveAll(w.dir); err != nil {
+		w.s.log.Debug("template work stays until the next start", "path", w.dir, "err", err)
+	}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	for _, path := range w.pins {
+		w.s.unpin(path)
+	}
+	w.pins = nil
+	w.s.sweep()
+}
+
+// haveLayer returns the layer of a diff id where its file is there and whole in size.
+func (w *session) haveLayer(diffID string) (Layer, bool) {
+	w.pin(w.s.notePath(diffID))
+	w.s.mu.Lock()
+	l, ok := w.s.layers[diffID]
+	w.s.mu.Unlock()
+	if !ok {
+		return Layer{}, false
+	}
+	w.pin(w.s.layerPath(l.Digest))
+	info, err := os.Stat(w.s.layerPath(l.Digest))
+	return l, err == nil && info.Size() == l.Size
+}
+
+// layerFromBlob makes the layer of a compressed tar, unless it is there already.
+// Two that want the same layer at once wait for one another.
+func (w *session) layerFromBlob(ctx context.Context, path, diffID string, r Report) (Layer, error) {
+	unlock, err := w.s.work.lock(ctx, diffID)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer unlock()
+	if l, ok := w.haveLayer(diffID); ok {
+		return l, nil
+	}
+	f, err := os.Open(path)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return Layer{}, err
+	}
+	counted := &counter{r: f, tell: func(n int64) { r.tell("unpack", short(diffID), n, info.Size()) }}
+	tarStream, _, err := inflate.Reader(counted)
+	if err != nil {
+		return Layer{}, err
+	}
+	defer tarStream.Close()
+	l, err := w.makeLayer(ctx, tarStream, diffID)
+	if err == nil {
+		r.tell("unpack", short(diffID), info.Size(), info.Size())
+	}
+	return l, err
+}
+
+// makeLayer unpacks a tar and makes its EROFS file. want is the diff id that the
+// tar must have, "" where it is not known. Kinds: unpack.Layer's, Invalid where
+// the tar is another one, Unable where mkfs.erofs is missing or fails.
+func (w *session) makeLayer(ctx context.Context, tarStream io.Reader, want string) (Layer, error) {
+	select {
+	case w.s.slots <- struct{}{}:
+		defer func() { <-w.s.slots }()
+	case <-ctx.Done():
+		return Layer{}, ctx.Err()
+	}
+	dir, err := os.MkdirTemp(w.dir, "layer-")
+	if err != nil {
+		return Layer{}, diskFault(err)
+	}
+	defer os.RemoveAll(dir)
+	root, image := filepath.Join(dir, "root"), filepath.Join(dir, "erofs")
+	if err := os.Mkdir(root, 0o700); err != nil {
+		return Layer{}, diskFault(err)
+	}
+	h := sha256.New()
+	stats, err := unpack.Layer(ctx, io.TeeReader(tarStream, h), root, unpack.Defaults)
+	if err != nil {
+		return Layer{}, err
+	}
+	l := Layer{DiffID: "sha256:" + hex.EncodeToString(h.Sum(nil))}
+	if want != "" && want != l.DiffID {
+		return Layer{}, fault.Invalidf("layer %s is not what the image says: its content is %s", short(want), short(l.DiffID)).
+			Help("the image is damaged, or it was tampered with")
+	}
+	w.s.log.Debug("layer unpacked", "diff_id", l.DiffID, "entries", stats.Entries, "bytes", stats.Bytes, "implied", stats.Implied, "dropped_xattrs", stats.Dropped)
+	if err := makeEROFS(ctx, root, image, l.DiffID, stats.Bytes); err != nil {
+		return Layer{}, err
+	}
+	if l.Digest, l.Size, err = digestFile(ctx, image); err != nil {
+		return Layer{}, err
+	}
+	return l, w.keepLayer(l, image)
+}
+
+// keepLayer puts a finished EROFS file and its note where they stay.
+func (w *session) keepLayer(l Layer, image string) error {
+	w.pin(w.s.layerPath(l.Digest), w.s.notePath(l.DiffID))
+	note, err := json.Marshal(layerNote{recordVersion, l})
+	if err != nil {
+		return err
+	}
+	if err := settle(image, w.s.layerPath(l.Digest)); err != nil {
+		return err
+	}
+	if err := writeFile(w.s.notePath(l.DiffID), note); err != nil {
+		return err
+	}
+	w.s.mu.Lock()
+	defer w.s.mu.Unlock()
+	w.s.layers[l.DiffID] = l
+	return nil
+}
+
+// erofsEpoch is the time that mkfs.erofs takes for its own, and the latest that
+// a file keeps: the last second that an ext4 inode holds. With SOURCE_DATE_EPOCH
+// mkfs.erofs 1.5 clamps to it; with -T it would set every file to it.
+const erofsEpoch = "17179869183"
+
+// makeEROFS makes an image of the folder root, the same bytes for the same content.
+func makeEROFS(ctx context.Context, root, image, diffID string, size int64) error {
+	var fs unix.Statfs_t
+	if err := unix.Statfs(root, &fs); err == nil && int64(fs.Bavail)*fs.Bsize < size { // holes are written out
+		return fault.Busyf("the disk is full: a layer of %s has no room", unit.Size(size)).Help("free some space, for example with `strata template prune`")
+	}
+	u := strings.TrimPrefix(diffID, "sha256:")
+	uuid := fmt.Sprintf("%s-%s-%s-%s-%s", u[0:8], u[8:12], u[12:16], u[16:20], u[20:32])
+	cmd := exec.CommandContext(ctx, "mkfs.erofs", "--quiet", "-U", uuid, image, root)
+	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+erofsEpoch, "LC_ALL=C")
+	var said bytes.Buffer
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
+	switch {
+	case err == nil:
+		return nil
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case cmd.Process == nil:
+		return fault.Unablef("mkfs.erofs cannot be started: %w", err).Help("install erofs-utils")
+	case strings.Contains(said.String(), "No space left"):
+		return fault.Busyf("the disk is full: mkfs.erofs: %s", lastLines(said.String(), 3)).Help("free some space, for example with `strata template prune`")
+	}
+	return fault.Unablef("mkfs.erofs failed (%w): %s", err, lastLines(said.String(), 5))
+}
+
+// lastLines returns the end of a tool's output for an error message.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	for i, l := range lines {
+		lines[i] = printable(strings.TrimSpace(l))
+	}
+	return strings.Join(lines, "; ")
+}
+
+// counter tells how much was read, each time a good deal more was.
+type counter struct {
+	r    io.Reader
+	tell func(int64)
+	n    int64
+	next int64
+}
+
+// tellEvery is after how many bytes progress is told again.
+const tellEvery = 1 * unit.MiB
+
+func (c *counter) Read(p []byte) (int, error) {
+	n, err := c.r.Read(p)
+	if c.n += int64(n); c.n >= c.next {
+		c.next = c.n + tellEvery
+		c.tell(c.n)
+	}
+	return n, err
+}
