@@ -79,12 +79,10 @@ func newRig(t testing.TB) *rig {
 	require.Tool(t, "mkfs.ext4")
 	dir := t.TempDir()
 	r := &rig{base: filepath.Join(dir, "base.erofs"), top: filepath.Join(dir, "top.erofs"), disk: filepath.Join(dir, "disk.ext4")}
-	for image, fill := range map[string]func(*testing.T, string){r.base: fillBase, r.top: fillTop} {
+	for image, fill := range map[string]func(testing.TB, string){r.base: fillBase, r.top: fillTop} {
 		root := filepath.Join(t.TempDir(), "root")
 		must(t, os.Mkdir(root, 0o755))
-		if tt, ok := t.(*testing.T); ok {
-			fill(tt, root)
-		}
+		fill(t, root)
 		out, err := exec.Command(mkfs, "-zlz4", image, root).CombinedOutput()
 		if err != nil {
 			t.Fatalf("mkfs.erofs: %v: %s", err, out)

@@ -85,25 +85,27 @@ func assemble(ctx context.Context, spec OverlaySpec) (*Tree, error) {
 		return root, nil
 	}
 	if !byName.Load() {
-		tree, err := spec.make(overlayByFD)
+		tree, err := overlayAsRoot(spec)
 		if err == nil || !errors.Is(err, errNoFDs) {
 			return tree, err
 		}
 		byName.Store(true)
 	}
-	return spec.make(overlayByName)
+	var tree *Tree
+	err := onThread(func() (err error) {
+		tree, err = overlayByName(spec)
+		return err
+	})
+	return tree, err
 }
 
-// make runs one way of mounting with the credentials of the range's root. The
-// overlay keeps its maker's credentials for all it does to its layers: over an
-// idmapped disk the host's root has no id, so that the work folder could not be
-// made (EOVERFLOW) and the kernel would quietly fall back to read-only.
-func (s OverlaySpec) make(way func(OverlaySpec) (*Tree, error)) (tree *Tree, err error) {
-	err = onThread(func() error {
-		if err := becomeRoot(s.Map); err != nil {
-			return fmt.Errorf("act as the root of range %d: %w", s.Map.Base, err)
-		}
-		tree, err = way(s)
+// overlayAsRoot mounts with the credentials of the range's root. The overlay
+// keeps its maker's credentials for all it does to its layers: over an idmapped
+// disk the host's root has no id, so that the work folder could not be made
+// (EOVERFLOW) and the kernel would quietly fall back to read-only.
+func overlayAsRoot(s OverlaySpec) (tree *Tree, err error) {
+	err = asRoot(s.Map, func() error {
+		tree, err = overlayByFD(s)
 		return err
 	})
 	return tree, err

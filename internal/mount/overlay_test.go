@@ -18,7 +18,7 @@ import (
 // Source: linux/capability.h, struct vfs_cap_data.
 var capNetRaw = []byte{1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
 
-func fillBase(t *testing.T, root string) {
+func fillBase(t testing.TB, root string) {
 	write := func(name, text string, mode os.FileMode, uid int) {
 		path := filepath.Join(root, name)
 		must(t, os.MkdirAll(filepath.Dir(path), 0o755))
@@ -39,7 +39,7 @@ func fillBase(t *testing.T, root string) {
 	must(t, unix.Mknod(filepath.Join(root, "dev/zero"), unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))))
 }
 
-func fillTop(t *testing.T, root string) {
+func fillTop(t testing.TB, root string) {
 	must(t, os.MkdirAll(filepath.Join(root, "etc"), 0o755))
 	must(t, os.WriteFile(filepath.Join(root, "etc/name"), []byte("top"), 0o644))
 	must(t, os.MkdirAll(filepath.Join(root, "mnt"), 0o755))
@@ -137,6 +137,8 @@ func useTricks(c *checks) {
 	c.that(errors.Is(err, unix.EACCES), "a layer's device can be opened: %v", err)
 	err = unix.Mknod("/null", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 3)))
 	c.that(errors.Is(err, unix.EPERM), "a device can be made: %v", err)
+	err = unix.Mount("", "/", "", unix.MS_REMOUNT|unix.MS_BIND, "")
+	c.that(errors.Is(err, unix.EPERM), "nodev was taken off from inside: %v", err)
 	f, err := os.OpenFile("/etc/name", os.O_RDWR, 0)
 	c.no(err, "open for mmap")
 	if err == nil {

@@ -13,6 +13,9 @@ import (
 // calling thread's own, which dies with the thread: kernels before 6.13 take
 // overlay layers by name only, and only from the caller's namespace.
 func overlayByName(s OverlaySpec) (*Tree, error) {
+	if err := setFileID(s.Map.Base); err != nil { // as overlayAsRoot says
+		return nil, fmt.Errorf("act as the root of range %d: %w", s.Map.Base, err)
+	}
 	scratch, err := enterScratch()
 	if err != nil {
 		return nil, err

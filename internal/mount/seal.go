@@ -7,7 +7,6 @@ import (
 	"runtime"
 	"strconv"
 	"sync"
-	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 )
@@ -23,15 +22,15 @@ import (
 // there keeps the locks. Source: fs/namespace.c, lock_mnt_tree.
 type crossing struct {
 	ours, theirs *os.File
-	next         atomic.Uint64 // for names
+	work         chan func() // done by one thread that lives between the two
 }
 
-// theCrossing is made at first use and kept for good: two descriptors.
+// theCrossing is made at first use and kept for good: two descriptors and a thread.
 var theCrossing = sync.OnceValues(newCrossing)
 
 // newCrossing makes the pair. No process stays in it.
 func newCrossing() (*crossing, error) {
-	c := &crossing{}
+	c := &crossing{work: make(chan func())}
 	err := onThread(func() error {
 		proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
@@ -39,6 +38,9 @@ func newCrossing() (*crossing, error) {
 		}
 		defer unix.Close(proc)
 		if err := enterEmpty(); err != nil {
+			return err
+		}
+		if err := errors.Join(unix.Mkdir(folderPlace, 0o700), unix.Mknod(filePlace, unix.S_IFREG|0o600, 0)); err != nil {
 			return err
 		}
 		if c.ours, err = openNamespace(proc, fmt.Sprintf("%d/task/%d", os.Getpid(), unix.Gettid())); err != nil {
@@ -54,7 +56,19 @@ func newCrossing() (*crossing, error) {
 	if err != nil {
 		return nil, fmt.Errorf("make the place where mounts are locked: %w", err)
 	}
-	return c, nil
+	ready := make(chan error)
+	// A thread of its own for each tree would cost more than all the rest.
+	go func() {
+		_ = onThread(func() error {
+			err := unix.Unshare(unix.CLONE_FS) // setns wants it
+			ready <- err
+			for err == nil {
+				(<-c.work)()
+			}
+			return err
+		})
+	}()
+	return c, <-ready
 }
 
 func openNamespace(proc int, task string) (*os.File, error) {
@@ -125,12 +139,13 @@ func seal(tree *Tree) error {
 		return fmt.Errorf("look at the mount to lock: %w", err)
 	}
 	var locked int
-	name := strconv.FormatUint(c.next.Add(1), 10)
-	err = onThread(func() error {
-		locked, err = c.cross(tree, name, st.Mode&unix.S_IFMT == unix.S_IFDIR)
-		return err
-	})
-	if err != nil {
+	done := make(chan error, 1)
+	c.work <- func() {
+		var err error
+		locked, err = c.cross(tree, st.Mode&unix.S_IFMT == unix.S_IFDIR)
+		done <- err
+	}
+	if err := <-done; err != nil {
 		return fmt.Errorf("lock the flags of a mount: %w", err)
 	}
 	sealed := NewTree(locked, tree.File().Name())
@@ -142,50 +157,39 @@ func seal(tree *Tree) error {
 	return nil
 }
 
+// The crossing's only places to attach something at.
+const (
+	folderPlace = "folder"
+	filePlace   = "file"
+)
+
 // cross takes tree over the crossing and returns the clone from the other side.
-// The calling thread is thrown away afterwards.
-func (c *crossing) cross(tree *Tree, name string, folder bool) (fd int, err error) {
-	if err := unix.Unshare(unix.CLONE_FS); err != nil { // setns wants it
-		return -1, err
+// It runs on the crossing's thread.
+func (c *crossing) cross(tree *Tree, folder bool) (fd int, err error) {
+	place := filePlace
+	if folder {
+		place = folderPlace
 	}
 	if err := c.enter(c.ours); err != nil {
 		return -1, err
 	}
-	if folder {
-		err = unix.Mkdir(name, 0o700)
-	} else {
-		err = unix.Mknod(name, unix.S_IFREG|0o600, 0)
-	}
-	if err != nil {
+	if err := tree.Attach(place); err != nil {
 		return -1, err
 	}
 	defer func() {
-		if back := c.leave(name, folder); back != nil && err == nil {
+		back := c.enter(c.ours)
+		if back == nil {
+			back = unix.Unmount(place, unix.MNT_DETACH)
+		}
+		if back != nil && err == nil {
 			unix.Close(fd)
-			fd, err = -1, back
+			fd, err = -1, fmt.Errorf("leave the crossing: %w", back)
 		}
 	}()
-	if err := tree.Attach(name); err != nil {
-		return -1, err
-	}
 	if err := c.enter(c.theirs); err != nil {
 		return -1, err
 	}
-	return unix.OpenTree(unix.AT_FDCWD, name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
-}
-
-// leave takes what was attached at name off again, on both sides.
-func (c *crossing) leave(name string, folder bool) error {
-	if err := c.enter(c.ours); err != nil {
-		return err
-	}
-	if err := unix.Unmount(name, unix.MNT_DETACH); err != nil && !errors.Is(err, unix.EINVAL) { // EINVAL: never attached
-		return err
-	}
-	if folder {
-		return unix.Rmdir(name)
-	}
-	return unix.Unlink(name)
+	return unix.OpenTree(unix.AT_FDCWD, place, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_RECURSIVE)
 }
 
 // enter moves the calling thread, its root and its working folder.
