@@ -34,6 +34,10 @@ demo: setup build ## run the tour in a private root, and clean up after it
 test: setup build ## run every test
 	@$(AS_ROOT) scripts/test
 
+.PHONY: test-v2
+test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)
+	@$(AS_ROOT) scripts/test-v2
+
 .PHONY: bench
 bench: build ## compare with the peers installed on this host (apt install runc podman)
 	@$(AS_ROOT) $(GO) run ./bench
