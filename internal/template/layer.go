@@ -86,6 +86,9 @@ func (w *session) layerFromBlob(ctx context.Context, path, diffID string, r Repo
 		return l, nil
 	}
 	f, err := os.Open(path)
+	if os.IsNotExist(err) { // another session's template was whole first
+		f, err = os.Open(filepath.Join(w.s.dir, blobDir, filepath.Base(path)))
+	}
 	if err != nil {
 		return Layer{}, err
 	}
