@@ -50,7 +50,7 @@ func hold(f *os.File) error {
 
 // settle bounds the wait for a disk whose last user has just ended: the kernel
 // unmounts it a moment after the environment's last process is gone.
-const settle = time.Second
+var settle = time.Second // changed by tests only
 
 // holdSoon is Hold with that wait. The kernel tells nobody when a loop device
 // lets go of its file, so the lock is tried again.

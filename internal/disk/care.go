@@ -12,6 +12,7 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/mount/loop"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -150,7 +151,15 @@ func (p *Pool) again(ctx context.Context, path string) (*mount.Tree, error) {
 		return nil, err
 	}
 	for _, one := range all {
-		if one.Image == abs && !one.Gone {
+		if one.Image != abs || one.Gone {
+			continue
+		}
+		dev, err := os.Open(one.Path) // held, the device keeps its image
+		if err != nil {
+			return nil, err
+		}
+		defer dev.Close()
+		if image, _, err := loop.Image(one.Path); err == nil && image == abs {
 			return mountDevice(one.Path)
 		}
 	}

@@ -157,12 +157,14 @@ const features = "none,has_journal,ext_attr,dir_index,filetype,extent,64bit,flex
 
 // formatOptions are the arguments of mkfs.ext4 for an image of the given size.
 func formatOptions(path string, size unit.Size) []string {
-	journal, perInode := 16, 16384 // MiB, bytes
+	// Each journal block costs a host block once it has been used, and the first
+	// round through the journal is slow for that: it is kept small.
+	journal, perInode := 8, 16384 // MiB, bytes
 	switch {
 	case size < 256*unit.MiB:
 		journal, perInode = 4, 4096 // 4 MiB is the least of mkfs.ext4 for 4 KiB blocks
 	case size < 4*unit.GiB:
-		journal, perInode = 8, 8192
+		perInode = 8192
 	}
 	return []string{"-q", "-F", "-t", "ext4", "-b", "4096", "-I", "256", "-m", "0", "-e", "remount-ro",
 		"-i", strconv.Itoa(perInode), "-J", "size=" + strconv.Itoa(journal), "-O", features,

@@ -113,19 +113,29 @@ type Attached struct {
 
 // List returns the devices of this host that have an image.
 func List() ([]Attached, error) {
-	names, err := filepath.Glob("/sys/block/loop*/loop/backing_file")
+	names, err := filepath.Glob("/sys/block/loop*/loop")
 	if err != nil {
 		return nil, err
 	}
 	var all []Attached
 	for _, name := range names {
-		text, err := os.ReadFile(name)
+		path := "/dev/" + filepath.Base(filepath.Dir(name))
+		image, gone, err := Image(path)
 		if err != nil {
 			continue // detached meanwhile
 		}
-		image, gone := strings.CutSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)")
-		device := filepath.Base(filepath.Dir(filepath.Dir(name)))
-		all = append(all, Attached{Path: "/dev/" + device, Image: image, Gone: gone})
+		all = append(all, Attached{Path: path, Image: image, Gone: gone})
 	}
 	return all, nil
+}
+
+// Image returns what is attached to the device at path, under the name that it
+// has now; gone tells that the name has been removed.
+func Image(path string) (image string, gone bool, err error) {
+	text, err := os.ReadFile(filepath.Join("/sys/block", filepath.Base(path), "loop/backing_file"))
+	if err != nil {
+		return "", false, err
+	}
+	image, gone = strings.CutSuffix(strings.TrimSuffix(string(text), "\n"), " (deleted)")
+	return image, gone, nil
 }
