@@ -1,0 +1,16 @@
+// Strata-agent is strata's program inside an environment: PID 1 of a zone of
+// kind app, and the last stage of every program started inside. It is run by
+// strata only; see package agent.
+package main
+
+import (
+	"os"
+	"runtime"
+
+	"github.com/strata-project/strata/internal/agent"
+)
+
+// The main goroutine stays on the main thread, whose end the keeper would see.
+func init() { runtime.LockOSThread() }
+
+func main() { os.Exit(agent.Run(os.Args)) }

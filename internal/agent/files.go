@@ -1,0 +1,142 @@
+package agent
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/spec"
+	"github.com/strata-project/strata/internal/keeper/wire"
+)
+
+func withField(f wire.Failure, field string) wire.Failure {
+	if f.Field == "" {
+		f.Field = field
+	}
+	return f
+}
+
+// show puts strata's own files over the template's. They live in a small tmpfs
+// that is attached nowhere in the end, so that the private disk never holds what
+// belongs to one run, and a read-only root has them as well.
+func (h *house) show() error {
+	source := -1
+	for _, f := range h.Files {
+		if !f.Bind {
+			continue
+		}
+		if source < 0 {
+			var err error
+			if source, err = tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
+				return err
+			}
+			defer unix.Close(source)
+			// Attached for the moment, at a place of strata's own: the kernel
+			// copies parts of attached mounts only.
+			if err := attachIn(source, h.dev, "shm", true, noLinks); err != nil {
+				return err
+			}
+		}
+		if err := h.bind(source, f); err != nil {
+			return wrap(err, f.Path)
+		}
+	}
+	if source < 0 {
+		return nil
+	}
+	return detach(source)
+}
+
+// detach takes the mount off the place it is at; the copies of its parts stay.
+func detach(mount int) error {
+	if err := unix.Fchdir(mount); err != nil {
+		return err
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return wrap(err, "take the source of files away")
+	}
+	return unix.Chdir("/") // the host's still
+}
+
+func (h *house) bind(source int, f spec.File) error {
+	_, name := split(f.Path)
+	if err := put(source, name, f.Data); err != nil {
+		return err
+	}
+	fd, err := clone(source, name, false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	place, err := target(h.Root, f.Path, false, inRoot)
+	if err == unix.ELOOP || err == unix.EEXIST { // a link that leads nowhere
+		if err = h.unlink(f.Path); err == nil {
+			place, err = target(h.Root, f.Path, false, inRoot)
+		}
+	}
+	if err != nil {
+		return err
+	}
+	defer unix.Close(place)
+	return attach(fd, place)
+}
+
+func (h *house) unlink(path string) error {
+	dir, name := split(path)
+	parent, err := openIn(h.Root, dir, unix.O_PATH|unix.O_DIRECTORY, inRoot)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(parent)
+	return unix.Unlinkat(parent, name, 0)
+}
+
+// write puts files into the root itself, for a system that manages them: it may
+// replace them while it runs.
+func (h *house) write() error {
+	for _, f := range h.Files {
+		if f.Bind {
+			continue
+		}
+		dir, name := split(f.Path)
+		parent, err := target(h.Root, dir, true, inRoot)
+		if err != nil {
+			return wrap(err, f.Path)
+		}
+		err = replace(parent, name, f.Data)
+		unix.Close(parent)
+		if err != nil && err != unix.EROFS { // a volume that is read-only has its own
+			return wrap(err, f.Path)
+		}
+	}
+	return nil
+}
+
+// replace writes a file beside and renames it over, so that a link is replaced
+// and not followed.
+func replace(parent int, name string, data []byte) error {
+	fresh := ".strata-" + name
+	_ = unix.Unlinkat(parent, fresh, 0) // left from a start that was cut short
+	if err := put(parent, fresh, data); err != nil {
+		return err
+	}
+	if err := unix.Renameat(parent, fresh, parent, name); err != nil {
+		_ = unix.Unlinkat(parent, fresh, 0)
+		return err
+	}
+	return nil
+}
+
+func put(parent int, name string, data []byte) error {
+	fd, err := unix.Openat(parent, name, unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0o644)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	for len(data) > 0 {
+		n, err := unix.Write(fd, data)
+		if err != nil {
+			return err
+		}
+		data = data[n:]
+	}
+	return unix.Fchmod(fd, 0o644)
+}

@@ -1,0 +1,152 @@
+package agent
+
+import (
+	"encoding/binary"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/spec"
+	"github.com/strata-project/strata/internal/keeper/wire"
+)
+
+// initialize is PID 1 of a zone.
+func initialize(k keeper) int {
+	r := newReaper(k)
+	main, err := start(k)
+	if err != nil {
+		k.failed(err)
+		return 1 // and with it the main program, where that was started
+	}
+	if err := k.say(wire.Message{Type: wire.Started}, -1); err != nil {
+		return 1
+	}
+	return r.run(main)
+}
+
+// start builds the root and starts what is to run in it. With kind system it
+// returns only if that failed.
+func start(k keeper) (main int, err error) {
+	b, err := readAll(spec.FD, spec.MaxSize)
+	if err != nil {
+		return 0, wrap(err, "read the specification")
+	}
+	s, err := spec.ReadInit(b)
+	if err != nil {
+		return 0, err
+	}
+	if err := inside(k, s); err != nil {
+		return 0, err
+	}
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, wrap(err, "open /dev/null")
+	}
+	var img *image
+	if s.Main != nil {
+		if img, err = stage(k, s); err != nil {
+			return 0, err
+		}
+	}
+	// Only now: all of this took place while the daemon connected the network.
+	if err := k.wait(); err != nil {
+		return 0, err
+	}
+	if s.System {
+		stage, errno := apply(img)
+		return 0, explain(s.Main, stage, errno)
+	}
+	if img != nil {
+		if main, err = launch(s.Main, img); err != nil {
+			return 0, err
+		}
+	}
+	return main, settle(s, null)
+}
+
+// inside makes the zone's inside, and moves there.
+func inside(k keeper, s *spec.Init) error {
+	if err := build(s); err != nil {
+		return err
+	}
+	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
+		return wrap(err, "set the hostname")
+	}
+	if s.Notify == "" {
+		return nil
+	}
+	return wrap(notify(k, s.Notify), "listen for readiness")
+}
+
+// stage prepares the main program and its standard streams.
+func stage(k keeper, s *spec.Init) (*image, error) {
+	img, err := prepare(s.Main)
+	if err != nil {
+		return nil, err
+	}
+	img.session = true
+	if !s.Main.TTY {
+		giveStreams(int(img.uid))
+		return img, nil
+	}
+	t, err := openTerminal(s.Main, int(img.uid))
+	if err != nil {
+		return nil, err
+	}
+	if err := t.console(); err != nil {
+		return nil, err
+	}
+	if err := k.say(wire.Message{Type: wire.TTY}, t.master); err != nil {
+		return nil, wrap(err, "hand over the terminal")
+	}
+	unix.Close(t.master)
+	img.tty = t.slave
+	return img, nil
+}
+
+// notify makes the socket on which the init says that it is up, and gives its
+// receiving side to the keeper.
+func notify(k keeper, path string) error {
+	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(sock)
+	mask := unix.Umask(0o077)
+	err = unix.Bind(sock, &unix.SockaddrUnix{Name: path})
+	unix.Umask(mask)
+	if err != nil {
+		return err
+	}
+	return k.say(wire.Message{Type: wire.Notify}, sock)
+}
+
+// launch forks the main program and waits until it is executed.
+func launch(p *wire.Process, img *image) (pid int, err error) {
+	var report [2]int
+	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
+		return 0, err
+	}
+	defer unix.Close(report[0])
+	img.report = report[1]
+	child, errno := fork(img)
+	unix.Close(report[1])
+	if img.tty >= 0 {
+		unix.Close(img.tty)
+	}
+	if errno != 0 {
+		return 0, wrap(errno, "start a process")
+	}
+	buf := make([]byte, 8)
+	var n int
+	err = again(func() (err error) {
+		n, err = unix.Read(report[0], buf)
+		return err
+	})
+	if err != nil {
+		return 0, wrap(err, "wait for the main program")
+	}
+	if n == len(buf) {
+		return 0, explain(p, binary.NativeEndian.Uint32(buf), binary.NativeEndian.Uint32(buf[4:]))
+	}
+	return int(child), nil
+}

@@ -1,0 +1,1 @@
+// Empty on purpose: it lets launch.go declare functions without bodies.

@@ -1,0 +1,319 @@
+package agent
+
+import (
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/spec"
+)
+
+// Attributes of mounts that hold no programs of the template.
+const (
+	plain  = unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOEXEC
+	locked = plain | unix.MOUNT_ATTR_RDONLY
+)
+
+// house is the root under construction. Its descriptors are of places in the
+// new root and stay good whatever links the template holds.
+type house struct {
+	*spec.Init
+	proc, sys, dev int
+	empty          int // a tmpfs that nothing can be written to, once it is in use
+}
+
+// build puts the whole root together and moves into it.
+func build(s *spec.Init) error {
+	h := &house{Init: s, proc: -1, sys: -1, dev: -1, empty: -1}
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return wrap(err, "make mounts private")
+	}
+	// Over the host's root, which every host has; all goes by descriptors from here.
+	if err := unix.MoveMount(s.Root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return wrap(err, "attach the root")
+	}
+	for _, step := range []struct {
+		doing string
+		do    func() error
+	}{
+		{"make /dev", h.devices}, {"make /proc", h.kernel}, {"show cgroups", h.cgroups}, {"hide parts of /proc", h.masks},
+		{"mount tmpfs", h.memory}, {"attach volumes", h.volumes}, {"show files", h.show}, {"write files", h.write},
+		{"enter the root", h.enter},
+	} {
+		if err := step.do(); err != nil {
+			return wrap(err, step.doing)
+		}
+	}
+	return nil
+}
+
+// system makes a mount of a kind that strata owns and returns its descriptor.
+func (h *house) system(path, kind string, attr int, options ...string) (int, error) {
+	fd, err := tree(kind, attr, options...)
+	if err != nil {
+		return -1, err
+	}
+	return fd, attachIn(fd, h.Root, path, true, noLinks)
+}
+
+// kernel mounts proc and sys while the host's own can still be seen, which the
+// kernel asks for, and writes the settings before they are protected.
+func (h *house) kernel() (err error) {
+	if h.proc, err = h.system("/proc", "proc", plain); err != nil {
+		return err
+	}
+	for _, s := range h.Sysctls {
+		fd, err := openIn(h.proc, "sys/"+s.Path, unix.O_WRONLY, noLinks)
+		if err == unix.ENOENT || err == unix.EACCES {
+			continue // this kernel has no such setting, or not for a zone
+		}
+		if err == nil {
+			_, err = unix.Write(fd, []byte(s.Value))
+			unix.Close(fd)
+		}
+		if err != nil {
+			return wrap(err, "set "+s.Path)
+		}
+	}
+	h.sys, err = h.system("/sys", "sysfs", locked)
+	return err
+}
+
+// devices makes /dev: the host's few harmless nodes, and what is the zone's own.
+func (h *house) devices() error {
+	nodes := make([]int, len(h.Devices))
+	for i, name := range h.Devices { // from the host's tree: the working folder is still there
+		fd, err := clone(unix.AT_FDCWD, "/dev/"+name, false)
+		if err != nil {
+			return wrap(err, "find the host's /dev/"+name)
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFCHR {
+			return fail(internal, "", "the host's /dev/"+name+" is not a character device")
+		}
+		nodes[i] = fd
+	}
+	var err error
+	if h.dev, err = h.system("/dev", "tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=65536k", "nr_inodes=4096"); err != nil {
+		return err
+	}
+	for i, name := range h.Devices {
+		if err := attachIn(nodes[i], h.dev, name, false, noLinks); err != nil {
+			return err
+		}
+		unix.Close(nodes[i])
+	}
+	for _, m := range []struct {
+		path, kind string
+		attr       int
+		options    []string
+	}{
+		{"pts", "devpts", unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC, []string{"newinstance", "ptmxmode=0666", "mode=0620", "gid=5"}},
+		{"shm", "tmpfs", plain, []string{"mode=1777", "size=65536k"}},
+		{"mqueue", "mqueue", plain, nil},
+	} {
+		fd, err := tree(m.kind, m.attr, m.options...)
+		if err != nil {
+			return err
+		}
+		if err := attachIn(fd, h.dev, m.path, true, noLinks); err != nil {
+			return err
+		}
+		unix.Close(fd)
+	}
+	for _, link := range h.Links {
+		if err := unix.Symlinkat(link[1], h.dev, link[0]); err != nil {
+			return wrap(err, "link /dev/"+link[0])
+		}
+	}
+	return nil
+}
+
+// cgroups shows the zone's own groups, which its cgroup namespace makes the roots.
+func (h *house) cgroups() error {
+	const place = "fs/cgroup"
+	base, single := h.sys, len(h.Cgroups) == 1 && h.Cgroups[0].Name == ""
+	if !single && len(h.Cgroups) > 0 {
+		fd, err := tree("tmpfs", plain, "mode=755", "size=64k")
+		if err != nil {
+			return err
+		}
+		if err := attachIn(fd, h.sys, place, true, noLinks); err != nil {
+			return err
+		}
+		base = fd
+	}
+	for _, c := range h.Cgroups {
+		kind, options := "cgroup", strings.Split(c.Options, ",")
+		if c.V2 {
+			kind, options = "cgroup2", nil
+		}
+		attr := locked
+		if c.Writable {
+			attr = plain
+		}
+		fd, err := tree(kind, attr, options...)
+		if err != nil {
+			return err
+		}
+		path := c.Name
+		if single {
+			path = place
+		}
+		if err := attachIn(fd, base, path, true, noLinks); err != nil {
+			return err
+		}
+		unix.Close(fd)
+	}
+	if base != h.sys {
+		defer unix.Close(base)
+		return protect(base)
+	}
+	return nil
+}
+
+// below returns the mounted file system that path is in, and the rest of path.
+func (h *house) below(path string) (int, string) {
+	if rest, ok := strings.CutPrefix(path, "/proc/"); ok {
+		return h.proc, rest
+	}
+	rest, _ := strings.CutPrefix(path, "/sys/")
+	return h.sys, rest
+}
+
+// masks hides what the kernel does not know to be the host's, and protects the
+// rest. What does not exist needs neither.
+func (h *house) masks() error {
+	for _, path := range h.Mask {
+		base, rest := h.below(path)
+		place, err := openIn(base, rest, unix.O_PATH, noLinks)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err == nil {
+			err = h.hide(place)
+			unix.Close(place)
+		}
+		if err != nil {
+			return wrap(err, path)
+		}
+	}
+	for i, path := range append(h.Protect[:len(h.Protect):len(h.Protect)], h.Open...) {
+		base, rest := h.below(path)
+		place, err := openIn(base, rest, unix.O_PATH, noLinks)
+		if err == unix.ENOENT {
+			continue
+		}
+		if err == nil {
+			err = h.again(place, i < len(h.Protect))
+			unix.Close(place)
+		}
+		if err != nil {
+			return wrap(err, path)
+		}
+	}
+	return nil
+}
+
+// hide covers a place with nothing: a folder with an empty one, a file with /dev/null.
+func (h *house) hide(place int) error {
+	var st unix.Stat_t
+	if err := unix.Fstat(place, &st); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFDIR {
+		null, err := clone(h.dev, "null", false)
+		if err != nil {
+			return err
+		}
+		defer unix.Close(null)
+		return attach(null, place)
+	}
+	if h.empty < 0 {
+		var err error
+		if h.empty, err = tree("tmpfs", locked, "mode=555", "size=4k", "nr_inodes=2"); err != nil {
+			return err
+		}
+		return attach(h.empty, place)
+	}
+	fd, err := clone(h.empty, "", false)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	return attach(fd, place)
+}
+
+// again mounts a place over itself, so that it is writable or not on its own.
+func (h *house) again(place int, readOnly bool) error {
+	fd, err := clone(place, "", true)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY}
+	if !readOnly {
+		attr = unix.MountAttr{Attr_clr: unix.MOUNT_ATTR_RDONLY}
+	}
+	if err := unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH|unix.AT_RECURSIVE, &attr); err != nil {
+		return err
+	}
+	return attach(fd, place)
+}
+
+func (h *house) memory() error {
+	for _, t := range h.Tmpfs {
+		attr := unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NODEV
+		if t.NoExec {
+			attr |= unix.MOUNT_ATTR_NOEXEC
+		}
+		fd, err := tree("tmpfs", attr, "mode="+strconv.FormatUint(uint64(t.Mode), 8), "size="+strconv.FormatInt(t.Size, 10))
+		if err != nil {
+			return wrap(err, t.Target)
+		}
+		err = attachIn(fd, h.Root, t.Target, true, inRoot)
+		unix.Close(fd)
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (h *house) volumes() error {
+	for _, v := range h.Volumes {
+		err := attachIn(v.FD, h.Root, v.Target, v.Dir, inRoot)
+		unix.Close(v.FD)
+		if err != nil {
+			f := *failureOf(err)
+			return &failure{withField(f, "volume")}
+		}
+	}
+	return nil
+}
+
+// enter leaves the host's tree for good.
+func (h *house) enter() error {
+	if h.ReadOnly {
+		if err := protect(h.Root); err != nil {
+			return wrap(err, "make the root read-only")
+		}
+	}
+	if err := unix.Fchdir(h.Root); err != nil {
+		return err
+	}
+	// New and old root in one place: the old one ends up on top, and goes.
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return wrap(err, "change the root")
+	}
+	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
+		return wrap(err, "leave the host's tree")
+	}
+	for _, fd := range []int{h.Root, h.proc, h.sys, h.dev, h.empty} {
+		if fd >= 0 {
+			unix.Close(fd)
+		}
+	}
+	return unix.Chdir("/")
+}

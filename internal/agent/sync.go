@@ -1,0 +1,90 @@
+package agent
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/spec"
+	"github.com/strata-project/strata/internal/keeper/wire"
+)
+
+// keeper is the agent's socket to its keeper.
+type keeper int
+
+// say sends m, and fd with it where it is not negative.
+func (k keeper) say(m wire.Message, fd int) error {
+	if f := m.Fault; f != nil && len(f.Message) > wire.MaxMessage/8 {
+		f.Message = f.Message[:wire.MaxMessage/8]
+	}
+	var rights []byte
+	if fd >= 0 {
+		rights = unix.UnixRights(fd)
+	}
+	return again(func() error {
+		return unix.Sendmsg(int(k), spec.AppendMessage(nil, m), rights, nil, unix.MSG_NOSIGNAL)
+	})
+}
+
+// failed tells the keeper why nothing was started.
+func (k keeper) failed(err error) {
+	_ = k.say(wire.Message{Type: wire.Failed, Fault: failureOf(err)}, -1) // a keeper that is gone needs no answer
+}
+
+// wait blocks until the keeper says go.
+func (k keeper) wait() error {
+	buf := make([]byte, 4096)
+	var n int
+	err := again(func() (err error) {
+		n, err = unix.Read(int(k), buf)
+		return err
+	})
+	if err != nil {
+		return wrap(err, "wait for the keeper")
+	}
+	kind, err := spec.ReadType(buf[:n])
+	if err != nil || kind != wire.Go {
+		return fail(internal, "", "the keeper did not say go")
+	}
+	return nil
+}
+
+// gone tells whether the keeper has closed its end. It does not block.
+func (k keeper) gone() bool {
+	buf := make([]byte, 1)
+	n, _, err := unix.Recvfrom(int(k), buf, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+	return (err == nil && n == 0) || err == unix.ECONNRESET
+}
+
+func again(f func() error) error {
+	for {
+		if err := f(); err != unix.EINTR {
+			return err
+		}
+	}
+}
+
+// readAll reads fd to its end, at most limit bytes, and closes it.
+func readAll(fd, limit int) ([]byte, error) {
+	defer unix.Close(fd)
+	buf := make([]byte, 0, 16<<10)
+	for {
+		if len(buf) == cap(buf) {
+			if len(buf) >= limit {
+				return nil, unix.EFBIG
+			}
+			grown := make([]byte, len(buf), min(cap(buf)*4, limit))
+			copy(grown, buf)
+			buf = grown
+		}
+		n, err := unix.Read(fd, buf[len(buf):cap(buf)])
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return nil, err
+		}
+		if n == 0 {
+			return buf, nil
+		}
+		buf = buf[:len(buf)+n]
+	}
+}
