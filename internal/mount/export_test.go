@@ -8,4 +8,11 @@ func ForceByName(t testing.TB, force bool) {
 	t.Cleanup(func() { byName.Store(before) })
 }
 
-var ParseMounts = parseMounts
+// Kept tells how many namespaces are kept.
+func (c *IDMaps) Kept() int { return c.order.Len() }
+
+// These two are tested by themselves.
+var (
+	ParseMounts = parseMounts
+	MountLooped = mountLooped
+)

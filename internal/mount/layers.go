@@ -86,26 +86,13 @@ func (l *Layers) Get(ctx context.Context, digest, file string) (*Tree, error) {
 	if err := ctx.Err(); err != nil {
 		return nil, err
 	}
-	point := filepath.Join(l.dir, digest)
 	l.mu.Lock()
 	defer l.mu.Unlock()
-	if !l.mounted[digest] {
-		if err := attachLayer(file, point); err != nil {
-			return nil, fault.Wrap(err, "mount layer %s", digest)
-		}
-		l.mounted[digest] = true
-	}
-	fd, err := unix.Open(point, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	fd, err := l.open(digest, file)
 	if err != nil {
-		return nil, fmt.Errorf("open layer %s: %w", digest, err)
+		return nil, fault.Wrap(err, "mount layer %s", digest)
 	}
 	defer unix.Close(fd)
-	var st unix.Statfs_t
-	if err := unix.Fstatfs(fd, &st); err != nil || st.Type != erofsMagic {
-		// Somebody unmounted it behind our back: never hand out the bare folder.
-		delete(l.mounted, digest)
-		return nil, fault.Busyf("the mount of layer %s was taken away", digest).Help("try again: it is mounted anew")
-	}
 	tree, err := cloneOf(fd, digest, false)
 	if err != nil {
 		return nil, err
@@ -116,6 +103,37 @@ func (l *Layers) Get(ctx context.Context, digest, file string) (*Tree, error) {
 		return nil, fmt.Errorf("protect layer %s: %w", digest, err)
 	}
 	return tree, nil
+}
+
+// open returns a descriptor of the layer's mount, which it makes where there is
+// none, or where somebody has unmounted it: the bare folder is never handed out.
+func (l *Layers) open(digest, file string) (int, error) {
+	point := filepath.Join(l.dir, digest)
+	if l.mounted[digest] {
+		fd, err := openErofs(point)
+		if err == nil {
+			return fd, nil
+		}
+		delete(l.mounted, digest)
+	}
+	if err := attachLayer(file, point); err != nil {
+		return -1, err
+	}
+	l.mounted[digest] = true
+	return openErofs(point)
+}
+
+func openErofs(point string) (int, error) {
+	fd, err := unix.Open(point, unix.O_PATH|unix.O_DIRECTORY|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return -1, err
+	}
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(fd, &st); err != nil || st.Type != erofsMagic {
+		unix.Close(fd)
+		return -1, errors.Join(err, fmt.Errorf("%s is not an EROFS mount", point))
+	}
+	return fd, nil
 }
 
 // erofsMagic is what statfs says of EROFS. Source: linux/magic.h, EROFS_SUPER_MAGIC_V1.
@@ -141,8 +159,10 @@ func attachLayer(file, point string) error {
 // mountImage mounts an EROFS image: straight on the file, with direct I/O where
 // that is possible so that compressed data is not cached as well, else on a loop device.
 func mountImage(file string) (*Tree, error) {
-	if _, err := os.Stat(file); err != nil {
+	if info, err := os.Stat(file); err != nil {
 		return nil, fault.Missingf("the layer's image is not there: %w", err)
+	} else if !info.Mode().IsRegular() {
+		return nil, fault.Unablef("%s is no image but a %v", file, info.Mode().Type())
 	}
 	fs := FileSystem{Type: "erofs", Source: file, ReadOnly: true, Attr: unix.MOUNT_ATTR_NODEV}
 	plain := fs

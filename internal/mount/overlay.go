@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -42,8 +43,8 @@ func (s OverlaySpec) check() error {
 	return fault.Join(append(errs, s.Map.check())...)
 }
 
-// byName is set once this kernel has refused layers by file descriptor, so that
-// it is not asked again for every environment.
+// byName is set once this kernel has refused layers by file descriptor and
+// taken them by name, so that it is not asked again for every environment.
 var byName atomic.Bool
 
 // Overlay puts the root of an environment together, attached nowhere. The trees
@@ -62,11 +63,14 @@ func Overlay(ctx context.Context, spec OverlaySpec) (*Tree, error) {
 	return tree, nil
 }
 
-func assemble(ctx context.Context, spec OverlaySpec) (*Tree, error) {
+func assemble(ctx context.Context, spec OverlaySpec) (_ *Tree, err error) {
 	if err := spec.check(); err != nil {
 		return nil, fault.Wrap(err, "put an overlay together")
 	}
 	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	if spec.Lowers, err = distinct(spec.Lowers); err != nil {
 		return nil, err
 	}
 	for i, lower := range spec.Lowers {
@@ -89,14 +93,40 @@ func assemble(ctx context.Context, spec OverlaySpec) (*Tree, error) {
 		if err == nil || !errors.Is(err, errNoFDs) {
 			return tree, err
 		}
-		byName.Store(true)
 	}
 	var tree *Tree
-	err := onThread(func() (err error) {
+	err = onThread(func() (err error) {
 		tree, err = overlayByName(spec)
 		return err
 	})
+	if err == nil {
+		byName.Store(true)
+	}
 	return tree, err
+}
+
+// distinct leaves out layers that are there again further up: an image may list
+// a layer twice, which the kernel refuses (ELOOP). All that the lower one holds
+// is in the upper one, so nothing is lost.
+func distinct(lowers []*Tree) ([]*Tree, error) {
+	seen := make(map[uint64]bool, len(lowers))
+	var kept []*Tree
+	for i := len(lowers) - 1; i >= 0; i-- {
+		fd, err := lowers[i].fd()
+		if err != nil {
+			return nil, err
+		}
+		var st unix.Stat_t
+		if err := unix.Fstat(fd, &st); err != nil {
+			return nil, fmt.Errorf("look at layer %d: %w", i, err)
+		}
+		if dev := uint64(st.Dev); !seen[dev] {
+			seen[dev] = true
+			kept = append(kept, lowers[i])
+		}
+	}
+	slices.Reverse(kept)
+	return kept, nil
 }
 
 // overlayAsRoot mounts with the credentials of the range's root. The overlay
