@@ -20,7 +20,8 @@
 //
 // Kept: contents, hard links, symbolic links, devices, fifos, numeric owners,
 // modes with setuid, setgid and sticky, times to the nanosecond, and the
-// attributes user.*, security.capability and the POSIX ACLs. Other attributes
+// attributes user.*, security.capability and, where the host's file system has
+// them, the POSIX ACLs. Other attributes
 // are dropped (trusted.* would let an image speak to overlayfs; labels of a
 // security module mean nothing on another host) and counted. Sockets cannot be
 // in a tar.

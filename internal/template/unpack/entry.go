@@ -27,6 +27,7 @@ const (
 const (
 	opaqueAttribute = "trusted.overlay.opaque"
 	attributeRecord = "SCHILY.xattr."
+	aclAttribute    = "system.posix_acl_"
 )
 
 // entry makes what one header says.
@@ -386,9 +387,9 @@ func keepAttribute(attr string, typeflag byte) bool {
 		return false
 	case attr == "security.capability":
 		return typeflag == tar.TypeReg
-	case attr == "system.posix_acl_access":
+	case attr == aclAttribute+"access":
 		return true
-	case attr == "system.posix_acl_default":
+	case attr == aclAttribute+"default":
 		return typeflag == tar.TypeDir
 	}
 	return strings.HasPrefix(attr, "user.") && len(attr) > len("user.")
@@ -403,6 +404,9 @@ func (u *unpacker) setAttribute(p place, attr, value string) error {
 	defer unix.Close(fd)
 	err = unix.Fsetxattr(fd, attr, []byte(value), 0)
 	switch {
+	case errors.Is(err, unix.EOPNOTSUPP) && strings.HasPrefix(attr, aclAttribute): // mounted without ACLs
+		u.stats.Dropped++
+		return nil
 	case errors.Is(err, unix.EINVAL), errors.Is(err, unix.ERANGE):
 		return fault.Invalidf("its attribute %s has a value that the kernel refuses", shorten(attr))
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.E2BIG):

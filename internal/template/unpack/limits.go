@@ -5,7 +5,7 @@ import "github.com/strata-project/strata/internal/unit"
 // Limits bound one layer.
 type Limits struct {
 	Entries int   // headers in the tar
-	Bytes   int64 // of all files, unpacked, holes counted; also of the tar stream twice over
+	Bytes   int64 // of all files, unpacked, holes counted
 	Folders int64 // total length of the names of folders, which are held in memory
 }
 

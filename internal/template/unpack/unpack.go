@@ -34,7 +34,7 @@ func Layer(ctx context.Context, r io.Reader, dir string, limits Limits) (Stats, 
 		return Stats{}, fault.Wrap(&os.PathError{Op: "open", Path: dir, Err: err}, "unpack")
 	}
 	defer unix.Close(root)
-	stream := &bounded{ctx: ctx, r: r, left: 2*limits.Bytes + int64(limits.Entries)*tarBlock + tarBlock}
+	stream := &bounded{ctx: ctx, r: r, left: 2*limits.Bytes + int64(limits.Entries)*headerBlocks*tarBlock + tarTail}
 	u := &unpacker{ctx: ctx, root: root, limits: limits, tar: tar.NewReader(stream)}
 	u.last.fd = -1
 	defer u.forget()
@@ -49,8 +49,12 @@ func Layer(ctx context.Context, r io.Reader, dir string, limits Limits) (Stats, 
 	return u.stats, explain(err)
 }
 
-// tarBlock is the size of a header. Source: POSIX ustar.
-const tarBlock = 512
+// What a tar needs besides its files. Source: POSIX ustar and pax.
+const (
+	tarBlock     = 512
+	headerBlocks = 8 // of one entry, long names and attributes included, on average
+	tarTail      = 1 * unit.MiB
+)
 
 // explain gives an error of the host its kind.
 func explain(err error) error {
