@@ -1,0 +1,43 @@
+// Package resource gives an environment its control group: limits, devices,
+// freezing, killing and figures, with one meaning on cgroup v1, hybrid and v2.
+//
+// Words. A *root* is strata's own parent group, one per strata root, made below
+// the top of each hierarchy in use. A *group* is one environment's: it has one
+// folder in each hierarchy. A *controller's home* is the hierarchy that serves it:
+// a v1 mount, or the unified (v2) one. The *layout* is where the controllers are
+// at home: "v1" without a unified hierarchy, "v2" where it serves them all, "hybrid"
+// in between.
+//
+//	v1, hybrid   cpu/ROOT/ID  memory/ROOT/ID  pids/ROOT/ID     limits
+//	             unified/ROOT/ID       freeze, kill, CPU time, devices by BPF
+//	             freezer/, devices/, cpuacct/ROOT/ID   only where there is no unified
+//	v2           ROOT/ID               limits, devices by BPF, freeze, kill
+//	             ROOT/ID/payload       the processes, owned by the environment's root
+//	             ROOT/ID/exec          processes that join later
+//
+// payload and exec exist where the group was made with an owner, that is for an
+// environment whose own init makes groups: its limits are one level above what
+// it can write to, and its root may put no process beside its groups (the
+// kernel's rule of no inner processes), so that exec needs a place of its own.
+//
+// Entering. A single-threaded process writes "0" to each of JoinFiles. A thread
+// of a process with several writes to ThreadFiles (v1 tasks, which move the
+// thread only; Run does it) and starts the child with SysProcAttr.UseCgroupFD on
+// OpenUnified.
+// CLONE_NEWCGROUP in that same clone takes the *parent's* place for the root of
+// the new namespace: the child must unshare the cgroup namespace itself, after it
+// has joined.
+//
+// Invariants: nothing is remounted; no group of others is changed, but for
+// enabling a controller for the children of a group that is ours to delegate (or
+// of the top one); a failed Create leaves no folder; Remove may be called again.
+//
+// Under a service manager with Delegate=yes on v2 the root lies in the service's
+// own group, and the daemon moves what is there into a leaf (ROOT-daemon), because
+// a group cannot have both processes and controllers for its children.
+//
+// A Root and a Group are safe for concurrent use; there are no locks but the
+// one around the loaded device programs.
+//
+// What it does not do: networks, disks, rlimits, and I/O limits.
+package resource

@@ -1,0 +1,314 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"os"
+	"path/filepath"
+	"strconv"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/undo"
+	"golang.org/x/sys/unix"
+)
+
+// Bounds of the groups that an environment may make in its own. A systemd with a
+// few hundred units has some hundreds, four deep; nested engines are deeper.
+const (
+	maxDescendants = 4096
+	maxDepth       = 64
+)
+
+// Group is one environment's control group. Make one with Root.Create or
+// Root.Find; it holds nothing open.
+type Group struct {
+	root *Root
+	id   string
+}
+
+func (r *Root) group(id string) *Group { return &Group{r, id} }
+
+// ID returns the id that the group was made with.
+func (g *Group) ID() string { return g.id }
+
+// Create makes the group of an environment. Only the given devices can be used in
+// it. owner is the host's user id that may make groups below it, for an
+// environment with an init of its own; 0 for nobody. If Create fails, nothing it
+// made is left. Kinds: Invalid, Conflict where the id is taken, Busy where the kernel
+// has no room, Denied.
+func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device, owner uint32) (_ *Group, err error) {
+	if !namePattern.MatchString(id) {
+		return nil, fault.Invalidf("%q is no id for a control group", id)
+	}
+	if err := fault.Join(l.Check(), checkDevices(devices)); err != nil {
+		return nil, err
+	}
+	var back undo.Stack
+	defer back.Unless(ctx, &err)
+	g := r.group(id)
+	for i, dir := range r.dirs {
+		path := dir + "/" + id
+		err := unix.Mkdir(path, 0o755)
+		if errors.Is(err, unix.EEXIST) {
+			return nil, fault.Conflictf("the control group %s is there already", path)
+		}
+		if err != nil {
+			return nil, explain(err, "make control group %s", path)
+		}
+		back.Push("remove control group", func(ctx context.Context) error { return removeTree(ctx, r.dirs[i]+"/"+id) })
+	}
+	if err := g.apply(l, true); err != nil {
+		return nil, err
+	}
+	if err := g.allow(devices); err != nil {
+		return nil, err
+	}
+	if owner != 0 {
+		if err := g.delegate(owner); err != nil {
+			return nil, err
+		}
+	}
+	return g, nil
+}
+
+// Find returns the group with the given id, half-made or not. Kinds: Missing.
+func (r *Root) Find(id string) (*Group, error) {
+	if namePattern.MatchString(id) {
+		for _, dir := range r.dirs {
+			if exists(dir + "/" + id) {
+				return r.group(id), nil
+			}
+		}
+	}
+	return nil, fault.Missingf("there is no control group %q", id)
+}
+
+// dir returns the group's folder in the hierarchy of a controller, "" for none.
+func (g *Group) dir(controller string) string {
+	if home := g.root.homes[controller]; home != "" {
+		return home + "/" + g.id
+	}
+	return ""
+}
+
+// unified returns the group's folder in the v2 hierarchy, "" for none.
+func (g *Group) unified() string {
+	if g.root.unified == "" {
+		return ""
+	}
+	return g.root.unified + "/" + g.id
+}
+
+// leaf returns the folder in the v2 hierarchy that processes go to.
+func (g *Group) leaf(name string) string {
+	dir := g.unified()
+	if g.root.nested && exists(dir+"/"+name) {
+		return dir + "/" + name
+	}
+	return dir
+}
+
+// delegate makes what the environment's own init writes to. Where v2 limits, that
+// is a group below, so that the limits stay out of reach.
+func (g *Group) delegate(owner uint32) error {
+	if dir := g.dir("name=systemd"); dir != "" {
+		// Plain v1: systemd keeps its groups in its named hierarchy.
+		if err := own(dir, owner, "cgroup.procs", "tasks"); err != nil {
+			return err
+		}
+	}
+	dir := g.unified()
+	if dir == "" {
+		return nil
+	}
+	// Not there before 4.14; a bound that cannot be set is no reason to fail.
+	_ = put(dir, "cgroup.max.descendants", strconv.Itoa(maxDescendants))
+	_ = put(dir, "cgroup.max.depth", strconv.Itoa(maxDepth))
+	if g.root.nested {
+		if err := g.root.enable(dir); err != nil {
+			return err
+		}
+		for _, leaf := range []string{execLeaf, payloadLeaf} {
+			if err := unix.Mkdir(dir+"/"+leaf, 0o755); err != nil {
+				return explain(err, "make control group %s/%s", dir, leaf)
+			}
+		}
+		dir += "/" + payloadLeaf
+	}
+	return own(dir, owner, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
+}
+
+// own hands a group to a user as the kernel's rules of delegation have it: the
+// folder and the files that place processes, none of those that limit.
+// Source: Documentation/admin-guide/cgroup-v2.rst, "Model of Delegation".
+func own(dir string, owner uint32, files ...string) error {
+	for _, path := range append([]string{""}, files...) {
+		if err := unix.Chown(filepath.Join(dir, path), int(owner), int(owner)); err != nil {
+			return explain(err, "hand over control group %s", filepath.Join(dir, path))
+		}
+	}
+	return nil
+}
+
+// JoinFiles returns the files that a process with a single thread writes "0" to
+// in order to enter the group as its main program. In a process with several
+// threads the v2 file among them would move all of it: use ThreadFiles and
+// OpenUnified there.
+func (g *Group) JoinFiles() []string { return g.files(payloadLeaf) }
+
+// ExecFiles returns those for a process that enters later. They differ from
+// JoinFiles where the environment's init divides the group.
+func (g *Group) ExecFiles() []string { return g.files(execLeaf) }
+
+func (g *Group) files(leaf string) []string {
+	files := g.ThreadFiles()
+	if g.unified() != "" {
+		files = append(files, g.leaf(leaf)+"/cgroup.procs")
+	}
+	return files
+}
+
+// ThreadFiles returns the v1 files that a single thread of any process writes
+// "0" to; what it starts then is in the group as far as v1 goes. The thread must be
+// thrown away. On v2 there are none.
+func (g *Group) ThreadFiles() []string {
+	var files []string
+	for _, dir := range g.root.dirs {
+		if dir != g.root.unified {
+			files = append(files, dir+"/"+g.id+"/tasks")
+		}
+	}
+	return files
+}
+
+// OpenUnified opens the group's folder of the v2 hierarchy, where main programs
+// go, for clone3's CLONE_INTO_CGROUP (SysProcAttr.CgroupFD). Kinds: Unable where
+// there is no v2 hierarchy, Missing.
+func (g *Group) OpenUnified() (*os.File, error) { return g.open(payloadLeaf) }
+
+// OpenExec is OpenUnified for a process that enters later.
+func (g *Group) OpenExec() (*os.File, error) { return g.open(execLeaf) }
+
+func (g *Group) open(leaf string) (*os.File, error) {
+	if g.unified() == "" {
+		return nil, fault.Unablef("this host has no cgroup v2 hierarchy")
+	}
+	dir := g.leaf(leaf)
+	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	if errors.Is(err, unix.ENOENT) {
+		return nil, fault.Missingf("the control group %s is gone", dir)
+	}
+	if err != nil {
+		return nil, explain(err, "open control group %s", dir)
+	}
+	return os.NewFile(uintptr(fd), dir), nil
+}
+
+// Set changes the limits while processes run; what is not in l is unlimited
+// from then on. Kinds: Invalid, Busy where the group holds more than the new limit
+// and cannot give it back.
+func (g *Group) Set(l Limits) error {
+	if err := l.Check(); err != nil {
+		return err
+	}
+	return g.apply(l, false)
+}
+
+func (g *Group) apply(l Limits, fresh bool) error {
+	v2 := func(c string) bool { return g.root.homes[c] == g.root.unified }
+	if !fresh || l.Memory > 0 {
+		if err := g.setMemory(l, fresh); err != nil {
+			return err
+		}
+	}
+	all := append(l.cpuSettings(v2("cpu"), fresh), l.pidsSettings(fresh)...)
+	for _, s := range all {
+		if err := put(g.dir(s.controller), s.file, s.value); err != nil {
+			return refused(err, s.controller, "set %s to %s", s.file, s.value)
+		}
+	}
+	return nil
+}
+
+// refused explains a limit that the kernel does not take.
+func refused(err error, field, format string, args ...any) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) {
+		err = fault.Invalidf("the kernel does not take it: %w", err).At(field)
+		return fault.Wrap(err, format, args...)
+	}
+	return explain(err, format, args...)
+}
+
+func (g *Group) setMemory(l Limits, fresh bool) error {
+	dir := g.dir("memory")
+	if g.root.homes["memory"] == g.root.unified {
+		return g.setMemoryV2(dir, l, fresh)
+	}
+	limit, both := count(int64(l.Memory), "-1"), "-1"
+	if swap := l.swap(); swap != Unlimited {
+		both = strconv.FormatInt(int64(l.Memory)+swap, 10)
+	}
+	steps := []setting{{"memory", "memory.limit_in_bytes", limit}}
+	if g.root.layout.Swap {
+		steps = append(steps, setting{"memory", "memory.memsw.limit_in_bytes", both})
+	}
+	err := write(dir, steps)
+	if errors.Is(err, unix.EINVAL) && len(steps) == 2 {
+		// The kernel keeps memory below memory and swap: growing goes the other way.
+		err = write(dir, []setting{steps[1], steps[0]})
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return g.tooMuch(l, "memory.usage_in_bytes")
+	}
+	if err != nil {
+		return refused(err, "memory", "limit memory")
+	}
+	return nil
+}
+
+// setMemoryV2 first lets the kernel reclaim down to the new limit: memory.max
+// alone would kill what does not fit.
+func (g *Group) setMemoryV2(dir string, l Limits, fresh bool) error {
+	limit := count(int64(l.Memory), "max")
+	if !fresh && l.Memory > 0 {
+		if used, err := number(dir, "memory.current"); err == nil && used > int64(l.Memory) {
+			err := put(dir, "memory.high", limit)
+			used, _ = number(dir, "memory.current")
+			_ = put(dir, "memory.high", "max")
+			if err == nil && used > int64(l.Memory) {
+				return g.tooMuch(l, "memory.current")
+			}
+		}
+	}
+	steps := []setting{{"memory", "memory.max", limit}}
+	if g.root.layout.Swap {
+		swap := "max"
+		if n := l.swap(); n != Unlimited {
+			swap = strconv.FormatInt(n, 10)
+		}
+		steps = append(steps, setting{"memory", "memory.swap.max", swap})
+	}
+	if l.Memory > 0 && fresh {
+		// One process's death is the environment's only for PID 1: no oom.group.
+		_ = put(dir, "memory.oom.group", "0")
+	}
+	if err := write(dir, steps); err != nil {
+		return refused(err, "memory", "limit memory")
+	}
+	return nil
+}
+
+func (g *Group) tooMuch(l Limits, file string) error {
+	used, _ := number(g.dir("memory"), file)
+	return fault.Busyf("%s of memory are in use, more than the limit of %s", sizeText(used), sizeText(int64(l.Memory))).
+		At("memory").Help("choose a limit above what is in use, or stop programs first")
+}
+
+func write(dir string, all []setting) error {
+	for _, s := range all {
+		if err := put(dir, s.file, s.value); err != nil {
+			return err
+		}
+	}
+	return nil
+}

@@ -1,0 +1,314 @@
+package resource
+
+import (
+	"context"
+	"errors"
+	"maps"
+	"os"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/strata-project/strata/internal/fault"
+	"golang.org/x/sys/unix"
+)
+
+// Root is strata's parent group. Make one with Open.
+type Root struct {
+	name     string
+	layout   Layout
+	homes    map[string]string // controller -> folder of the root in its hierarchy
+	dirs     []string          // the folders in homes, each once; the unified one first
+	unified  string            // the root's folder in the unified hierarchy, "" for none
+	nested   bool              // the unified hierarchy serves limits
+	programs *devicePrograms   // nil: devices through v1
+}
+
+// The folders of a delegated group on v2.
+const (
+	payloadLeaf = "payload"
+	execLeaf    = "exec"
+	daemonLeaf  = "-daemon" // behind the root's name
+)
+
+var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+
+// Open finds out this host's layout and makes the root with the given name, such
+// as "strata", in each hierarchy in use; one that is there is taken over.
+// Kinds: Invalid, Unable where a controller or a hierarchy is missing, Denied.
+func Open(name string) (*Root, error) {
+	mounts, err := os.ReadFile("/proc/self/mountinfo")
+	if err != nil {
+		return nil, fault.Unablef("read mounts: %w", err)
+	}
+	own, err := os.ReadFile("/proc/self/cgroup")
+	if err != nil {
+		return nil, fault.Unablef("read own control group: %w", err)
+	}
+	return open(name, string(mounts), string(own), newDevicePrograms)
+}
+
+// open works on the given texts, so that a test can bring a tree of its own.
+func open(name, mounts, own string, programs func() (*devicePrograms, error)) (*Root, error) {
+	if !namePattern.MatchString(name) {
+		return nil, fault.Invalidf("%q is no name for a control group", name)
+	}
+	h := parseMounts(mounts)
+	l, err := h.layout()
+	if err != nil {
+		return nil, err
+	}
+	if len(l.Missing) > 0 {
+		return nil, fault.Unablef("the kernel offers no controller for %s", strings.Join(l.Missing, ", ")).
+			Help("boot without cgroup_disable=, and on v2 let the group strata runs in have the controllers")
+	}
+	r := &Root{name: name, layout: l, homes: map[string]string{}}
+	if h.unified != "" {
+		if r.programs, err = programs(); err != nil && h.v1["devices"] == "" {
+			return nil, fault.Wrap(err, "load a device program")
+		}
+		base := r.base(h.unified, own)
+		r.unified = filepath.Join(base, name)
+		for c, dir := range l.Controllers {
+			if dir == h.unified {
+				r.homes[c] = r.unified
+				r.nested = true
+			}
+		}
+	}
+	for _, c := range r.v1Controllers(h) {
+		r.homes[c] = filepath.Join(h.v1[c], name)
+		r.layout.Controllers[c] = h.v1[c]
+	}
+	if r.unified != "" {
+		r.dirs = []string{r.unified}
+	}
+	for _, c := range slices.Sorted(maps.Keys(r.homes)) {
+		if !slices.Contains(r.dirs, r.homes[c]) {
+			r.dirs = append(r.dirs, r.homes[c])
+		}
+	}
+	return r, r.make()
+}
+
+// v1Controllers are those that live on v1 here: limits, and whatever the unified
+// hierarchy does not do instead.
+func (r *Root) v1Controllers(h hierarchies) []string {
+	want := slices.Clone(limiting)
+	if r.programs == nil {
+		want = append(want, "devices")
+	}
+	if h.unified == "" {
+		want = append(want, "freezer", "cpuacct", "name=systemd")
+	} else if r.layout.Version != V2 && !unifiedKills() {
+		want = append(want, "freezer")
+	}
+	return slices.DeleteFunc(want, func(c string) bool { return h.v1[c] == "" })
+}
+
+// unifiedKills tells whether the kernel has cgroup.kill (5.14) and cgroup.freeze
+// (5.2), which every group but the top one shows.
+func unifiedKills() bool {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return false
+	}
+	major, rest, _ := strings.Cut(unix.ByteSliceToString(name.Release[:]), ".")
+	minor, _, _ := strings.Cut(rest, ".")
+	a, _ := strconv.Atoi(major)
+	b, _ := strconv.Atoi(minor)
+	return a > 5 || a == 5 && b >= 14
+}
+
+// make makes the root's folders and hands the controllers down to it.
+func (r *Root) make() error {
+	if r.nested {
+		if err := r.enable(filepath.Dir(r.unified)); err != nil {
+			return err
+		}
+	}
+	for _, dir := range r.dirs {
+		if err := unix.Mkdir(dir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+			return explain(err, "make control group %s", dir)
+		}
+	}
+	if r.nested {
+		if err := r.enable(r.unified); err != nil {
+			return err
+		}
+	}
+	memory := r.homes["memory"]
+	if memory == r.unified {
+		r.layout.Swap = exists(memory + "/memory.swap.max")
+		return nil
+	}
+	r.layout.Swap = exists(memory + "/memory.memsw.limit_in_bytes")
+	// Kernels before 5.11 count a child's memory apart unless told otherwise; where
+	// it is the only way there is, the file cannot be written or says 1 already.
+	if v, err := number(memory, "memory.use_hierarchy"); err == nil && v == 0 {
+		return explain(put(memory, "memory.use_hierarchy", "1"), "count memory below %s", memory)
+	}
+	return nil
+}
+
+// enable hands the v2 controllers in use down to the children of dir.
+func (r *Root) enable(dir string) error {
+	have, err := get(dir, "cgroup.subtree_control")
+	if err != nil {
+		return explain(err, "read the controllers of %s", dir)
+	}
+	offered, _ := get(dir, "cgroup.controllers")
+	for _, c := range slices.Sorted(maps.Keys(r.homes)) {
+		if r.homes[c] != r.unified || slices.Contains(strings.Fields(have), c) {
+			continue
+		}
+		err := put(dir, "cgroup.subtree_control", "+"+c)
+		if errors.Is(err, unix.EBUSY) {
+			// The group has processes: it may not have both. Ours we can move.
+			if err = r.moveSelf(dir); err == nil {
+				err = put(dir, "cgroup.subtree_control", "+"+c)
+			}
+		}
+		if err == nil {
+			continue
+		}
+		if slices.Contains(accounting, c) {
+			delete(r.homes, c)
+			delete(r.layout.Controllers, c)
+			continue
+		}
+		if errors.Is(err, unix.EBUSY) {
+			return fault.Unablef("enable the controller %s for %s: processes that are not strata's live in that group: %w", c, dir, err).
+				Help("start stratad as a service with Delegate=yes, or move those processes to a group of their own")
+		}
+		if !slices.Contains(strings.Fields(offered), c) {
+			return fault.Unablef("%s has no controller %s to hand down", dir, c).
+				Help("give the service Delegate=yes, or run `echo +%s >%s/cgroup.subtree_control` above it", c, filepath.Dir(dir))
+		}
+		return explain(err, "enable the controller %s for %s", c, dir)
+	}
+	return nil
+}
+
+// moveSelf moves this process, and where dir is delegated to us every other one
+// in it, to a leaf beside the root.
+func (r *Root) moveSelf(dir string) error {
+	leaf := filepath.Join(dir, r.name+daemonLeaf)
+	if err := unix.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	if !delegated(dir) {
+		return put(leaf, "cgroup.procs", "0")
+	}
+	// A process may be born while the list is read: go round a few times.
+	for range 10 {
+		text, err := get(dir, "cgroup.procs")
+		if err != nil {
+			return err
+		}
+		pids := strings.Fields(text)
+		if len(pids) == 0 {
+			return nil
+		}
+		for _, pid := range pids {
+			if err := put(leaf, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return err
+			}
+		}
+	}
+	return unix.EBUSY
+}
+
+// base returns the group of the unified hierarchy to put the root into: where
+// the root is already, else our service's own group where it is delegated to us,
+// else the top.
+func (r *Root) base(top, own string) string {
+	service := filepath.Join(top, ownGroup(own))
+	if filepath.Base(service) == r.name+daemonLeaf {
+		service = filepath.Dir(service)
+	}
+	for _, dir := range []string{top, service} {
+		if list, err := os.ReadDir(filepath.Join(dir, r.name)); err == nil && slices.ContainsFunc(list, os.DirEntry.IsDir) {
+			return dir
+		}
+	}
+	if r.layout.Version == V2 && service != top && delegated(service) {
+		return service
+	}
+	return top
+}
+
+// delegated tells whether systemd says that the group is ours to divide.
+// Source: systemd's CGROUP_DELEGATION.md, "user.delegate" and "trusted.delegate".
+func delegated(dir string) bool {
+	for _, attr := range []string{"trusted.delegate", "user.delegate"} {
+		var value [8]byte
+		if n, err := unix.Getxattr(dir, attr, value[:]); err == nil && string(value[:n]) == "1" {
+			return true
+		}
+	}
+	return false
+}
+
+// Layout returns what Open found.
+func (r *Root) Layout() Layout {
+	l := r.layout
+	l.Controllers = maps.Clone(l.Controllers)
+	return l
+}
+
+// List returns the ids of all groups, half-made ones included, sorted.
+func (r *Root) List() ([]string, error) {
+	found := map[string]bool{}
+	for _, dir := range r.dirs {
+		entries, err := os.ReadDir(dir)
+		if err != nil && !errors.Is(err, os.ErrNotExist) {
+			return nil, fault.Wrap(err, "list control groups")
+		}
+		for _, e := range entries {
+			if e.IsDir() {
+				found[e.Name()] = true
+			}
+		}
+	}
+	return slices.Sorted(maps.Keys(found)), nil
+}
+
+// Remove removes the root and every group in it, once their processes are gone.
+// Kinds: Busy where some are not. Doing it again is no error.
+func (r *Root) Remove(ctx context.Context) error {
+	ids, err := r.List()
+	if err != nil {
+		return err
+	}
+	for _, id := range ids {
+		if err := r.group(id).Remove(ctx); err != nil {
+			return err
+		}
+	}
+	for _, dir := range r.dirs {
+		if err := removeTree(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if r.programs != nil {
+		r.programs.close()
+	}
+	return nil
+}
+
+// explain gives an error of a control file its kind and the words to it.
+func explain(err error, format string, args ...any) error {
+	kind := fault.Internal
+	switch {
+	case err == nil:
+		return nil
+	case errors.Is(err, unix.EACCES), errors.Is(err, unix.EPERM), errors.Is(err, unix.EROFS):
+		kind = fault.Denied
+	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EAGAIN), errors.Is(err, unix.EBUSY):
+		kind = fault.Busy
+	}
+	return fault.Wrap(fault.New(kind, "%w", err), format, args...)
+}
