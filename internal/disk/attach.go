@@ -103,12 +103,18 @@ func mountImage(image *os.File) (*mount.Tree, error) {
 	return tree, nil
 }
 
+// loopOptions are those of every disk. Direct I/O keeps the host from caching
+// what the disk's own file system caches, and is as quick as the host's file
+// system below it (BenchmarkThroughput); through the host's cache first writes
+// are three times slower.
 var loopOptions = loop.Options{Direct: true, BlockSize: 4096}
 
+// mountDevice mounts a disk. What is deleted in it is given back to the host as
+// soon as the journal has it: measured, discard costs nothing beside the noise.
 func mountDevice(path string) (*mount.Tree, error) {
 	tree, err := mount.FileSystem{
 		Type: "ext4", Source: path, Attr: unix.MOUNT_ATTR_NODEV,
-		Options: []mount.Option{{Key: "errors", Value: "remount-ro"}},
+		Options: []mount.Option{{Key: "errors", Value: "remount-ro"}, {Key: "discard"}},
 	}.Mount()
 	if errors.Is(err, unix.EUCLEAN) || errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADMSG) || errors.Is(err, unix.EIO) {
 		return nil, fault.Unablef("the file system is damaged or not ext4: %w", err).Help("run e2fsck on the image, or restore it")

@@ -24,7 +24,17 @@ import (
 
 var ctx = context.Background()
 
+// poolVariable names the pool that a process started by a test opens, to be killed.
+const poolVariable = "STRATA_DISK_TEST_POOL"
+
 func TestMain(m *testing.M) {
+	if dir := os.Getenv(poolVariable); dir != "" {
+		if _, err := disk.OpenPool(ctx, dir, disk.Options{Ready: 2}); err != nil {
+			fmt.Fprintln(os.Stderr, err)
+			os.Exit(1)
+		}
+		select {}
+	}
 	scratch, err := os.MkdirTemp("", "strata-disk-")
 	if err != nil {
 		panic(err)

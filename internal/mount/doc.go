@@ -17,6 +17,9 @@
 //     holds it unmounts it.
 //   - Trees are private (no propagation) and never honour device files.
 //     set-user-id works: the range makes it mean the environment's own users.
+//   - What Overlay and Bind return has its read-only and nodev locked: root
+//     inside, with all capabilities over its own namespaces, cannot lift them
+//     (seal.go).
 //   - An overlay of a disk is writable only through the user range it was made
 //     for: its upper and work folders are reached over an idmapped mount, by
 //     the credentials of the range's root (see overlay.go for why).
@@ -30,6 +33,13 @@
 // Its folders are opened beneath its root without following links, and no
 // overlay feature is on that trusts what it stores there beyond names of the
 // environment's own layers (metacopy and index are off).
+//
+// Volumes are where the range does not help: with the owners of the host side,
+// root inside is root there, and a set-user-id file it leaves on a volume is
+// root's for whoever on the host can run it. Read-only volumes have neither.
+//
+// Rights: CAP_SYS_ADMIN, CAP_SETUID, CAP_SETGID, and CAP_SYS_PTRACE, which
+// reading another process's namespaces takes.
 //
 // Locks: Layers.mu and IDMaps.mu are leaves; neither is held while waiting for
 // anything but the kernel.
