@@ -16,8 +16,8 @@ import (
 
 type eventQuery struct {
 	Since     time.Time `query:"since" doc:"Also what happened from then on, as far as it is remembered."`
-	Type      []string  `query:"type" enum:"environment,template,network,progress" maxItems:"8" doc:"Only these types."`
-	Name      []string  `query:"name" maxItems:"64" doc:"Only of these names or ids."`
+	Type      []string  `query:"type,explode" enum:"environment,template,network,progress" maxItems:"8" doc:"Only these types."`
+	Name      []string  `query:"name,explode" maxItems:"64" doc:"Only of these names or ids."`
 	Operation string    `query:"operation" maxLength:"64" doc:"Only of this operation."`
 }
 

@@ -1,0 +1,242 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"io"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func (a *app) cpCommand() *cobra.Command {
+	var follow bool
+	cmd := &cobra.Command{
+		Use:   "cp [flags] SOURCE TARGET",
+		Short: "Copy files between the host and an environment",
+		Long: `Copy a file or folder into an environment or out of it. One side is NAME:PATH, the
+other a path of the host, or - for a tar on standard input or output. The
+environment need not run. Owners, modes and times are kept.
+
+As with docker: a target that is a folder gets the source inside it; one that does
+not exist gets the source's content under the new name, for which its parent must
+exist; a source that ends in /. means the folder's content alone.
+
+A path of the host that contains a colon is written with ./ or / in front.
+
+Examples:
+  strata cp site/. web:/var/www/html
+  strata cp web:/etc/nginx/nginx.conf .
+  strata cp web:/var/log - | tar tv`,
+		Args: exactly(2, "a source or a target"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			from, err := parseSide(args[0])
+			if err != nil {
+				return at("SOURCE", err)
+			}
+			to, err := parseSide(args[1])
+			if err != nil {
+				return at("TARGET", err)
+			}
+			switch {
+			case from.name != "" && to.name != "":
+				return fault.Invalidf("both sides are in environments").Help("copy to the host first, or pipe: strata cp A:PATH - | strata cp - B:PATH")
+			case from.name != "":
+				return a.copyOut(ctx, c, from, to.path, follow)
+			case to.name != "":
+				return a.copyIn(ctx, c, from.path, to, follow)
+			}
+			return fault.Invalidf("neither side is in an environment").Help("write one of them as NAME:PATH")
+		}),
+		ValidArgsFunction: func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+			names, _ := a.completeNames(cmd, nil, part)
+			for i := range names {
+				names[i] += ":/"
+			}
+			return names, cobra.ShellCompDirectiveNoSpace
+		},
+	}
+	cmd.Flags().BoolVarP(&follow, "follow-link", "L", false, "copy what a link in the source's place points at")
+	return cmd
+}
+
+// asksContent tells whether a source means what is in the folder, not the folder.
+func asksContent(p string) bool { return strings.HasSuffix(p, "/.") || p == "." }
+
+func (a *app) copyIn(ctx context.Context, c *client.Client, from string, to side, follow bool) error {
+	if from == "-" {
+		return c.CopyIn(ctx, to.name, to.path, a.in)
+	}
+	info, err := os.Lstat(from)
+	if err == nil && (follow || strings.HasSuffix(from, "/")) {
+		info, err = os.Stat(from)
+	}
+	if err != nil {
+		return hostFault(err, "SOURCE")
+	}
+	folder, name, err := a.target(ctx, c, to, from, info.IsDir())
+	if err != nil {
+		return err
+	}
+	r, w := io.Pipe()
+	go func() {
+		p := newPacker(w)
+		err := p.pack(filepath.Clean(from), name, follow)
+		if err == nil {
+			err = p.close()
+		}
+		_ = w.CloseWithError(err)
+	}()
+	err = c.CopyIn(ctx, to.name, folder, r)
+	_ = r.CloseWithError(io.ErrClosedPipe)
+	return err
+}
+
+// target finds the folder inside that the tar is unpacked in, and the name that
+// the source has in the tar.
+func (a *app) target(ctx context.Context, c *client.Client, to side, from string, sourceIsFolder bool) (folder, name string, err error) {
+	clean := path.Clean(to.path)
+	there, err := c.StatPath(ctx, to.name, to.path)
+	switch {
+	case err == nil && there.Type == "link":
+		// Where it points is for the environment alone to resolve: a trailing
+		// slash asks for the folder behind the link.
+		if behind, serr := c.StatPath(ctx, to.name, clean+"/."); serr == nil && behind.Type == "folder" {
+			there.Type = "folder"
+		}
+	case fault.Is(err, fault.Missing) && !missesPath(err):
+		return "", "", err // the environment itself is missing
+	case err != nil && !fault.Is(err, fault.Missing):
+		return "", "", err
+	}
+	base := path.Base(filepath.ToSlash(filepath.Clean(from)))
+	if asksContent(from) || base == "/" || base == ".." {
+		base = "."
+	}
+	switch {
+	case err == nil && there.Type == "folder":
+		return clean, base, nil
+	case err == nil && sourceIsFolder:
+		return "", "", fault.Conflictf("%s:%s is a file, and the source is a folder", to.name, clean).At("TARGET")
+	case err != nil && strings.HasSuffix(to.path, "/") && !sourceIsFolder:
+		return "", "", fault.Missingf("there is no folder %s:%s", to.name, clean).At("TARGET").Help("make it first, or leave out the last slash")
+	}
+	if _, perr := c.StatPath(ctx, to.name, path.Dir(clean)); perr != nil {
+		return "", "", fault.Wrap(perr, "look at the target's folder")
+	}
+	return path.Dir(clean), path.Base(clean), nil
+}
+
+// missesPath tells a path that is missing inside from an environment that is.
+func missesPath(err error) bool {
+	for _, f := range fault.All(err) {
+		if f.Field == "path" {
+			return true
+		}
+	}
+	return false
+}
+
+func (a *app) copyOut(ctx context.Context, c *client.Client, from side, to string, follow bool) error {
+	ask := from.path
+	if follow && !asksContent(ask) {
+		st, err := c.StatPath(ctx, from.name, ask)
+		if err != nil {
+			return err
+		}
+		if st.Type == "link" {
+			ask = path.Join(path.Dir(path.Clean(ask)), st.Link)
+			if path.IsAbs(st.Link) {
+				ask = path.Clean(st.Link)
+			}
+		}
+	}
+	if to == "-" {
+		return a.copyTo(ctx, c, side{from.name, ask})
+	}
+	st, err := c.StatPath(ctx, from.name, ask)
+	if err != nil {
+		return err
+	}
+	dir, name, err := hostTarget(to, from.path, st)
+	if err != nil {
+		return err
+	}
+	tar, err := c.CopyOut(ctx, from.name, path.Clean(ask))
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	return unpack(tar, dir, replaceFirst(name))
+}
+
+// replaceFirst gives the entries of a tar, all of which stand below one first
+// name, another one; "." takes it away.
+func replaceFirst(name string) func(string) string {
+	return func(entry string) string {
+		_, rest, _ := strings.Cut(entry, "/")
+		if name == "." {
+			return rest
+		}
+		return filepath.Join(name, rest)
+	}
+}
+
+func (a *app) copyTo(ctx context.Context, c *client.Client, from side) error {
+	if a.outTTY {
+		return fault.Invalidf("a tar is not written to a terminal").At("TARGET").Help("redirect it into a file")
+	}
+	tar, err := c.CopyOut(ctx, from.name, path.Clean(from.path))
+	if err != nil {
+		return err
+	}
+	defer tar.Close()
+	_, err = io.Copy(a.out, tar)
+	return err
+}
+
+// hostTarget finds the host's folder to unpack in, and the name that the source gets.
+func hostTarget(to, from string, st api.PathStat) (dir, name string, err error) {
+	base := path.Base(path.Clean(from))
+	if asksContent(from) || base == "/" {
+		base = "."
+	}
+	info, err := os.Stat(to)
+	switch {
+	case err == nil && info.IsDir():
+		return to, base, nil
+	case err == nil && st.Type == "folder":
+		return "", "", fault.Conflictf("%s is a file, and the source is a folder", to).At("TARGET")
+	case err != nil && !errors.Is(err, fs.ErrNotExist):
+		return "", "", hostFault(err, "TARGET")
+	case err != nil && strings.HasSuffix(to, "/") && st.Type != "folder":
+		return "", "", fault.Missingf("there is no folder %s", to).At("TARGET").Help("make it first, or leave out the last slash")
+	}
+	clean := filepath.Clean(to)
+	if base == "." && st.Type == "folder" {
+		return clean, ".", nil
+	}
+	if _, err := os.Stat(filepath.Dir(clean)); err != nil {
+		return "", "", hostFault(err, "TARGET")
+	}
+	return filepath.Dir(clean), filepath.Base(clean), nil
+}
+
+// hostFault puts an error of the host's file system into strata's words.
+func hostFault(err error, field string) error {
+	switch {
+	case errors.Is(err, fs.ErrNotExist):
+		return fault.Missingf("%w", err).At(field)
+	case errors.Is(err, fs.ErrPermission):
+		return fault.Deniedf("%w", err).At(field)
+	}
+	return fault.Internalf("%w", err).At(field)
+}

@@ -1,0 +1,84 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func (a *app) createCommand() *cobra.Command {
+	var s specFlags
+	cmd := &cobra.Command{
+		Use:   "create [flags] TEMPLATE [COMMAND [ARG...]]",
+		Short: "Make an environment without starting it",
+		Long: `Make an environment from a template and print its name. It is started with
+` + "`strata start`" + `. The flags are those of ` + "`strata run`" + `.
+
+Examples:
+  strata create --name web -p 8080:80 nginx
+  strata create --name job -e TOKEN --read-only busybox sh -c 'echo $TOKEN'`,
+		Args: atLeast(1, "a template"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			spec, err := s.build(args)
+			if err != nil {
+				return err
+			}
+			made, err := a.create(ctx, c, &s, spec)
+			if err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, made.Name)
+			return nil
+		}),
+		ValidArgsFunction: a.completeTemplate,
+	}
+	s.add(cmd)
+	a.completeSpecFlags(cmd)
+	return cmd
+}
+
+// create makes the environment, and fetches its template first where --pull
+// asks for that.
+func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec api.Spec) (api.Environment, error) {
+	if s.pull == "always" {
+		if _, err := a.pull(ctx, c, api.PullRequest{Ref: spec.Template}, s.quiet); err != nil {
+			return api.Environment{}, err
+		}
+	}
+	made, err := c.Create(ctx, spec)
+	if err != nil && lacksTemplate(err) && (s.pull == "missing" || s.pull == "" && namesRegistry(spec.Template)) {
+		if _, err := a.pull(ctx, c, api.PullRequest{Ref: spec.Template}, s.quiet); err != nil {
+			return made, fault.Wrap(err, "fetch the template %s, which is not here", spec.Template)
+		}
+		made, err = c.Create(ctx, spec)
+	}
+	if err == nil && !s.quiet {
+		for _, note := range made.Notes {
+			a.say("note: %s", note)
+		}
+	}
+	return made, err
+}
+
+// lacksTemplate tells whether the template is what is missing.
+func lacksTemplate(err error) bool {
+	for _, f := range fault.All(err) {
+		if f.Kind == fault.Missing && f.Field == "template" {
+			return true
+		}
+	}
+	return false
+}
+
+// namesRegistry tells whether a template's name says where it comes from, such
+// as ghcr.io/owner/name. A short name is never guessed to be somebody's.
+func namesRegistry(ref string) bool {
+	first, _, more := strings.Cut(ref, "/")
+	return more && (strings.ContainsAny(first, ".:") || first == "localhost")
+}

@@ -1,0 +1,43 @@
+package cli
+
+import (
+	"context"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/client"
+)
+
+func (a *app) pauseCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "pause NAME...",
+		Short: "Hold every process of environments still",
+		Long: `Hold every process of running environments still. They keep their memory and
+their address and use no processor time.
+
+Examples:
+  strata pause web
+  strata resume web`,
+		Args: atLeast(1, "a name"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			return a.each(ctx, args, false, c.Pause)
+		}),
+		ValidArgsFunction: a.completeNames,
+	}
+}
+
+func (a *app) resumeCommand() *cobra.Command {
+	return &cobra.Command{
+		Use:   "resume NAME...",
+		Short: "Let paused environments go on",
+		Long: `Let environments go on that were paused.
+
+Examples:
+  strata resume web`,
+		Args: atLeast(1, "a name"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			return a.each(ctx, args, false, c.Resume)
+		}),
+		ValidArgsFunction: a.completeNames,
+	}
+}

@@ -1,0 +1,101 @@
+package cli
+
+import (
+	"fmt"
+
+	"github.com/spf13/cobra"
+)
+
+// Groups of commands in the help.
+const (
+	groupRun    = "run"
+	groupInside = "inside"
+	groupStock  = "stock"
+	groupHost   = "host"
+)
+
+// command builds the whole tree of commands.
+func (a *app) command() *cobra.Command {
+	root := &cobra.Command{
+		Use:   "strata",
+		Short: "Run environments as deep as they need, and no deeper",
+		Long: `strata runs environments: a template, a private disk, an address and limits,
+as shallow as their needs allow.
+
+An environment at the stratum "zone" shares the host's kernel and starts in
+milliseconds. Its program's exit status, signals and streams are strata's own.
+
+Examples:
+  strata run --rm busybox echo hello
+  strata run -d --name web -p 8080:80 debian:nginx
+  strata exec -it web sh
+  strata ls -a`,
+		SilenceErrors: true,
+		SilenceUsage:  true,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(cmd, fmt.Errorf("%q is not a command of strata%s", args[0], didYouMean(cmd, args[0])))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	root.PersistentFlags().StringVar(&a.root, "root", "", "folder of a private strata (default: $STRATA_ROOT, else the installed one)")
+	root.SetFlagErrorFunc(usage)
+	root.CompletionOptions.HiddenDefaultCmd = true
+	root.SetHelpCommandGroupID(groupHost)
+	root.SetCompletionCommandGroupID(groupHost)
+	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run environments:"}, &cobra.Group{ID: groupInside, Title: "Reach inside:"},
+		&cobra.Group{ID: groupStock, Title: "Templates and networks:"}, &cobra.Group{ID: groupHost, Title: "This host:"})
+	add := func(group string, cmds ...*cobra.Command) {
+		for _, c := range cmds {
+			c.GroupID = group
+			root.AddCommand(c)
+		}
+	}
+	add(groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
+		a.pauseCommand(), a.resumeCommand(), a.rmCommand(), a.renameCommand(), a.setCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
+	add(groupInside, a.execCommand(), a.attachCommand(), a.logsCommand(), a.cpCommand(), a.statsCommand())
+	add(groupStock, a.templateCommand(), a.networkCommand())
+	add(groupHost, a.hostCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
+	root.AddCommand(a.habits()...)
+	return root
+}
+
+func didYouMean(cmd *cobra.Command, word string) string {
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		return fmt.Sprintf(", did you mean %q?", near[0])
+	}
+	return ""
+}
+
+// group makes a command that only holds others.
+func group(use, short, long string, cmds ...*cobra.Command) *cobra.Command {
+	c := &cobra.Command{Use: use, Short: short, Long: long,
+		Args: func(cmd *cobra.Command, args []string) error {
+			if len(args) > 0 {
+				return usage(cmd, fmt.Errorf("%q is not a command of %s%s", args[0], cmd.CommandPath(), didYouMean(cmd, args[0])))
+			}
+			return nil
+		},
+		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
+	}
+	c.AddCommand(cmds...)
+	return c
+}
+
+// habits are what docker's users type; they are not listed in the help.
+func (a *app) habits() []*cobra.Command {
+	as := func(use string, c *cobra.Command) *cobra.Command {
+		c.Use, c.Hidden, c.Aliases = use, true, nil
+		return c
+	}
+	return []*cobra.Command{
+		as("images", a.templateLsCommand()),
+		as("pull REF", a.templatePullCommand()),
+		as("push TEMPLATE [TARGET]", a.templatePushCommand()),
+		as("rmi TEMPLATE...", a.templateRmCommand()),
+		as("tag TEMPLATE NAME", a.templateTagCommand()),
+		as("unpause NAME...", a.resumeCommand()),
+	}
+}

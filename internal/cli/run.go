@@ -1,0 +1,113 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// removalPatience bounds the wait for an environment that removes itself.
+const removalPatience = 10 * time.Second
+
+func (a *app) runCommand() *cobra.Command {
+	var s specFlags
+	var detach bool
+	var keys string
+	cmd := &cobra.Command{
+		Use:   "run [flags] TEMPLATE [COMMAND [ARG...]]",
+		Short: "Make an environment, start it, and join its streams",
+		Long: `Make an environment from a template and start it.
+
+Without -d the program's output appears here, signals sent to this command reach
+the program, and this command ends with the program's exit status: 0-255 its own,
+125 where strata failed, 126 where the program cannot be executed, 127 where it
+was not found.
+
+Examples:
+  strata run --rm busybox echo hello
+  strata run --rm -it debian:bookworm bash
+  strata run -d --name web -p 8080:80 -v ./site:/var/www/html:ro nginx
+  strata run -d --name db --memory 1G --cpus 2 --disk 20G --restart on-failure:5 postgres
+  strata run -d --name whole --kind system debian-systemd`,
+		Args:        atLeast(1, "a template"),
+		Annotations: programStatus,
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			spec, err := s.build(args)
+			if err != nil {
+				return err
+			}
+			made, err := a.create(ctx, c, &s, spec)
+			if err != nil {
+				return err
+			}
+			if detach {
+				return a.startDetached(ctx, c, made)
+			}
+			return a.runAttached(ctx, c, made, session{tty: spec.TTY, input: spec.Stdin, detach: keys})
+		}),
+		ValidArgsFunction: a.completeTemplate,
+	}
+	s.add(cmd)
+	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "start it and print its name")
+	cmd.Flags().StringVar(&keys, "detach-keys", "", "`keys` that leave a session with -it (default "+defaultDetachKeys+")")
+	a.completeSpecFlags(cmd)
+	return cmd
+}
+
+func (a *app) startDetached(ctx context.Context, c *client.Client, made api.Environment) error {
+	if err := c.Start(ctx, made.ID); err != nil {
+		a.discard(c, made)
+		return programFault(err)
+	}
+	fmt.Fprintln(a.out, made.Name)
+	return nil
+}
+
+func (a *app) runAttached(ctx context.Context, c *client.Client, made api.Environment, s session) error {
+	end, err := a.join(ctx, s, func(ctx context.Context, streams client.Streams) (api.Exit, error) {
+		return c.Run(ctx, made.ID, streams)
+	})
+	if errors.Is(err, client.ErrDetached) {
+		return nil
+	}
+	if err != nil {
+		a.discard(c, made)
+		return programFault(err)
+	}
+	if made.Spec.AutoRemove {
+		a.awaitRemoval(c, made)
+	}
+	if end.OOM {
+		a.say("%s ran out of memory", made.Name)
+	}
+	return ended(end)
+}
+
+// discard removes what did not start and was meant to remove itself.
+func (a *app) discard(c *client.Client, made api.Environment) {
+	if !made.Spec.AutoRemove {
+		return
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), removalPatience)
+	defer cancel()
+	if err := c.Remove(ctx, made.ID, true); err != nil && !fault.Is(err, fault.Missing) && !fault.Is(err, fault.Conflict) {
+		a.complain(fault.Wrap(err, "remove %s", made.Name))
+	}
+}
+
+// awaitRemoval returns once the name is free again, so that whoever runs this
+// command twice in a row never meets the first environment in the second.
+func (a *app) awaitRemoval(c *client.Client, made api.Environment) {
+	ctx, cancel := context.WithTimeout(context.Background(), removalPatience)
+	defer cancel()
+	if _, err := c.Wait(ctx, made.ID, "removed"); err != nil && !fault.Is(err, fault.Missing) {
+		a.complain(fault.Wrap(err, "wait for the removal of %s", made.Name))
+	}
+}

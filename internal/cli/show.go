@@ -1,0 +1,212 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"sort"
+	"strings"
+	"text/tabwriter"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+)
+
+func (a *app) showCommand() *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:     "show [flags] NAME...",
+		Aliases: []string{"inspect"},
+		Short:   "Show all that is known of environments",
+		Long: `Show what environments are made of and how they do. With --json a list of all of
+them is printed.
+
+Examples:
+  strata show web
+  strata show --json web db`,
+		Args: atLeast(1, "a name"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			found := []api.Environment{}
+			err := a.each(ctx, args, true, func(ctx context.Context, name string) error {
+				e, err := c.Get(ctx, name)
+				if err == nil {
+					found = append(found, e)
+				}
+				return err
+			})
+			if asJSON {
+				if perr := a.printJSON(found); perr != nil {
+					return perr
+				}
+				return err
+			}
+			for i, e := range found {
+				if i > 0 {
+					fmt.Fprintln(a.out)
+				}
+				a.printEnvironment(e)
+			}
+			return err
+		}),
+		ValidArgsFunction: a.completeNames,
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// facts writes lines of a name and a value; empty values are left out.
+type facts struct{ w *tabwriter.Writer }
+
+func (a *app) facts() facts { return facts{tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)} }
+
+func (f facts) add(name, value string) {
+	if value != "" {
+		fmt.Fprintf(f.w, "%s:\t%s\n", name, printable(value))
+	}
+}
+
+func (a *app) printEnvironment(e api.Environment) {
+	f := a.facts()
+	f.add("name", e.Name)
+	f.add("id", e.ID)
+	f.add("state", stateText(e.State, e.Health, e.Exit))
+	f.add("ready", yes(e.Ready))
+	f.add("stratum", e.Stratum+reason(e.Reason))
+	f.add("kind", e.Kind)
+	f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
+	f.add("command", words(e.Command))
+	f.add("network", e.Network.Network)
+	f.add("address", join(e.Network.IPv4, e.Network.IPv6))
+	f.add("mac", e.Network.MAC)
+	f.add("ports", portsText(e.Spec.Ports))
+	for _, v := range e.Spec.Volumes {
+		mode := ""
+		if v.ReadOnly {
+			mode = ":ro"
+		}
+		f.add("volume", v.Source+":"+v.Target+mode)
+	}
+	r := e.Spec.Resources
+	f.add("memory", limit(bytesText(e.MemoryUsed), bytesText(int64(r.Memory))))
+	if r.CPUs > 0 {
+		f.add("cpus", r.CPUs.String())
+	}
+	f.add("processes", limit(count(e.ProcessCount), count(r.PIDs)))
+	f.add("disk", limit(bytesText(e.DiskUsed), bytesText(int64(r.Disk))))
+	if e.IDBase > 0 {
+		f.add("host ids", fmt.Sprintf("%d-%d", e.IDBase, e.IDBase+65535))
+	}
+	f.add("pid", count(int64(e.PID)))
+	f.add("keeper", count(int64(e.KeeperPID)))
+	f.add("restart", restartText(e.Spec.Restart, e.Restarts))
+	f.add("created", e.Created.Local().Format(time.RFC3339))
+	if e.Started != nil {
+		f.add("started", e.Started.Local().Format(time.RFC3339))
+	}
+	if e.Exit != nil {
+		f.add("last exit", exitText(*e.Exit))
+	}
+	f.add("last failure", e.LastFailure)
+	f.add("labels", labelsText(e.Spec.Labels))
+	for _, n := range e.Notes {
+		f.add("note", n)
+	}
+	_ = f.w.Flush()
+}
+
+func reason(text string) string {
+	if text == "" {
+		return ""
+	}
+	return " (" + text + ")"
+}
+
+func yes(v bool) string {
+	if v {
+		return "yes"
+	}
+	return "no"
+}
+
+func words(list []string) string {
+	quoted := make([]string, len(list))
+	for i, w := range list {
+		if w == "" || strings.ContainsAny(w, " \t\n\"'$\\") {
+			w = fmt.Sprintf("%q", w)
+		}
+		quoted[i] = w
+	}
+	return strings.Join(quoted, " ")
+}
+
+func join(parts ...string) string {
+	var kept []string
+	for _, p := range parts {
+		if p != "" {
+			kept = append(kept, p)
+		}
+	}
+	return strings.Join(kept, ", ")
+}
+
+func count(n int64) string {
+	if n == 0 {
+		return ""
+	}
+	return fmt.Sprint(n)
+}
+
+// limit writes "used of limit", either of which may be unknown.
+func limit(used, most string) string {
+	switch {
+	case used == "" && most == "":
+		return ""
+	case most == "":
+		return used + ", no limit"
+	case used == "":
+		return "limit " + most
+	}
+	return used + " of " + most
+}
+
+func restartText(r api.Restart, times int) string {
+	if r.Policy == "" || r.Policy == "no" {
+		return ""
+	}
+	text := r.Policy
+	if r.Max > 0 {
+		text += fmt.Sprintf(":%d", r.Max)
+	}
+	return fmt.Sprintf("%s (%d times so far)", text, times)
+}
+
+func exitText(e api.Exit) string {
+	text := fmt.Sprintf("status %d", e.Status)
+	if e.Signal != 0 {
+		text += fmt.Sprintf(", signal %d", e.Signal)
+	}
+	if e.OOM {
+		text += ", out of memory"
+	}
+	if e.Crash != "" {
+		text += ", crash: " + e.Crash
+	}
+	if !e.At.IsZero() {
+		text += ", at " + e.At.Local().Format(time.RFC3339)
+	}
+	return text
+}
+
+func labelsText(labels map[string]string) string {
+	var all []string
+	for name, value := range labels {
+		if value != "" {
+			name += "=" + value
+		}
+		all = append(all, name)
+	}
+	sort.Strings(all)
+	return strings.Join(all, ", ")
+}

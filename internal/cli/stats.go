@@ -1,0 +1,115 @@
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func (a *app) statsCommand() *cobra.Command {
+	var asJSON, once bool
+	var interval time.Duration
+	cmd := &cobra.Command{
+		Use:   "stats [flags] [NAME...]",
+		Short: "Show what environments use",
+		Long: `Show what environments use, all running ones where none is named. On a terminal the
+table is renewed until it is interrupted; otherwise, and with --once, it is printed
+once. The first CPU figure is measured over a short moment.
+
+Examples:
+  strata stats
+  strata stats --once --json web`,
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			for round := 0; ; round++ {
+				before, err := a.measure(ctx, c, args)
+				if err != nil {
+					return err
+				}
+				if asJSON {
+					return a.printJSON(before)
+				}
+				pause := interval
+				if once || !a.outTTY || round == 0 {
+					pause = min(interval, 200*time.Millisecond)
+				}
+				select {
+				case <-ctx.Done():
+					return nil
+				case <-time.After(pause): // a rate needs two points in time
+				}
+				after, err := a.measure(ctx, c, args)
+				if err != nil {
+					return err
+				}
+				if a.outTTY && !once {
+					fmt.Fprint(a.out, "\x1b[H\x1b[J")
+				}
+				if err := a.printStats(before, after); err != nil || once || !a.outTTY {
+					return err
+				}
+			}
+		}),
+		ValidArgsFunction: a.completeRunning,
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
+	cmd.Flags().BoolVar(&once, "once", false, "print the table once")
+	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two tables")
+	return cmd
+}
+
+// measure asks for the figures of all that are named, or of all that run. Of
+// those that were not named one may end meanwhile.
+func (a *app) measure(ctx context.Context, c *client.Client, names []string) ([]api.Stats, error) {
+	all := len(names) == 0
+	if all {
+		var running []brief
+		if err := c.ListInto(ctx, client.ListFilter{States: []api.State{api.Running, api.Paused}}, &running); err != nil {
+			return nil, err
+		}
+		for _, e := range running {
+			names = append(names, e.Name)
+		}
+	}
+	found := []api.Stats{}
+	for _, name := range names {
+		s, err := c.Stats(ctx, name)
+		if err != nil {
+			if all && (fault.Is(err, fault.Missing) || fault.Is(err, fault.Conflict)) {
+				continue
+			}
+			if errors.Is(err, context.Canceled) {
+				return nil, err
+			}
+			return nil, fault.Wrap(err, "%s", name)
+		}
+		found = append(found, s)
+	}
+	return found, nil
+}
+
+func (a *app) printStats(before, after []api.Stats) error {
+	earlier := make(map[string]api.Stats, len(before))
+	for _, s := range before {
+		earlier[s.ID] = s
+	}
+	t := newTable(a.out, "NAME", "CPU", "MEMORY", "PEAK", "LIMIT", "PROCESSES", "OOM KILLS")
+	for _, s := range after {
+		cpu := "-"
+		if e, ok := earlier[s.ID]; ok && s.Time.After(e.Time) {
+			cpu = fmt.Sprintf("%.1f%%", 100*float64(s.CPUTime-e.CPUTime)/float64(s.Time.Sub(e.Time)))
+		}
+		processes := fmt.Sprint(s.PIDs)
+		if s.PIDsLimit > 0 {
+			processes += fmt.Sprintf(" of %d", s.PIDsLimit)
+		}
+		t.row(s.Name, cpu, bytesText(s.Memory), bytesText(s.MemoryPeak), bytesText(s.MemoryLimit), processes, fmt.Sprint(s.OOMKills))
+	}
+	return t.flush()
+}
