@@ -28,9 +28,9 @@ const (
 	DefaultGrace       = 10 * time.Second
 	DefaultSystemGrace = 90 * time.Second
 	DefaultInit        = "/sbin/init"
-	// SystemStop is what a template's init takes as a request to halt: RTMIN+3.
+	// SystemStop is what a template's init takes as a request to power off: RTMIN+4.
 	// Source: systemd(1), "Signals".
-	SystemStop = syscall.Signal(37)
+	SystemStop = syscall.Signal(38)
 )
 
 // Resolved is what a spec means once its template is known.

@@ -1,0 +1,162 @@
+package engine
+
+import (
+	"context"
+	"encoding/json"
+	"io"
+	"path"
+	"strings"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// Files are reached by commands of the agent that run inside, as root of the
+// environment: whatever a hostile link in it points at, it is the environment's
+// own. What they write is theirs to hostile design too, so it is bounded.
+const (
+	agentTarCreate  = "tar-create"
+	agentTarExtract = "tar-extract"
+	agentStat       = "stat"
+)
+
+// maxStat bounds what the agent says of a path. Unit: bytes.
+const maxStat = 64 << 10
+
+// CopyOut writes the file or folder at path, absolute inside, to w as a tar stream
+// whose top entry has the path's last name. Kinds: Missing, Invalid, Conflict.
+func (e *Engine) CopyOut(ctx context.Context, ref, path string, w io.Writer) error {
+	return e.files(ctx, ref, path, agentTarCreate, nil, w)
+}
+
+// CopyIn unpacks a tar stream into the folder at path, absolute inside.
+// Kinds: Missing, Invalid, Conflict.
+func (e *Engine) CopyIn(ctx context.Context, ref, path string, tar io.Reader) error {
+	return e.files(ctx, ref, path, agentTarExtract, tar, io.Discard)
+}
+
+// StatPath tells what is at path, absolute inside; a link is not followed.
+// Kinds: Missing, Invalid, Conflict.
+func (e *Engine) StatPath(ctx context.Context, ref, path string) (api.PathStat, error) {
+	out := limited{max: maxStat}
+	var stat api.PathStat
+	if err := e.files(ctx, ref, path, agentStat, nil, &out); err != nil {
+		return stat, err
+	}
+	if err := json.Unmarshal(out.data, &stat); err != nil {
+		return stat, fault.Internalf("what the agent says of %s cannot be read: %w", path, err)
+	}
+	return stat, nil
+}
+
+// files runs one of the agent's commands on a path.
+func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader, out io.Writer) error {
+	if !strings.HasPrefix(p, "/") || strings.IndexByte(p, 0) >= 0 {
+		return fault.Invalidf("%q is not an absolute path", p).At("path").Help("begin it with /")
+	}
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	return e.withLive(ctx, en, func(ctx context.Context, live stratum.Live) error {
+		errs := limited{max: maxHealthOutput}
+		proc := stratum.Process{Args: []string{command, path.Clean(p)}, WorkDir: "/", User: "0:0", Agent: true}
+		ended, err := inside(ctx, live, proc, in, out, &errs)
+		if err != nil {
+			return err
+		}
+		if ended.Status != 0 {
+			return agentFault(p, ended.Status, errs.data)
+		}
+		return nil
+	})
+}
+
+// agentFault reads what a command of the agent said when it failed: one line of
+// JSON as api.Error has it, or words.
+func agentFault(p string, status uint8, said []byte) error {
+	text := strings.TrimSpace(strings.ToValidUTF8(string(said), "?"))
+	var wire api.Error
+	if json.Unmarshal([]byte(text), &wire) == nil && wire.Message != "" {
+		kind, _ := fault.ParseKind(wire.Kind)
+		f := fault.New(kind, "%s", wire.Message).At("path")
+		f.Hint = wire.Hint
+		return f
+	}
+	kind := fault.Internal
+	switch {
+	case strings.Contains(text, "no such file"), strings.Contains(text, "not found"):
+		kind = fault.Missing
+	case strings.Contains(text, "not a directory"), strings.Contains(text, "no space left"), strings.Contains(text, "file exists"), strings.Contains(text, "is a directory"):
+		kind = fault.Conflict
+	}
+	if text == "" {
+		return fault.New(kind, "copy at %s: the agent ended with status %d", p, status).At("path")
+	}
+	return fault.New(kind, "%s", text).At("path")
+}
+
+// withLive runs do with a run of the environment: the one that there is, else one
+// that only reaches files, which is ended afterwards. The latter holds the
+// operation lock, so nobody starts the environment meanwhile; Remove with force
+// ends it.
+func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Context, stratum.Live) error) error {
+	en.mu.Lock()
+	live := en.run != nil && en.state.Live()
+	en.mu.Unlock()
+	if live {
+		r, err := en.current("copied")
+		if err != nil {
+			return err
+		}
+		return do(ctx, r.live)
+	}
+	if err := e.open(); err != nil {
+		return err
+	}
+	if err := en.lock(ctx); err != nil {
+		return err
+	}
+	defer en.unlock()
+	en.mu.Lock()
+	state, r := en.state, en.run
+	ctx, cancel := e.until(ctx)
+	en.copying = cancel
+	en.mu.Unlock()
+	defer func() {
+		cancel()
+		en.mu.Lock()
+		defer en.mu.Unlock()
+		en.copying = nil
+	}()
+	switch {
+	case r != nil: // it was being started when we looked
+		return do(ctx, r.live)
+	case state.Active() || !en.visible():
+		return fault.Conflictf("environment %s is %s, so nothing can be copied", en.name(), state).Help("try again")
+	}
+	return e.idle(ctx, en, do)
+}
+
+// idle starts a run without a main program, runs do with it, and ends it.
+func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, stratum.Live) error) error {
+	d, err := e.driver(en)
+	if err != nil {
+		return err
+	}
+	rec := en.snapshot()
+	p, err := e.plan(rec, true)
+	if err != nil {
+		return err
+	}
+	live, err := d.Start(ctx, p, stratum.StartOptions{Link: link{network: e.o.Network, id: rec.ID}})
+	if err != nil {
+		return fault.Wrap(err, "open the files of %s", rec.Name)
+	}
+	err = do(ctx, live)
+	ctx, cancel := tidy(ctx)
+	defer cancel()
+	e.endUnwanted(ctx, d, rec.ID, live)
+	return err
+}

@@ -1,0 +1,180 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/planner"
+	"github.com/strata-project/strata/internal/undo"
+)
+
+// diskName is the private disk's file in an environment's folder; logDir the
+// folder of its log.
+const (
+	diskName = "disk.ext4"
+	logDir   = "log"
+)
+
+var bounds = environment.Bounds{DiskFloor: disk.FloorSize, DiskCeiling: disk.CeilingSize}
+
+// Create makes an environment and returns it; it does not start it. If it fails
+// nothing is left of it. Kinds: Invalid, with all faults of the spec; Missing
+// (template, network, a volume's source); Conflict (name taken); Unable (no
+// stratum for its needs); Busy (no room).
+func (e *Engine) Create(ctx context.Context, spec api.Spec) (api.Environment, error) {
+	if err := e.open(); err != nil {
+		return api.Environment{}, err
+	}
+	if err := fault.Join(environment.Validate(spec, bounds), checkVolumes(spec)); err != nil {
+		return api.Environment{}, err
+	}
+	var made *entry
+	use := func(t api.Template) (err error) {
+		made, err = e.create(ctx, spec, t)
+		return err
+	}
+	err := e.o.Templates.Use(spec.Template, use)
+	if fault.Is(err, fault.Missing) && made == nil && builtIn(spec.Template) {
+		if _, built := e.o.Templates.Busybox(ctx); built != nil {
+			return api.Environment{}, built
+		}
+		err = e.o.Templates.Use(spec.Template, use)
+	}
+	if err != nil {
+		return api.Environment{}, err
+	}
+	e.tell(ctx, made, "create")
+	return made.view(), nil
+}
+
+// builtIn tells whether ref names the template that strata makes by itself.
+func builtIn(ref string) bool { return ref == "busybox" || ref == "busybox:latest" }
+
+// checkVolumes tells which sources are not there. An empty or relative source is
+// Validate's.
+func checkVolumes(spec api.Spec) error {
+	var bad []error
+	for i, v := range spec.Volumes {
+		if !strings.HasPrefix(v.Source, "/") || strings.IndexByte(v.Source, 0) >= 0 {
+			continue
+		}
+		if _, err := os.Stat(v.Source); err != nil {
+			why := fault.Unablef("the volume's source %s cannot be used: %w", v.Source, err)
+			if errors.Is(err, fs.ErrNotExist) {
+				why = fault.Missingf("the volume's source %s does not exist on the host", v.Source).Help("make it first: mkdir %s", v.Source)
+			}
+			bad = append(bad, why.At("volumes["+itoa(i)+"].source"))
+		}
+	}
+	return fault.Join(bad...)
+}
+
+// create does the work, with the template held.
+func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (en *entry, err error) {
+	choice, err := planner.Choose(planner.Request{Stratum: spec.Stratum, Needs: spec.Needs, Available: e.strata()})
+	if err != nil {
+		return nil, err
+	}
+	var back undo.Stack
+	defer back.Unless(ctx, &err)
+	en, err = e.reserve(spec)
+	if err != nil {
+		return nil, err
+	}
+	back.Push("free the name", func(context.Context) error { e.forget(en); return nil })
+	rec := en.snapshot()
+	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
+		return nil, err
+	}
+	rec.TemplateID, rec.Stratum, rec.Reason = t.ID, choice.Stratum, choice.Reason
+	rec.Created, rec.Phase = time.Now(), environment.PhaseCreated
+	rec.Notes = notes(spec, rec.Resolved)
+	if network := rec.Resolved.Network; network != environment.NoNetwork {
+		if rec.Address, err = e.o.Network.Allocate(ctx, network, rec.ID, rec.Name); err != nil {
+			return nil, err
+		}
+		back.Push("give the address back", func(ctx context.Context) error { return e.o.Network.Release(ctx, rec.ID) })
+	}
+	if err := e.store.Make(rec.ID); err != nil {
+		return nil, err
+	}
+	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID, false) })
+	if err := e.o.Pool.Create(ctx, filepath.Join(e.store.Dir(rec.ID), diskName), spec.Resources.Disk); err != nil {
+		return nil, err
+	}
+	// The last step: with the record the environment exists.
+	if err := e.store.Write(rec, durable(rec)); err != nil {
+		return nil, err
+	}
+	en.do(func() { en.rec, en.hidden = rec, false })
+	return en, nil
+}
+
+// notes says what is not as a user might think.
+func notes(spec api.Spec, r environment.Resolved) []string {
+	var all []string
+	if r.Kind == environment.System && !spec.NewPrivileges {
+		all = append(all, "set-user-id programs work inside, as kind system needs them")
+	}
+	return all
+}
+
+// durable tells whether a record must outlive a loss of power: an environment
+// that goes when it ends does not. See docs/adr/0002-durability.md.
+func durable(rec environment.Record) bool { return !rec.Spec.AutoRemove }
+
+// reserve takes a name, an id and an id range for a new environment, which nobody
+// sees yet. It holds the engine's lock over nothing slow. Kinds: Conflict, Busy.
+func (e *Engine) reserve(spec api.Spec) (*entry, error) {
+	base, err := e.ranges.take()
+	if err != nil {
+		return nil, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	name := spec.Name
+	if name == "" {
+		name = environment.MakeName(func(n string) bool { return e.names[n] != nil })
+	}
+	if other := e.names[name]; other != nil {
+		e.ranges.give(base)
+		return nil, fault.Conflictf("the name %s is taken by environment %s", name, other.id()).At("name").Help("choose another name, or remove it: strata rm %s", name)
+	}
+	id := environment.NewID()
+	for e.ids[id] != nil {
+		id = environment.NewID()
+	}
+	en := newEntry(environment.Record{ID: id, Name: name, Spec: spec, IDBase: base}, environment.Made)
+	en.hidden = true
+	e.names[name], e.ids[id] = en, en
+	return en, nil
+}
+
+// forget takes an environment out of memory, and gives its id range back.
+func (e *Engine) forget(en *entry) {
+	e.unlist(en)
+	e.ranges.give(en.snapshot().IDBase)
+}
+
+// unlist makes an environment's name free and itself unknown.
+func (e *Engine) unlist(en *entry) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	en.mu.Lock()
+	name := en.rec.Name
+	en.mu.Unlock()
+	if e.names[name] == en {
+		delete(e.names, name)
+	}
+	delete(e.ids, en.id())
+	e.ports.give(en.id())
+}

@@ -1,0 +1,3 @@
+// Package engine joins templates, disks, networks, drivers and records into what
+// the API offers.
+package engine

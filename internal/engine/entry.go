@@ -1,0 +1,203 @@
+package engine
+
+import (
+	"context"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// entry is one environment in memory. The order of its locks is op, saving, mu;
+// see the package's comment.
+type entry struct {
+	op     chan struct{} // holds one token while a transition is under way
+	saving sync.Mutex    // one write of the record at a time
+
+	mu      sync.Mutex
+	rec     environment.Record // maps and slices in it are never changed, only replaced
+	state   environment.State
+	hidden  bool          // being made: its name is taken, but nobody sees it yet
+	run     *run          // not nil while a driver has a run of it
+	changed chan struct{} // closed and replaced whenever something above changes
+	ends    int           // how many runs have ended
+	delay   time.Duration // the last one of the restart policy
+	waiting chan struct{} // while Waiting: closed to end the wait
+	copying func()        // ends the run that copies files of a stopped environment
+}
+
+// run is one run of an environment. All but the channels is guarded by entry.mu.
+type run struct {
+	live    stratum.Live
+	started time.Time
+	done    chan struct{} // closed when the run is over and what it left is cleaned
+	final   bool          // the restart policy is not to be asked
+	keep    bool          // it is to start again at once: AutoRemove does not count
+	health  string        // "" without a check
+	failing int
+}
+
+func newEntry(rec environment.Record, state environment.State) *entry {
+	return &entry{op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
+}
+
+// lock takes the operation lock. Kinds: Busy where ctx's deadline passes first.
+func (en *entry) lock(ctx context.Context) error {
+	select {
+	case en.op <- struct{}{}:
+		return nil
+	default:
+	}
+	select {
+	case en.op <- struct{}{}:
+		return nil
+	case <-ctx.Done():
+		return fault.Wrap(ctx.Err(), "wait for the operation on %s that is under way", en.name())
+	}
+}
+
+func (en *entry) unlock() { <-en.op }
+
+func (en *entry) id() string { return en.rec.ID } // never changes
+
+func (en *entry) name() string {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	return en.rec.Name
+}
+
+// do changes the entry under its lock and wakes who waits for a change.
+func (en *entry) do(change func()) {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	change()
+	en.wake()
+}
+
+// wake is called with mu held.
+func (en *entry) wake() {
+	close(en.changed)
+	en.changed = make(chan struct{})
+}
+
+// move takes the entry to the state that event leads to; then, where it is not
+// nil, is run under the lock if the move is legal. Kinds: Conflict.
+func (en *entry) move(event environment.Event, then func()) error {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	to, err := en.state.Next(event)
+	if err != nil {
+		return fault.Wrap(err, "environment %s", en.rec.Name)
+	}
+	en.state = to
+	if then != nil {
+		then()
+	}
+	en.wake()
+	return nil
+}
+
+// snapshot returns a copy of the record.
+func (en *entry) snapshot() environment.Record {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	return en.rec
+}
+
+// current returns the run, or a Conflict that says what the environment is doing.
+func (en *entry) current(doing string) (*run, error) {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	if en.run == nil || !en.state.Live() {
+		return nil, fault.Conflictf("environment %s is %s and not running, so nothing can be %s", en.rec.Name, en.state, doing).Help("start it first: strata start %s", en.rec.Name)
+	}
+	if en.state == environment.Paused {
+		return nil, fault.Conflictf("environment %s is paused, so nothing can be %s", en.rec.Name, doing).Help("resume it first: strata resume %s", en.rec.Name)
+	}
+	return en.run, nil
+}
+
+// until waits for a condition, which is asked with mu held.
+func (en *entry) until(ctx context.Context, met func() bool) error {
+	for {
+		en.mu.Lock()
+		ok, changed := met(), en.changed
+		en.mu.Unlock()
+		if ok {
+			return nil
+		}
+		select {
+		case <-changed:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+// view returns the environment as users see it.
+func (en *entry) view() api.Environment {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	r := &en.rec
+	v := api.Environment{
+		ID: r.ID, Name: r.Name, State: en.state.Public(), Stratum: r.Stratum, Reason: r.Reason,
+		Kind: r.Resolved.Kind, Template: r.Spec.Template, TemplateID: r.TemplateID, Spec: r.Spec,
+		IDBase: r.IDBase, Network: r.Address, Exit: r.Exit, Restarts: r.Restarts, Created: r.Created,
+		Command: r.Resolved.Args, Notes: r.Notes, LastFailure: r.LastFailure,
+	}
+	if !r.Started.IsZero() {
+		started := r.Started
+		v.Started = &started
+	}
+	if u := en.run; u != nil && en.state.Live() {
+		v.PID, v.KeeperPID = u.live.PID(), u.live.KeeperPID()
+		v.Health, v.Failing = u.health, u.failing
+		select {
+		case <-u.live.Ready():
+			v.Ready = en.state == environment.Running && (u.health == "" || u.health == healthy)
+		default:
+		}
+	}
+	return v
+}
+
+// find returns the environment that ref names: a name, an id, or the beginning of
+// one id. Kinds: Missing, Invalid where several ids begin so.
+func (e *Engine) find(ref string) (*entry, error) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	if en := e.names[ref]; en != nil && en.visible() {
+		return en, nil
+	}
+	if en := e.ids[ref]; en != nil && en.visible() {
+		return en, nil
+	}
+	if environment.ValidPrefix(ref) {
+		var found []*entry
+		for id, en := range e.ids {
+			if strings.HasPrefix(id, ref) && en.visible() {
+				found = append(found, en)
+			}
+		}
+		if len(found) > 1 {
+			return nil, fault.Invalidf("%d ids begin with %q", len(found), ref).At("environment").Help("give more digits, or the name")
+		}
+		if len(found) == 1 {
+			return found[0], nil
+		}
+	}
+	if len(ref) > 80 {
+		ref = ref[:80] + "…"
+	}
+	return nil, fault.Missingf("there is no environment %q", ref).At("environment").Help("`strata ls --all` lists them")
+}
+
+func (en *entry) visible() bool {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	return !en.hidden && en.state != environment.Gone
+}

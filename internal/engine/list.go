@@ -1,0 +1,130 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"runtime"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
+	"github.com/strata-project/strata/internal/environment"
+)
+
+// List returns the environments that f chooses, the oldest first. It looks at
+// nothing but memory.
+func (e *Engine) List(_ context.Context, f ListFilter) []api.Environment {
+	all := []api.Environment{}
+	for _, en := range e.entries() {
+		if v := en.view(); f.chooses(&v) {
+			all = append(all, v)
+		}
+	}
+	slices.SortFunc(all, func(a, b api.Environment) int {
+		if c := a.Created.Compare(b.Created); c != 0 {
+			return c
+		}
+		return strings.Compare(a.ID, b.ID)
+	})
+	return all
+}
+
+func (f ListFilter) chooses(v *api.Environment) bool {
+	if len(f.States) > 0 {
+		if !slices.Contains(f.States, v.State) {
+			return false
+		}
+	} else if !f.All && (v.State == api.Created || v.State == api.Stopped) {
+		return false
+	}
+	for key, value := range f.Labels {
+		if have, ok := v.Spec.Labels[key]; !ok || value != "" && have != value {
+			return false
+		}
+	}
+	return len(f.Names) == 0 || slices.ContainsFunc(f.Names, func(part string) bool { return strings.Contains(v.Name, part) })
+}
+
+// Get returns one environment in detail, by name, id, or the beginning of one id
+// of at least 4 digits. Kinds: Missing, Invalid (several ids begin so).
+func (e *Engine) Get(ctx context.Context, ref string) (api.Environment, error) {
+	en, err := e.find(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	v := en.view()
+	e.detail(ctx, en, &v)
+	return v, nil
+}
+
+// Info says what this daemon is.
+func (e *Engine) Info(context.Context) api.Info {
+	counts := map[string]int{}
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		counts[string(en.state.Public())]++
+		en.mu.Unlock()
+	}
+	return api.Info{
+		Version: e.o.Version, APIVersion: "v1", Root: e.o.Places.Root, State: e.o.Places.State,
+		Socket: e.o.Places.Socket, PID: os.Getpid(), Started: e.started, Kernel: kernel(), Arch: runtime.GOARCH,
+		Cgroups: cgroups(), Environments: counts, Templates: len(e.o.Templates.List()),
+	}
+}
+
+// HostCheck says what this host can do for strata.
+func (e *Engine) HostCheck(ctx context.Context) []api.Finding {
+	var all []api.Finding
+	if e.o.Check != nil {
+		all = e.o.Check(ctx)
+	}
+	return append(all, e.o.Network.Check(ctx)...)
+}
+
+func kernel() string {
+	var name unix.Utsname
+	if unix.Uname(&name) != nil {
+		return ""
+	}
+	return unix.ByteSliceToString(name.Release[:])
+}
+
+// cgroups tells how the host mounts control groups. Source: systemd's cgroup-util.
+func cgroups() string {
+	is := func(path string, magic int64) bool {
+		var st unix.Statfs_t
+		return unix.Statfs(path, &st) == nil && int64(st.Type) == magic
+	}
+	switch {
+	case is("/sys/fs/cgroup", unix.CGROUP2_SUPER_MAGIC):
+		return "v2"
+	case is("/sys/fs/cgroup/unified", unix.CGROUP2_SUPER_MAGIC):
+		return "hybrid"
+	}
+	return "v1"
+}
+
+func diskUsage(path string) (int64, error) {
+	used, _, err := disk.Usage(path)
+	return used, err
+}
+
+// usedBy returns the names of the environments made of a template, being made or
+// going ones included.
+func (e *Engine) usedBy(id string) []string {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
+	var names []string
+	for _, en := range e.ids {
+		en.mu.Lock()
+		if en.rec.TemplateID == id && en.state != environment.Gone {
+			names = append(names, en.rec.Name)
+		}
+		en.mu.Unlock()
+	}
+	slices.Sort(names)
+	return names
+}

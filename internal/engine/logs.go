@@ -1,0 +1,80 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Logs calls emit for each piece of what the main program wrote, in order; emit
+// may keep nothing of it. With Follow it goes on until the environment has
+// stopped for good or is gone. Kinds: Missing, and emit's own.
+func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error {
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	ctx, cancel := e.until(ctx)
+	defer cancel()
+	ended := make(chan struct{})
+	if o.Follow {
+		go func() {
+			defer close(ended)
+			// Where ctx ends the reader does as well.
+			_ = en.until(ctx, func() bool { return !en.state.Active() })
+		}()
+	} else {
+		close(ended)
+	}
+	return e.o.Logs(ctx, filepath.Join(e.store.Dir(en.id()), logDir), o, ended, emit)
+}
+
+// statsPatience bounds one look at what an environment uses.
+const statsPatience = 5 * time.Second
+
+// Stats returns what a running environment uses now. Kinds: Missing, Conflict.
+func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
+	en, err := e.find(ref)
+	if err != nil {
+		return api.Stats{}, err
+	}
+	en.mu.Lock()
+	r, state, id, name := en.run, en.state, en.rec.ID, en.rec.Name
+	en.mu.Unlock()
+	if r == nil {
+		return api.Stats{}, fault.Conflictf("environment %s is %s, so it uses nothing", name, state).Help("start it first: strata start %s", name)
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsPatience)
+	defer cancel()
+	s, err := r.live.Stats(ctx)
+	if err != nil {
+		return api.Stats{}, fault.Wrap(err, "look at what %s uses", name)
+	}
+	s.ID, s.Name = id, name
+	if s.Time.IsZero() {
+		s.Time = time.Now()
+	}
+	return s, nil
+}
+
+// detail adds to v what takes a look at the host.
+func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
+	en.mu.Lock()
+	r := en.run
+	en.mu.Unlock()
+	if used, err := diskUsage(filepath.Join(e.store.Dir(v.ID), diskName)); err == nil {
+		v.DiskUsed = used
+	}
+	if r == nil || v.State == environment.Stopping.Public() {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsPatience)
+	defer cancel()
+	if s, err := r.live.Stats(ctx); err == nil { // it may have ended meanwhile
+		v.MemoryUsed, v.ProcessCount = s.Memory, s.PIDs
+	}
+}

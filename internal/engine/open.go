@@ -1,0 +1,409 @@
+package engine
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"os"
+	"path/filepath"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/store"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// atOnce bounds how many environments are adopted or removed at the same time.
+const atOnce = 16
+
+// Open takes the state folder, loads every record, and makes the host and the
+// records agree: it adopts what runs, finishes or undoes what an earlier daemon
+// left half-made, and starts what a restart policy wants to run. ctx bounds the
+// opening only. Kinds: Conflict where another daemon has the state folder.
+func Open(ctx context.Context, o Options) (_ *Engine, err error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Claims == "" {
+		o.Claims = DefaultClaims
+	}
+	if o.Logs == nil {
+		o.Logs = ReadLogs
+	}
+	lock, err := store.Lock(o.Places.State, fmt.Sprintf("process %d, socket %s", os.Getpid(), o.Places.Socket))
+	if err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			lock.Close()
+		}
+	}()
+	e := &Engine{
+		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
+		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{},
+	}
+	for _, d := range o.Drivers {
+		e.drivers[d.Stratum()] = d
+	}
+	if e.store, err = store.Open(o.Places.State); err != nil {
+		return nil, err
+	}
+	if e.ranges, err = newRanges(o.Claims, o.Places.State, o.Places.Tag, "/etc/subuid", "/etc/subgid"); err != nil {
+		return nil, err
+	}
+	e.life, e.end = context.WithCancel(context.Background())
+	if err := e.reconcile(ctx); err != nil {
+		e.end()
+		e.group.Wait()
+		return nil, err
+	}
+	return e, nil
+}
+
+// Close ends the engine. Environments keep running; the next engine adopts them.
+func (e *Engine) Close(ctx context.Context) error {
+	e.end()
+	done := make(chan struct{})
+	go func() {
+		e.group.Wait()
+		close(done)
+	}()
+	select {
+	case <-done:
+	case <-ctx.Done():
+		return fault.Wrap(ctx.Err(), "close the engine")
+	}
+	return e.lockf.Close()
+}
+
+// reconcile makes memory, records and host agree. Its steps stand in the
+// package's comment.
+func (e *Engine) reconcile(ctx context.Context) error {
+	rebooted, err := e.rebooted()
+	if err != nil {
+		return err
+	}
+	unreadable, err := e.load(ctx)
+	if err != nil {
+		return err
+	}
+	runs, err := e.runs(ctx)
+	if err != nil {
+		return err
+	}
+	e.inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
+	e.cleanUnknown(ctx, runs, unreadable)
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	live := map[string][]api.Port{}
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		if en.run != nil {
+			live[en.rec.ID] = en.rec.Spec.Ports
+		}
+		en.mu.Unlock()
+	}
+	if err := e.o.Network.Sync(ctx, live); err != nil {
+		return fault.Wrap(err, "restore the networks")
+	}
+	trash, err := e.store.Trashed()
+	if err != nil {
+		return err
+	}
+	for _, path := range trash {
+		e.goes(func() { e.empty(path) })
+	}
+	for _, en := range e.entries() {
+		e.resume(en)
+	}
+	return e.noteBoot()
+}
+
+// bootFile keeps the id of the boot that the records are of.
+const bootFile = "boot"
+
+// bootID names this boot of the host. Source: random(4).
+func bootID() (string, error) {
+	data, err := os.ReadFile("/proc/sys/kernel/random/boot_id")
+	return strings.TrimSpace(string(data)), err
+}
+
+// rebooted tells whether the host was rebooted since an engine last had the state.
+func (e *Engine) rebooted() (bool, error) {
+	id, err := bootID()
+	if err != nil {
+		return false, fmt.Errorf("read the boot id: %w", err)
+	}
+	kept, err := os.ReadFile(filepath.Join(e.o.Places.State, bootFile))
+	if errors.Is(err, fs.ErrNotExist) {
+		return false, nil
+	}
+	return err == nil && strings.TrimSpace(string(kept)) != id, err
+}
+
+// noteBoot is the last step of opening: a daemon that is killed before it finds
+// the reboot again.
+func (e *Engine) noteBoot() error {
+	id, err := bootID()
+	if err != nil {
+		return err
+	}
+	path := filepath.Join(e.o.Places.State, bootFile)
+	if kept, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(kept)) == id {
+		return nil
+	}
+	temp := path + ".new"
+	if err := os.WriteFile(temp, []byte(id+"\n"), 0o600); err != nil {
+		return err
+	}
+	return os.Rename(temp, path)
+}
+
+// load reads the records into memory. It returns the ids whose record cannot be
+// read: those are left alone.
+func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
+	found, err := e.store.Load(ctx)
+	if err != nil {
+		return nil, err
+	}
+	unreadable := map[string]bool{}
+	for _, f := range found {
+		switch {
+		case fault.Is(f.Err, fault.Missing): // a create that was not finished
+			if err := e.discard(f.ID, false); err != nil {
+				return nil, err
+			}
+			continue
+		case f.Err != nil:
+			e.log.Error("record not read, environment left alone", "id", f.ID, "error", f.Err)
+			unreadable[f.ID] = true
+			continue
+		}
+		e.admit(f.Record)
+	}
+	return unreadable, nil
+}
+
+// admit takes a record into memory, with its name, range and address.
+func (e *Engine) admit(rec environment.Record) {
+	if other := e.names[rec.Name]; other != nil { // a rename was interrupted by a loss of power
+		rec.Name = rec.Name[:min(len(rec.Name), 50)] + "-" + rec.ID
+	}
+	state := environment.Stopped
+	if rec.Phase == environment.PhaseCreated {
+		state = environment.Made
+	}
+	if !e.ranges.keep(rec.IDBase) {
+		// Another root has it: owners on disk are not shifted, so any other will do.
+		if base, err := e.ranges.take(); err == nil {
+			rec.IDBase = base
+		} else {
+			e.log.Error("no id range for environment", "id", rec.ID, "error", err)
+		}
+	}
+	if rec.Address.Network != "" {
+		if err := e.o.Network.Reserve(rec.ID, rec.Name, rec.Address); err != nil {
+			e.log.Error("address not reserved", "id", rec.ID, "address", rec.Address.IPv4, "error", err)
+		}
+	}
+	en := newEntry(rec, state)
+	e.ids[rec.ID], e.names[rec.Name] = en, en
+}
+
+// runs returns which ids have anything of a run on the host, with their driver.
+func (e *Engine) runs(ctx context.Context) (map[string]stratum.Driver, error) {
+	all := map[string]stratum.Driver{}
+	for _, d := range e.o.Drivers {
+		ids, err := d.Runs(ctx)
+		if err != nil {
+			return nil, fault.Wrap(err, "find what runs at stratum %s", d.Stratum())
+		}
+		for _, id := range ids {
+			all[id] = d
+		}
+	}
+	return all, nil
+}
+
+func (e *Engine) inParallel(all []*entry, do func(*entry)) {
+	var group sync.WaitGroup
+	slots := make(chan struct{}, atOnce)
+	for _, en := range all {
+		group.Add(1)
+		slots <- struct{}{}
+		go func() {
+			defer group.Done()
+			defer func() { <-slots }()
+			do(en)
+		}()
+	}
+	group.Wait()
+}
+
+// recover makes one record and the host agree. Nothing else has the environment
+// yet. d has something of a run of it, or is nil.
+func (e *Engine) recover(ctx context.Context, en *entry, d stratum.Driver, rebooted bool) {
+	rec := en.snapshot()
+	if d == nil {
+		e.recoverStill(ctx, en, rec, rebooted, nil)
+		return
+	}
+	live, err := d.Adopt(ctx, rec.ID)
+	wanted := rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseStopped && rec.Phase != environment.PhaseWaiting
+	if err == nil && !wanted && !rec.Spec.AutoRemove {
+		// A run for copying files, or one that the record does not know of.
+		e.endUnwanted(ctx, d, rec.ID, live)
+		live = nil
+		err = fault.Missingf("nothing of it runs")
+	}
+	if err != nil {
+		if !fault.Is(err, fault.Missing) {
+			e.log.Warn("run not adopted", "id", rec.ID, "error", err)
+		}
+		if rec.Spec.AutoRemove { // something of a run is left, so it did run
+			rec.Phase = environment.PhaseRunning
+			en.do(func() { en.rec.Phase = rec.Phase })
+		}
+		exit := e.cleanRun(ctx, en, rec)
+		e.recoverStill(ctx, en, rec, rebooted, exit)
+		return
+	}
+	e.adopt(en, rec, live)
+}
+
+// adopt takes over a run that an earlier daemon started.
+func (e *Engine) adopt(en *entry, rec environment.Record, live stratum.Live) {
+	e.mu.Lock()
+	err := e.ports.take(rec.ID, rec.Spec.Ports, func(id string) string { return id })
+	e.mu.Unlock()
+	if err != nil {
+		e.log.Error("ports of a running environment", "id", rec.ID, "error", err)
+	}
+	started := rec.Started
+	if started.IsZero() || rec.Phase == environment.PhaseStarting {
+		started = time.Now() // the daemon ended before it could write the moment down
+	}
+	r := &run{live: live, started: started, done: make(chan struct{})}
+	if rec.Resolved.Health != nil {
+		r.health = starting
+	}
+	stopping := rec.Phase == environment.PhaseStopping
+	en.do(func() {
+		en.state, en.run, en.rec.Started = environment.Running, r, started
+		if !stopping {
+			en.rec.Phase = environment.PhaseRunning
+		}
+		if p, ok := live.(interface{ Paused() bool }); ok && p.Paused() {
+			en.state = environment.Paused
+		}
+	})
+	if rec.Phase == environment.PhaseStarting {
+		e.saveSoon(en)
+	}
+	e.supervise(e.life, en, r)
+	if stopping {
+		e.goes(func() {
+			if err := e.stop(e.life, en, StopOptions{}, false); err != nil && e.life.Err() == nil {
+				e.log.Warn("environment not stopped", "id", rec.ID, "error", err)
+			}
+		})
+	}
+}
+
+// endUnwanted ends a run that nobody wants.
+func (e *Engine) endUnwanted(ctx context.Context, d stratum.Driver, id string, live stratum.Live) {
+	ctx, cancel := context.WithTimeout(ctx, afterKill)
+	defer cancel()
+	if err := live.Kill(ctx); err != nil {
+		e.log.Warn("unwanted run not killed", "id", id, "error", err)
+	}
+	_, _ = live.Wait(ctx) // tolerated: Clean says what is wrong
+	if _, err := d.Clean(ctx, id); err != nil {
+		e.log.Warn("unwanted run not cleaned", "id", id, "error", err)
+	}
+}
+
+// recoverStill is for what does not run. exit is what its keeper wrote down last.
+func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Record, rebooted bool, exit *api.Exit) {
+	ran := rec.Phase == environment.PhaseRunning || rec.Phase == environment.PhaseStarting || rec.Phase == environment.PhaseStopping
+	switch {
+	case rec.Spec.AutoRemove && (ran || rebooted):
+		_ = en.move(environment.Remove, nil) // nobody else has it: from Made and Stopped it is legal
+		if err := e.vanish(ctx, en, false); err != nil {
+			e.log.Error("environment not removed", "id", rec.ID, "error", err)
+		}
+		return
+	case !ran:
+		if rebooted && rec.Phase == environment.PhaseStopped && environment.AfterReboot(rec.Spec.Restart, rec.UserStopped) {
+			en.do(func() { en.rec.Phase = environment.PhaseWaiting })
+		}
+		return
+	}
+	if exit == nil {
+		exit = &api.Exit{Status: statusLost, Crash: lost(rec.Phase, rebooted), At: time.Now()}
+	}
+	again := rec.Phase != environment.PhaseStopping && environment.WantsRestart(rec.Spec.Restart, *exit, rec.Restarts)
+	en.do(func() {
+		en.rec.Exit, en.rec.Phase = exit, environment.PhaseStopped
+		if rec.Phase == environment.PhaseStarting {
+			en.rec.LastFailure = exit.Crash
+		}
+		if again {
+			en.rec.Phase = environment.PhaseWaiting
+		}
+		en.ends++
+	})
+	e.saved(en)
+}
+
+func lost(phase environment.Phase, rebooted bool) string {
+	switch {
+	case rebooted:
+		return "the host was rebooted"
+	case phase == environment.PhaseStarting:
+		return "the daemon ended while it was being started"
+	}
+	return "its keeper was lost"
+}
+
+// cleanUnknown ends and cleans runs that have no record.
+func (e *Engine) cleanUnknown(ctx context.Context, runs map[string]stratum.Driver, unreadable map[string]bool) {
+	for id, d := range runs {
+		if e.ids[id] != nil || unreadable[id] {
+			continue
+		}
+		if live, err := d.Adopt(ctx, id); err == nil {
+			e.endUnwanted(ctx, d, id, live)
+		} else if _, err := d.Clean(ctx, id); err != nil {
+			e.log.Warn("run without a record not cleaned", "id", id, "error", err)
+		}
+		if err := e.o.Network.Disconnect(ctx, id); err != nil {
+			e.log.Debug("run without a record not disconnected", "id", id, "error", err)
+		}
+	}
+}
+
+// resume goes on with what the restart policy wants, once the host is in order.
+func (e *Engine) resume(en *entry) {
+	en.mu.Lock()
+	phase := en.rec.Phase
+	en.mu.Unlock()
+	if phase != environment.PhaseWaiting {
+		return
+	}
+	waiting := make(chan struct{})
+	err := en.move(environment.Again, func() { en.waiting = waiting })
+	if err != nil {
+		e.log.Error("state of an environment to start again", "id", en.id(), "error", err)
+		return
+	}
+	e.goes(func() { e.startLater(en, waiting, 0) })
+}

@@ -1,0 +1,158 @@
+package engine
+
+import (
+	"context"
+	"io"
+	"log/slog"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Options are what an engine stands on. Places, Drivers, Templates, Pool and
+// Network must be set.
+type Options struct {
+	Places    place.Places
+	Drivers   []stratum.Driver
+	Templates Templates                           // FromStore makes one of a *template.Store
+	Pool      Pool                                // a *disk.Pool
+	Network   Network                             // FromHost makes one of a *network.Host
+	Layers    Layers                              // a *mount.Layers; nil: none are mounted
+	Logs      LogReader                           // nil: ReadLogs
+	Check     func(context.Context) []api.Finding // what the host can do; nil: nothing to say
+	Log       *slog.Logger                        // nil: none
+	Version   string
+	Claims    string // folder where roots of one host say which id ranges they use; "": DefaultClaims
+}
+
+// Templates is where templates are kept.
+type Templates interface {
+	// Use runs do with the template that ref names, which is not removed meanwhile.
+	Use(ref string, do func(api.Template) error) error
+	Get(ref string) (api.Template, error)
+	List() []api.Template
+	// LayerPath returns the EROFS file of a layer.
+	LayerPath(digest string) string
+	// Busybox makes the built-in template where it is missing.
+	Busybox(ctx context.Context) (api.Template, error)
+	Tag(ref, name string) error
+	Remove(ref string, used func(id string) []string) (int64, error)
+	Prune(used func(id string) []string, all bool) ([]string, int64, error)
+}
+
+// TemplateMoves brings templates in and out. Templates may implement it.
+type TemplateMoves interface {
+	Pull(ctx context.Context, r api.PullRequest, tell func(api.Progress)) (api.Template, error)
+	Import(ctx context.Context, name string, tar io.Reader, tell func(api.Progress)) (api.Template, error)
+	Build(ctx context.Context, r api.BuildRequest, tell func(api.Progress)) (api.Template, error)
+	Export(ctx context.Context, ref string, w io.Writer, tell func(api.Progress)) error
+	Push(ctx context.Context, ref string, r api.PushRequest, tell func(api.Progress)) error
+}
+
+// Pool makes private disks.
+type Pool interface {
+	Create(ctx context.Context, path string, size unit.Size) error
+	Grow(ctx context.Context, path string, size unit.Size) error
+	Remove(path string) error
+}
+
+// Network gives environments their addresses and joins them to their network.
+type Network interface {
+	Addresses
+	Networks
+}
+
+// Addresses are for life: from Allocate to Release.
+type Addresses interface {
+	Allocate(ctx context.Context, network, id, name string) (api.Address, error)
+	// Reserve takes an address that a record has.
+	Reserve(id, name string, a api.Address) error
+	Release(ctx context.Context, id string) error
+	Rename(ctx context.Context, id, name string) error
+	// Connect joins the network namespace of pid, and returns how to undo it.
+	Connect(ctx context.Context, id string, pid int, a api.Address, ports []api.Port) (func(context.Context) error, error)
+	// Disconnect takes away what a run that is over left. Twice is no error.
+	Disconnect(ctx context.Context, id string) error
+	LoopbackOnly(ctx context.Context, pid int) error
+	// CheckPort refuses a host port that a program of the host holds.
+	CheckPort(ctx context.Context, p api.Port) error
+}
+
+// Networks are the bridges.
+type Networks interface {
+	// Sync makes the host agree with what is reserved; live are the ids that run,
+	// with their published ports.
+	Sync(ctx context.Context, live map[string][]api.Port) error
+	ResolvConf(a api.Address, dns []string) ([]byte, error)
+	Networks() []api.Network
+	Network(name string) (api.Network, error)
+	Create(ctx context.Context, n api.Network) (api.Network, error)
+	Remove(ctx context.Context, name string) error
+	// Destroy takes everything of this root off the host.
+	Destroy(ctx context.Context) error
+	Check(ctx context.Context) []api.Finding
+}
+
+// Layers are the layer mounts of this root.
+type Layers interface {
+	Mounted() []string
+	Drop(digest string) error
+	UnmountAll(ctx context.Context) error
+}
+
+// LogReader reads what was kept of an environment's output in the folder dir, in
+// order, and calls emit for each piece. With Follow set it goes on until ended is
+// closed and all is read.
+type LogReader func(ctx context.Context, dir string, o LogOptions, ended <-chan struct{}, emit func(api.LogLine) error) error
+
+// ListFilter chooses environments. Without All and States, those that neither
+// run nor are about to are left out.
+type ListFilter struct {
+	All    bool
+	Labels map[string]string // an empty value asks for the label whatever its value
+	Names  []string          // parts of names
+	States []api.State
+}
+
+// StopOptions say how to stop. Zero fields mean the environment's own.
+type StopOptions struct {
+	Signal string
+	Grace  *time.Duration
+}
+
+// LogOptions choose output.
+type LogOptions struct {
+	Since, Until time.Time
+	Tail         int // lines; negative: all
+	Follow       bool
+}
+
+// Filter chooses events. A zero field lets everything pass.
+type Filter struct {
+	Since     time.Time
+	Types     []string
+	Names     []string // names or ids
+	Operation string
+}
+
+// link is what a driver is given to join a run to its network.
+type link struct {
+	network Network
+	id      string
+	address api.Address
+	ports   []api.Port
+}
+
+var _ stratum.Link = link{}
+
+func (l link) IntoNamespace(ctx context.Context, pid int) error {
+	if l.address.Network == "" {
+		return l.network.LoopbackOnly(ctx, pid)
+	}
+	// What Connect made goes with the namespace; the engine disconnects when the start fails.
+	_, err := l.network.Connect(ctx, l.id, pid, l.address, l.ports)
+	return err
+}

@@ -1,0 +1,244 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// Exit statuses of a start that failed. Source: docker run(1), "EXIT STATUS".
+const (
+	statusFailed        = 125
+	statusNotExecutable = 126
+	statusNotFound      = 127
+)
+
+// Start starts an environment and returns once its main program runs. attach,
+// which may be nil, takes part in the main program's streams from the first byte
+// on; the caller closes its own copy. A start waits for a transition that is
+// under way. Kinds: Missing, Conflict (it runs already, a port is taken), Busy,
+// Unable; a fault at field "command" means that the main program is missing
+// (Missing) or cannot be executed (Unable). An environment that could not be
+// started stays, unless it is to be removed automatically.
+func (e *Engine) Start(ctx context.Context, ref string, attach *os.File) error {
+	if err := e.open(); err != nil {
+		return err
+	}
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := en.lock(ctx); err != nil {
+		return err
+	}
+	defer en.unlock()
+	return e.start(ctx, en, attach, false)
+}
+
+// start is called with the operation lock held. policy tells that it is the
+// restart policy that wants it.
+func (e *Engine) start(ctx context.Context, en *entry, attach *os.File, policy bool) error {
+	err := en.move(environment.Start, func() {
+		if en.waiting != nil {
+			close(en.waiting)
+			en.waiting = nil
+		}
+		en.rec.Phase, en.rec.UserStopped, en.rec.LastFailure = environment.PhaseStarting, false, ""
+		en.rec.Restarts++
+		if !policy {
+			en.rec.Restarts, en.delay = 0, 0
+		}
+	})
+	if err != nil {
+		return err
+	}
+	live, err := e.launch(ctx, en, attach)
+	if err != nil {
+		e.failed(ctx, en, err, policy)
+		return fault.Wrap(err, "start %s", en.name())
+	}
+	e.begin(ctx, en, live, time.Now())
+	e.tell(ctx, en, "start")
+	if en.snapshot().Spec.AutoRemove {
+		return nil // its record says enough, see package doc
+	}
+	e.saveSoon(en)
+	return nil
+}
+
+// launch makes the run. If it fails nothing of it is left.
+func (e *Engine) launch(ctx context.Context, en *entry, attach *os.File) (live stratum.Live, err error) {
+	d, err := e.driver(en)
+	if err != nil {
+		return nil, err
+	}
+	if err := e.takePorts(en); err != nil {
+		return nil, err
+	}
+	defer func() {
+		if err != nil {
+			e.givePorts(en)
+		}
+	}()
+	if !en.snapshot().Spec.AutoRemove {
+		if err := e.save(en); err != nil {
+			return nil, err
+		}
+	}
+	rec := en.snapshot()
+	for _, p := range rec.Spec.Ports {
+		if err := e.o.Network.CheckPort(ctx, p); err != nil {
+			return nil, err
+		}
+	}
+	p, err := e.plan(rec, false)
+	if err != nil {
+		return nil, err
+	}
+	live, err = d.Start(ctx, p, stratum.StartOptions{Link: e.link(rec), Attach: attach})
+	if err != nil {
+		e.disconnect(ctx, rec)
+	}
+	return live, err
+}
+
+func (e *Engine) link(rec environment.Record) link {
+	return link{network: e.o.Network, id: rec.ID, address: rec.Address, ports: rec.Spec.Ports}
+}
+
+// disconnect takes the environment off its network; it is only logged where that
+// fails, since the next start or the next daemon does it again.
+func (e *Engine) disconnect(ctx context.Context, rec environment.Record) {
+	if rec.Address.Network == "" {
+		return
+	}
+	ctx, cancel := tidy(ctx)
+	defer cancel()
+	if err := e.o.Network.Disconnect(ctx, rec.ID); err != nil {
+		e.log.Warn("environment not disconnected", "id", rec.ID, "error", err)
+	}
+}
+
+// failed notes that a start failed, and what comes of it.
+func (e *Engine) failed(ctx context.Context, en *entry, err error, policy bool) {
+	exit := failedExit(err)
+	e.tell(ctx, en, "fail", "error", err.Error(), "status", itoa(exit.Status))
+	if en.snapshot().Spec.AutoRemove {
+		_ = en.move(environment.Failed, func() { en.rec.LastFailure, en.rec.Exit = err.Error(), &exit })
+		if gone := e.remove(ctx, en); gone != nil {
+			e.log.Error("environment not removed", "id", en.id(), "error", gone)
+		}
+		return
+	}
+	again := false
+	en.mu.Lock()
+	if policy {
+		again = environment.WantsRestart(en.rec.Spec.Restart, exit, en.rec.Restarts) && !e.resetting.Load()
+	}
+	en.mu.Unlock()
+	note := func() { en.rec.LastFailure, en.rec.Exit = err.Error(), &exit }
+	e.settle(en, again, environment.Failed, 0, note)
+	e.saved(en)
+}
+
+// failedExit is what a failed start counts as.
+func failedExit(err error) api.Exit {
+	exit := api.Exit{Status: statusFailed, At: time.Now()}
+	if all := fault.All(err); len(all) == 1 && all[0].Field == "command" {
+		switch all[0].Kind {
+		case fault.Missing:
+			exit.Status = statusNotFound
+		case fault.Unable:
+			exit.Status = statusNotExecutable
+		}
+	}
+	return exit
+}
+
+// begin notes that a run is live, and supervises it.
+func (e *Engine) begin(ctx context.Context, en *entry, live stratum.Live, started time.Time) {
+	r := &run{live: live, started: started, done: make(chan struct{})}
+	rec := en.snapshot()
+	if rec.Resolved.Health != nil {
+		r.health = starting
+	}
+	// Only Starting has this move, and whoever made it Starting is who calls.
+	if err := en.move(environment.Started, func() {
+		en.run, en.rec.Started, en.rec.Phase = r, started, environment.PhaseRunning
+	}); err != nil {
+		e.log.Error("state of a started environment", "id", rec.ID, "error", err)
+	}
+	e.supervise(ctx, en, r)
+}
+
+// supervise starts what watches a run.
+func (e *Engine) supervise(ctx context.Context, en *entry, r *run) {
+	e.goes(func() { e.watch(en, r) })
+	rec := en.snapshot()
+	select {
+	case <-r.live.Ready():
+		if rec.Resolved.Health == nil {
+			return
+		}
+	default:
+	}
+	e.goes(func() { e.watchReady(en, r, rec.Resolved.Health) })
+}
+
+// settle ends a run (or a start) that is over: with the restart policy's wait
+// where again is set, else with event.
+func (e *Engine) settle(en *entry, again bool, event environment.Event, ran time.Duration, note func()) {
+	var waiting chan struct{}
+	var delay time.Duration
+	if again {
+		event = environment.Again
+		waiting = make(chan struct{})
+	}
+	err := en.move(event, func() {
+		note()
+		en.run = nil
+		en.rec.Phase = environment.PhaseStopped
+		if again {
+			en.delay = environment.NextDelay(en.delay, ran)
+			delay = en.delay
+			en.waiting, en.rec.Phase = waiting, environment.PhaseWaiting
+		}
+	})
+	if err != nil {
+		e.log.Error("state of an environment that ended", "id", en.id(), "error", err)
+		return
+	}
+	if again {
+		e.goes(func() { e.startLater(en, waiting, delay) })
+	}
+}
+
+// startLater starts an environment again after a delay, unless the wait is ended.
+func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Duration) {
+	timer := time.NewTimer(delay)
+	defer timer.Stop()
+	select {
+	case <-waiting:
+		return
+	case <-e.life.Done():
+		return
+	case <-timer.C:
+	}
+	if en.lock(e.life) != nil {
+		return
+	}
+	defer en.unlock()
+	select {
+	case <-waiting: // somebody else started, stopped or removed it
+		return
+	default:
+	}
+	if err := e.start(e.life, en, nil, true); err != nil && e.life.Err() == nil {
+		e.log.Info("environment not started again", "id", en.id(), "error", err)
+	}
+}

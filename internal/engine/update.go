@@ -1,0 +1,71 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// Update changes limits, disk size, restart policy and labels. Limits change at
+// once where it runs; the disk grows only while it does not.
+// Kinds: Missing, Invalid, Conflict, Unable (its stratum cannot change limits
+// while it runs).
+func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Environment, error) {
+	en, err := e.find(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	if err := en.lock(ctx); err != nil {
+		return api.Environment{}, err
+	}
+	defer en.unlock()
+	before := en.snapshot()
+	spec, err := environment.Change(before.Spec, u, bounds)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	if err := e.apply(ctx, en, before.Spec.Resources, spec.Resources, u); err != nil {
+		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+	}
+	en.do(func() { en.rec.Spec = spec })
+	if err := e.save(en); err != nil {
+		en.do(func() { en.rec.Spec = before.Spec })
+		return api.Environment{}, err
+	}
+	e.tell(ctx, en, "update")
+	return en.view(), nil
+}
+
+// apply changes what is on the host.
+func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u api.Update) error {
+	en.mu.Lock()
+	r, state := en.run, en.state
+	en.mu.Unlock()
+	if u.Disk != nil && now.Disk != old.Disk {
+		if state.Active() {
+			return fault.Conflictf("the disk grows only while the environment is stopped, and it is %s", state).At("disk").Help("stop it first")
+		}
+		if now.Disk == 0 {
+			return fault.Invalidf("a disk cannot be without a size").At("disk")
+		}
+		if err := e.o.Pool.Grow(ctx, filepath.Join(e.store.Dir(en.id()), diskName), now.Disk); err != nil {
+			return err
+		}
+	}
+	if r == nil || now.Memory == old.Memory && now.CPUs == old.CPUs && now.PIDs == old.PIDs {
+		return nil
+	}
+	d, err := e.driver(en)
+	if err != nil {
+		return err
+	}
+	l, ok := r.live.(stratum.Limiter)
+	if d.Capabilities()&stratum.CanLimit == 0 || !ok {
+		return fault.Unablef("stratum %s cannot change limits while it runs", d.Stratum()).Help("stop it first")
+	}
+	return l.SetLimits(ctx, now)
+}
