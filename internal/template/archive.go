@@ -2,6 +2,7 @@ package template
 
 import (
 	"archive/tar"
+	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -182,7 +183,15 @@ func (a *archive) layout(_ context.Context, names []string, opt ImportOptions) (
 	if err != nil {
 		return found{}, err
 	}
-	f := found{names: archiveNames(names, d.Annotations[containerdAnnotation], d.Annotations[refAnnotation])}
+	said := []string{d.Annotations[containerdAnnotation], d.Annotations[refAnnotation]}
+	if idx, err := v1.ParseIndexManifest(bytes.NewReader(raw)); err == nil {
+		for _, other := range idx.Manifests { // one entry for each name of the same image
+			if other.Digest == d.Digest {
+				said = append(said, other.Annotations[containerdAnnotation], other.Annotations[refAnnotation])
+			}
+		}
+	}
+	f := found{names: archiveNames(names, said...)}
 	if f.manifest, err = a.document(d, MaxManifest); err != nil {
 		return found{}, err
 	}

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"regexp"
 	"slices"
 	"strings"
 
@@ -16,6 +17,16 @@ const (
 	minPrefix  = 4 // digits of an id that may stand for it
 	nearNames  = 3 // how many names are offered where one is missing
 )
+
+// maxRef is how much of a malformed name is looked at.
+const maxRef = 512
+
+// repository is the grammar of a repository's path, which go-containerregistry
+// takes less strictly. Source: distribution/reference, regexp.go.
+var repository = regexp.MustCompile(`^[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*(/[a-z0-9]+((\.|_|__|-+)[a-z0-9]+)*)*$`)
+
+// registryHost is the start of what may stand before the first slash.
+var registryHost = regexp.MustCompile(`^[a-zA-Z0-9\[]`)
 
 // parseName reads a template's name and returns it in full: with its tag, and
 // without what docker's users leave out (docker.io/library/). Kinds: Invalid.
@@ -33,11 +44,11 @@ func parseRef(text string, plain bool) (name.Reference, error) {
 	if plain {
 		opts = append(opts, name.Insecure)
 	}
-	if len(text) > 512 {
-		text = text[:512]
+	if len(text) > maxRef {
+		text = text[:maxRef] // which is refused: a repository has 255 at most
 	}
 	ref, err := name.ParseReference(text, opts...)
-	if err != nil {
+	if err != nil || !repository.MatchString(ref.Context().RepositoryStr()) || !registryHost.MatchString(ref.Context().RegistryStr()) {
 		return nil, fault.Invalidf("%q is not a template's name", printable(text)).
 			Help("write [registry/]name[:tag], in lower-case letters, digits, '.', '-', '_' and '/', the name of at least 2 characters")
 	}
@@ -112,7 +123,7 @@ func (s *Store) near(full string) []string {
 	for other := range s.names {
 		otherRepo, _, _ := strings.Cut(other, ":")
 		far := min(distance(full, other), distance(repo, otherRepo))
-		if far <= max(1, len(repo)/3) {
+		if far <= max(2, len(repo)/3) {
 			all = append(all, candidate{other, far})
 		}
 	}

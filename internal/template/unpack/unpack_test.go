@@ -371,3 +371,55 @@ func FuzzLayer(f *testing.F) {
 		y.untouched(t)
 	})
 }
+
+// words are what FuzzEntries makes names of: few, so that they meet.
+var words = []string{"a", "b", "c", "..", ".", "outside", "secret", ".wh.a", ".wh.b", ".wh..wh..opq", "", strings.Repeat("n", 255)}
+
+// script turns fuzzed bytes into entries: a type, a name and a link of up to
+// four words each, so that the fuzzer need not learn tar's checksums.
+func script(data []byte) []made {
+	types := []byte{tar.TypeReg, tar.TypeDir, tar.TypeSymlink, tar.TypeLink, tar.TypeChar, tar.TypeFifo}
+	path := func(b []byte) string {
+		var parts []string
+		for _, x := range b {
+			if x&0x80 == 0 {
+				parts = append(parts, words[int(x)%len(words)])
+			}
+		}
+		return strings.Join(parts, "/")
+	}
+	var entries []made
+	for len(data) >= 9 && len(entries) < 50 {
+		m := made{tar.Header{Typeflag: types[int(data[0])%len(types)], Name: path(data[1:5]), Mode: 0o755}, ""}
+		switch m.Typeflag {
+		case tar.TypeReg:
+			m.data = "data"
+			m.PAXRecords = map[string]string{"SCHILY.xattr.user.a": "b"}
+		case tar.TypeSymlink, tar.TypeLink:
+			m.Linkname = path(data[5:9])
+		}
+		if m.Typeflag != tar.TypeDir {
+			m.Name = strings.TrimRight(m.Name, "/") // which the writer refuses
+		}
+		if m.Name != "" {
+			entries = append(entries, m)
+		}
+		data = data[9:]
+	}
+	return entries
+}
+
+func FuzzEntries(f *testing.F) {
+	f.Add([]byte("\x02\x00\x80\x80\x80\x03\x05\x80\x80\x00\x00\x06\x80\x80\x00\x00\x00\x00")) // a -> ../outside, a/secret
+	f.Add([]byte("\x02\x00\x80\x80\x80\x0a\x05\x80\x80\x03\x01\x80\x80\x80\x00\x06\x80\x80")) // a -> /outside, b linked to a/secret
+	f.Add([]byte("\x00\x07\x80\x80\x80\x00\x00\x00\x00\x00\x00\x01\x02\x80\x00\x00\x00\x00")) // .wh.a, a/b/c
+	f.Add([]byte("\x02\x00\x00\x80\x80\x04\x80\x80\x80\x02\x00\x80\x80\x80\x03\x03\x80\x80\x00\x00\x00\x05\x06\x00\x00\x00\x00"))
+	f.Fuzz(func(t *testing.T, data []byte) {
+		y := newYard(t)
+		stats, err := Layer(t.Context(), bytes.NewReader(tarOf(t, script(data)...)), y.root, Limits{Entries: 100, Bytes: 1 << 20, Folders: 1 << 16})
+		if err != nil && !fault.Is(err, fault.Invalid) {
+			t.Errorf("after %d entries: %v (%s)", stats.Entries, err, fault.KindOf(err))
+		}
+		y.untouched(t)
+	})
+}

@@ -1,0 +1,290 @@
+package template
+
+import (
+	"archive/tar"
+	"bytes"
+	"context"
+	"encoding/json"
+	"io"
+	"os/exec"
+	"strings"
+	"syscall"
+	"testing"
+
+	"github.com/google/go-containerregistry/pkg/name"
+	"github.com/google/go-containerregistry/pkg/v1/tarball"
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+	"github.com/ulikunitz/xz"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
+)
+
+// mounted mounts a layer and gives its path to look.
+func mounted(t *testing.T, s *Store, l Layer, look func(dir string)) {
+	t.Helper()
+	dir := t.TempDir()
+	err := syscall.Mount(s.LayerPath(l), dir, "erofs", syscall.MS_RDONLY, "")
+	require.Host(t, "erofs-on-file", err == nil, "the kernel mounts no EROFS straight from a file")
+	defer func() {
+		if err := syscall.Unmount(dir, 0); err != nil {
+			t.Error(err)
+		}
+	}()
+	look(dir)
+}
+
+func TestImportOfARootFolder(t *testing.T) {
+	root := makeTar(t, folder("./"), folder("bin/"), file("bin/x", "x")).Bytes()
+	packed := map[string]func() []byte{
+		"plain": func() []byte { return root },
+		"gzip": func() []byte {
+			var b bytes.Buffer
+			w := gzip.NewWriter(&b)
+			w.Write(root)
+			w.Close()
+			return b.Bytes()
+		},
+		"zstd": func() []byte {
+			var b bytes.Buffer
+			w, _ := zstd.NewWriter(&b)
+			w.Write(root)
+			w.Close()
+			return b.Bytes()
+		},
+		"xz": func() []byte {
+			var b bytes.Buffer
+			w, _ := xz.NewWriter(&b)
+			w.Write(root)
+			w.Close()
+			return b.Bytes()
+		},
+		"bzip2": func() []byte {
+			cmd := exec.Command(require.Tool(t, "bzip2"), "-c")
+			cmd.Stdin = bytes.NewReader(root)
+			out, err := cmd.Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			return out
+		},
+	}
+	ids := map[string]bool{}
+	for format, data := range packed {
+		t.Run(format, func(t *testing.T) {
+			s := open(t)
+			tm, err := s.Import(t.Context(), bytes.NewReader(data()), ImportOptions{Name: "mine"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			ids[tm.ID] = true
+			if tm.Names[0] != "mine:latest" || tm.Config.Cmd[0] != "/bin/sh" {
+				t.Errorf("template is %+v", tm)
+			}
+		})
+	}
+	if len(ids) != 1 {
+		t.Errorf("the same folder became %d templates: %v", len(ids), ids)
+	}
+}
+
+func TestImportedSystemHasItsInit(t *testing.T) {
+	s := open(t)
+	tm, err := s.Import(t.Context(), makeTar(t, file("sbin/init", "x")), ImportOptions{Kind: KindSystem, Labels: map[string]string{"a": "b"}}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !tm.Config.System || tm.Config.Cmd[0] != "/sbin/init" || tm.Config.StopSignal != StopSystemd || tm.Config.Labels["a"] != "b" || len(tm.Names) != 0 {
+		t.Errorf("template is %+v", tm)
+	}
+}
+
+func TestExportAndImportGiveTheSameTemplate(t *testing.T) {
+	s, reg := open(t), newRegistry(t)
+	ref := reg.write(t, "app:1", image(t, Host().Architecture, makeTar(t, file("a", "1")), makeTar(t, file(".wh.a", ""))))
+	tm, err := s.Pull(t.Context(), ref, anonymous, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Tag(ref, "local/app"); err != nil {
+		t.Fatal(err)
+	}
+	var out, again bytes.Buffer
+	for _, b := range []*bytes.Buffer{&out, &again} {
+		if err := s.Export(t.Context(), ref, b, nil); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if !bytes.Equal(out.Bytes(), again.Bytes()) {
+		t.Error("two exports differ")
+	}
+	other := open(t)
+	back, err := other.Import(t.Context(), &out, ImportOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if back.ID != tm.ID || len(back.Names) != 2 || back.Layers[1] != tm.Layers[1] {
+		t.Errorf("came back as %+v, was %+v", back, tm)
+	}
+	if err := other.Push(t.Context(), back.ID, reg.host+"/back:1", anonymous, nil); err != nil {
+		t.Fatal(err)
+	}
+	labelled, err := other.Import(t.Context(), &again, ImportOptions{Kind: KindSystem}, nil)
+	if err != nil || labelled.ID == tm.ID || !labelled.Config.System || labelled.Config.Env[0] != "A=b" {
+		t.Errorf("with another kind: %+v, %v", labelled, err)
+	}
+}
+
+func TestImportOfDockersArchive(t *testing.T) {
+	s := open(t)
+	img := image(t, Host().Architecture, makeTar(t, file("a", "1")))
+	var out bytes.Buffer
+	tag, err := name.NewTag("team/app:3")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := tarball.Write(tag, img, &out); err != nil {
+		t.Fatal(err)
+	}
+	tm, err := s.Import(t.Context(), &out, ImportOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	id, _ := img.ConfigName()
+	if tm.ID != id.String() || tm.Names[0] != "team/app:3" {
+		t.Errorf("template is %+v", tm)
+	}
+}
+
+func TestImportOfDockersOldArchiveWithPlainLayers(t *testing.T) {
+	s := open(t)
+	layer := makeTar(t, file("a", "1")).Bytes()
+	hex := strings.TrimPrefix(digestOf(layer), "sha256:")
+	config, _ := json.Marshal(map[string]any{"os": "linux", "architecture": "amd64", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{"sha256:" + hex, "sha256:" + hex}}})
+	manifest, _ := json.Marshal([]dockerEntry{{Config: hex + ".json", RepoTags: []string{"old:1"}, Layers: []string{hex + "/layer.tar", "second/layer.tar"}}})
+	in := makeTar(t, folder(hex+"/"), file(hex+"/VERSION", "1.0"), file(hex+"/layer.tar", string(layer)),
+		entry{tar.Header{Typeflag: tar.TypeSymlink, Name: "second/layer.tar", Linkname: "../" + hex + "/layer.tar"}, ""},
+		file(hex+".json", string(config)), file("manifest.json", string(manifest)))
+	tm, err := s.Import(t.Context(), in, ImportOptions{}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tm.ID != digestOf(config) || len(tm.Layers) != 2 {
+		t.Errorf("template is %+v", tm)
+	}
+}
+
+func TestImportRefuses(t *testing.T) {
+	layer := makeTar(t, file("a", "1")).String()
+	hex := func(s string) string { return strings.TrimPrefix(digestOf([]byte(s)), "sha256:") }
+	desc := func(s, media string) string {
+		return `{"mediaType":"` + media + `","size":` + string(must(json.Marshal(len(s)))) + `,"digest":"` + digestOf([]byte(s)) + `"}`
+	}
+	const ociManifest, ociConfig, ociLayer = "application/vnd.oci.image.manifest.v1+json", "application/vnd.oci.image.config.v1+json", "application/vnd.oci.image.layer.v1.tar"
+	config := `{"os":"linux","architecture":"amd64","rootfs":{"type":"layers","diff_ids":["` + digestOf([]byte(layer)) + `"]}}`
+	layout := func(index, manifest, config, layer string) io.Reader {
+		return makeTar(t, file("oci-layout", "{}"), file("index.json", index), file("blobs/sha256/"+hex(manifest), manifest), file("blobs/sha256/"+hex(config), config), file("blobs/sha256/"+hex(layer), layer))
+	}
+	manifest := func(config, layers string) string {
+		return `{"schemaVersion":2,"mediaType":"` + ociManifest + `","config":` + desc(config, ociConfig) + `,"layers":[` + layers + `]}`
+	}
+	index := func(m string) string { return `{"schemaVersion":2,"manifests":[` + desc(m, ociManifest) + `]}` }
+	good := manifest(config, desc(layer, ociLayer))
+	two := manifest(config, desc(layer, ociLayer)+","+desc(layer, ociLayer))
+	windows := strings.Replace(config, "linux", "windows", 1)
+	odd := strings.Replace(config, "sha256:"+hex(layer), "sha512:../../../etc/passwd", 1)
+	for what, c := range map[string]struct {
+		in   io.Reader
+		kind fault.Kind
+		says string
+	}{
+		"an empty stream":                  {strings.NewReader(""), fault.Invalid, "empty"},
+		"a stream that is no tar":          {strings.NewReader(strings.Repeat("garbage", 300)), fault.Invalid, "no tar"},
+		"a truncated tar":                  {bytes.NewReader(makeTar(t, file("a", strings.Repeat("x", 9000))).Bytes()[:3000]), fault.Invalid, "broken"},
+		"a broken gzip":                    {strings.NewReader("\x1f\x8b\x08\x00\x00\x00\x00\x00\x00\x03garbage garbage"), fault.Invalid, ""},
+		"a root folder that escapes":       {makeTar(t, file("../x", "x")), fault.Invalid, "outside"},
+		"a layout without its index":       {makeTar(t, file("oci-layout", "{}")), fault.Invalid, "manifest.json"},
+		"a layout whose index is no JSON":  {layout("nonsense", good, config, layer), fault.Invalid, "index"},
+		"a layout without its manifest":    {makeTar(t, file("oci-layout", "{}"), file("index.json", index(good))), fault.Invalid, "blobs/sha256"},
+		"a layout with a damaged layer":    {makeTar(t, file("index.json", index(good)), file("blobs/sha256/"+hex(good), good), file("blobs/sha256/"+hex(config), config), file("blobs/sha256/"+hex(layer), "other")), fault.Invalid, "damaged"},
+		"more layers than diff ids":        {layout(index(two), two, config, layer), fault.Invalid, "do not fit"},
+		"an image for windows":             {layout(index(manifest(windows, desc(layer, ociLayer))), manifest(windows, desc(layer, ociLayer)), windows, layer), fault.Unable, "windows"},
+		"a diff id that is a path":         {layout(index(manifest(odd, desc(layer, ociLayer))), manifest(odd, desc(layer, ociLayer)), odd, layer), fault.Invalid, "configuration"},
+		"docker's archive of two images":   {makeTar(t, file("manifest.json", `[{"Config":"a"},{"Config":"b"}]`)), fault.Invalid, "2 images"},
+		"docker's archive without a layer": {makeTar(t, file("manifest.json", `[{"Config":"../../etc/passwd","Layers":["x"]}]`)), fault.Invalid, "has no"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			s := open(t)
+			_, err := s.Import(t.Context(), c.in, ImportOptions{Name: "x/y"}, nil)
+			wantKind(t, err, c.kind, c.says)
+			if left := files(t, s); len(left) != 0 {
+				t.Errorf("left behind: %q", left)
+			}
+		})
+	}
+	s := open(t)
+	_, err := s.Import(t.Context(), layout(index(good), good, config, layer), ImportOptions{Name: "Bad Name"}, nil)
+	wantKind(t, err, fault.Invalid)
+	_, err = s.Import(t.Context(), nil, ImportOptions{Kind: "strange"}, nil)
+	wantKind(t, err, fault.Invalid, "app or system")
+	if _, err := s.Import(t.Context(), layout(index(good), good, config, layer), ImportOptions{}, nil); err != nil {
+		t.Errorf("the good one: %v", err)
+	}
+}
+
+func must[T any](v T, err error) T {
+	if err != nil {
+		panic(err)
+	}
+	return v
+}
+
+// endless is a root folder's tar that never ends and calls f on the way.
+type endless struct {
+	n int
+	f func()
+}
+
+func (e *endless) Read(p []byte) (int, error) {
+	if e.n++; e.n == 50 {
+		e.f()
+	}
+	return copy(p, make([]byte, min(len(p), 4096))), nil
+}
+
+func TestACancelledImportLeavesNothing(t *testing.T) {
+	s := open(t)
+	ctx, cancel := context.WithCancel(t.Context())
+	head := new(bytes.Buffer)
+	w := tar.NewWriter(head)
+	if err := w.WriteHeader(&tar.Header{Name: "big", Size: 1 << 30, Mode: 0o644}); err != nil {
+		t.Fatal(err)
+	}
+	_, err := s.Import(ctx, io.MultiReader(head, &endless{f: cancel}), ImportOptions{}, nil)
+	if err == nil || ctx.Err() == nil {
+		t.Fatalf("error is %v", err)
+	}
+	if left := files(t, s); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestLayersKeepWhatTheTarSays(t *testing.T) {
+	s := open(t)
+	setuid := file("su", "x")
+	setuid.Mode, setuid.Uid = 0o4755, 65535
+	tm := importRoot(t, s, "x/y", setuid, entry{tar.Header{Typeflag: tar.TypeLink, Name: "su2", Linkname: "su"}, ""}, file(".wh.gone", ""))
+	mounted(t, s, tm.Layers[0], func(dir string) {
+		var a, b, c syscall.Stat_t
+		if err := syscall.Stat(dir+"/su", &a); err != nil || a.Mode&0o7777 != 0o4755 || a.Uid != 65535 || a.Mtim.Sec != 1_000_000_000 {
+			t.Errorf("su is %+v, %v", a, err)
+		}
+		if err := syscall.Stat(dir+"/su2", &b); err != nil || a.Ino != b.Ino || b.Nlink != 2 {
+			t.Errorf("su2 is %+v, %v", b, err)
+		}
+		if err := syscall.Lstat(dir+"/gone", &c); err != nil || c.Mode&syscall.S_IFMT != syscall.S_IFCHR || c.Rdev != 0 {
+			t.Errorf("the whiteout is %+v, %v", c, err)
+		}
+	})
+}
