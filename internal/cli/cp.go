@@ -103,19 +103,9 @@ func (a *app) copyIn(ctx context.Context, c *client.Client, from string, to side
 // target finds the folder inside that the tar is unpacked in, and the name that
 // the source has in the tar.
 func (a *app) target(ctx context.Context, c *client.Client, to side, from string, sourceIsFolder bool) (folder, name string, err error) {
-	clean := path.Clean(to.path)
-	there, err := c.StatPath(ctx, to.name, to.path)
-	switch {
-	case err == nil && there.Type == "link":
-		// Where it points is for the environment alone to resolve: a trailing
-		// slash asks for the folder behind the link.
-		if behind, serr := c.StatPath(ctx, to.name, clean+"/."); serr == nil && behind.Type == "folder" {
-			there.Type = "folder"
-		}
-	case fault.Is(err, fault.Missing) && !missesPath(err):
-		return "", "", err // the environment itself is missing
-	case err != nil && !fault.Is(err, fault.Missing):
-		return "", "", err
+	clean, there, err := resolve(ctx, c, to)
+	if fault.Is(err, fault.Missing) && !missesPath(err) || err != nil && !fault.Is(err, fault.Missing) {
+		return "", "", err // it is not the path that is missing
 	}
 	base := path.Base(filepath.ToSlash(filepath.Clean(from)))
 	if asksContent(from) || base == "/" || base == ".." {
@@ -135,6 +125,26 @@ func (a *app) target(ctx context.Context, c *client.Client, to side, from string
 	return path.Dir(clean), path.Base(clean), nil
 }
 
+// maxLinks bounds a chain of links. Source: linux/namei.h, MAXSYMLINKS.
+const maxLinks = 40
+
+// resolve says what is at a path inside, behind links that stand at its end;
+// the environment's kernel resolves those before it.
+func resolve(ctx context.Context, c *client.Client, s side) (string, api.PathStat, error) {
+	at := path.Clean(s.path)
+	for range maxLinks {
+		st, err := c.StatPath(ctx, s.name, at)
+		if err != nil || st.Type != "link" {
+			return at, st, err
+		}
+		if !path.IsAbs(st.Link) {
+			st.Link = path.Join(path.Dir(at), st.Link)
+		}
+		at = path.Clean(st.Link)
+	}
+	return at, api.PathStat{}, fault.Invalidf("%s:%s leads through too many links", s.name, s.path).At("path")
+}
+
 // missesPath tells a path that is missing inside from an environment that is.
 func missesPath(err error) bool {
 	for _, f := range fault.All(err) {
@@ -146,18 +156,13 @@ func missesPath(err error) bool {
 }
 
 func (a *app) copyOut(ctx context.Context, c *client.Client, from side, to string, follow bool) error {
-	ask := from.path
-	if follow && !asksContent(ask) {
-		st, err := c.StatPath(ctx, from.name, ask)
+	ask := path.Clean(from.path)
+	if follow {
+		resolved, _, err := resolve(ctx, c, from)
 		if err != nil {
 			return err
 		}
-		if st.Type == "link" {
-			ask = path.Join(path.Dir(path.Clean(ask)), st.Link)
-			if path.IsAbs(st.Link) {
-				ask = path.Clean(st.Link)
-			}
-		}
+		ask = resolved
 	}
 	if to == "-" {
 		return a.copyTo(ctx, c, side{from.name, ask})
@@ -170,23 +175,25 @@ func (a *app) copyOut(ctx context.Context, c *client.Client, from side, to strin
 	if err != nil {
 		return err
 	}
-	tar, err := c.CopyOut(ctx, from.name, path.Clean(ask))
+	tar, err := c.CopyOut(ctx, from.name, ask)
 	if err != nil {
 		return err
 	}
 	defer tar.Close()
-	return unpack(tar, dir, replaceFirst(name))
+	return unpack(tar, dir, renamed(path.Base(ask), name))
 }
 
-// replaceFirst gives the entries of a tar, all of which stand below one first
-// name, another one; "." takes it away.
-func replaceFirst(name string) func(string) string {
+// renamed gives the entries of a tar, all of which stand below top, the first
+// name they get; "." takes top away. The root folder's entries have no top.
+func renamed(top, name string) func(string) string {
 	return func(entry string) string {
-		_, rest, _ := strings.Cut(entry, "/")
-		if name == "." {
-			return rest
+		if top != "/" {
+			_, entry, _ = strings.Cut(entry, "/")
 		}
-		return filepath.Join(name, rest)
+		if name == "." {
+			return entry
+		}
+		return filepath.Join(name, entry)
 	}
 }
 

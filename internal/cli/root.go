@@ -63,6 +63,7 @@ Examples:
 }
 
 func didYouMean(cmd *cobra.Command, word string) string {
+	cmd.SuggestionsMinimumDistance = 2
 	if near := cmd.SuggestionsFor(word); len(near) > 0 {
 		return fmt.Sprintf(", did you mean %q?", near[0])
 	}

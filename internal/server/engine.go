@@ -4,9 +4,9 @@ import (
 	"context"
 	"io"
 	"os"
-	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 )
 
 // Engine is all that the server needs of what stands behind it.
@@ -23,21 +23,18 @@ type Engine interface {
 
 // Host is what concerns the whole daemon.
 type Host interface {
-	Info(ctx context.Context) (api.Info, error)
-	HostCheck(ctx context.Context) ([]api.Finding, error)
-	// Subscribe returns the events that pass f, until ctx ends; the channel is
-	// closed then, and also where the reader was too slow to follow.
-	Subscribe(ctx context.Context, f EventFilter) (<-chan api.Event, error)
+	Info(ctx context.Context) api.Info
+	HostCheck(ctx context.Context) []api.Finding
+	// Subscribe returns the events that pass f; the channel is closed when ctx
+	// ends or the engine closes.
+	Subscribe(ctx context.Context, f engine.Filter) <-chan api.Event
 	DestroyAll(ctx context.Context) error
-	// WithOperation marks what ctx is used for as the operation id, which
-	// progress events then carry.
-	WithOperation(ctx context.Context, id string) context.Context
 }
 
 // Records is what an environment is, running or not.
 type Records interface {
 	Create(ctx context.Context, spec api.Spec) (api.Environment, error)
-	List(ctx context.Context, f ListFilter) ([]api.Environment, error)
+	List(ctx context.Context, f engine.ListFilter) []api.Environment
 	Get(ctx context.Context, ref string) (api.Environment, error)
 	Remove(ctx context.Context, ref string, force bool) error
 	Rename(ctx context.Context, ref, name string) error
@@ -49,9 +46,9 @@ type Lifecycle interface {
 	// Start starts ref; attach, where it is not nil, is a client in frames of
 	// package api/stream that sees everything from the first byte on.
 	Start(ctx context.Context, ref string, attach *os.File) error
-	Stop(ctx context.Context, ref string, o StopOptions) error
+	Stop(ctx context.Context, ref string, o engine.StopOptions) error
 	Kill(ctx context.Context, ref, signal string) error
-	Restart(ctx context.Context, ref string, o StopOptions) error
+	Restart(ctx context.Context, ref string, o engine.StopOptions) error
 	Pause(ctx context.Context, ref string) error
 	Resume(ctx context.Context, ref string) error
 	// Wait blocks until the condition (stopped, next-exit, removed) holds.
@@ -62,7 +59,7 @@ type Lifecycle interface {
 type Streams interface {
 	Attach(ctx context.Context, ref string, conn *os.File) error
 	Exec(ctx context.Context, ref string, p api.Process, conn *os.File) error
-	Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error
+	Logs(ctx context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error
 	Stats(ctx context.Context, ref string) (api.Stats, error)
 }
 
@@ -100,34 +97,4 @@ type Networks interface {
 	Network(ctx context.Context, name string) (api.Network, error)
 	CreateNetwork(ctx context.Context, n api.Network) (api.Network, error)
 	RemoveNetwork(ctx context.Context, name string) error
-}
-
-// EventFilter chooses events. A zero field lets everything pass.
-type EventFilter struct {
-	Since     time.Time
-	Types     []string
-	Names     []string // names or ids
-	Operation string
-}
-
-// ListFilter chooses environments. Without All and States only those that are
-// not stopped are listed.
-type ListFilter struct {
-	All    bool
-	Labels map[string]string // an empty value asks for the label whatever its value
-	Names  []string          // parts of names
-	States []api.State
-}
-
-// StopOptions say how to stop. Zero fields mean the environment's own.
-type StopOptions struct {
-	Signal string
-	Grace  *time.Duration
-}
-
-// LogOptions choose output.
-type LogOptions struct {
-	Since, Until time.Time
-	Tail         int // lines; negative: all
-	Follow       bool
 }

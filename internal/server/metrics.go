@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 )
 
@@ -22,7 +23,7 @@ type metrics struct {
 	faults   *prometheus.CounterVec
 	starts   *prometheus.CounterVec
 	startSec prometheus.Histogram
-	exits    *prometheus.CounterVec
+	happened *prometheus.CounterVec
 }
 
 func newMetrics(e Engine) *metrics {
@@ -39,9 +40,9 @@ func newMetrics(e Engine) *metrics {
 	m.startSec = prometheus.NewHistogram(prometheus.HistogramOpts{
 		Name: "strata_start_seconds", Help: "Time that a start took until the main program ran.",
 		Buckets: []float64{.002, .005, .01, .02, .05, .1, .2, .5, 1, 2, 5, 10, 30}})
-	m.exits = prometheus.NewCounterVec(prometheus.CounterOpts{
+	m.happened = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "strata_environment_events_total", Help: "What happened to environments, by action: start, die, oom and so on."}, []string{"action"})
-	m.registry.MustRegister(m.requests, m.latency, m.faults, m.starts, m.startSec, m.exits,
+	m.registry.MustRegister(m.requests, m.latency, m.faults, m.starts, m.startSec, m.happened,
 		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &stock{engine: e})
 	return m
 }
@@ -73,15 +74,10 @@ func (m *metrics) start(do func() error) error {
 }
 
 // Watch counts what happens to environments until ctx ends.
-func (s *Server) Watch(ctx context.Context) error {
-	events, err := s.engine.Subscribe(ctx, EventFilter{Types: []string{"environment"}})
-	if err != nil {
-		return fault.Wrap(err, "watch events for the metrics")
+func (s *Server) Watch(ctx context.Context) {
+	for e := range s.engine.Subscribe(ctx, engine.Filter{Types: []string{"environment"}}) {
+		s.metrics.happened.WithLabelValues(e.Action).Inc()
 	}
-	for e := range events {
-		s.metrics.exits.WithLabelValues(e.Action).Inc()
-	}
-	return ctx.Err()
 }
 
 // stock asks the engine at every scrape what there is.
@@ -109,10 +105,8 @@ func (s *stock) Collect(ch chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	ctx, cancel := bounded(context.Background())
 	defer cancel()
-	if info, err := s.engine.Info(ctx); err == nil {
-		for state, n := range info.Environments {
-			ch <- prometheus.MustNewConstMetric(environmentsDesc, prometheus.GaugeValue, float64(n), state)
-		}
+	for state, n := range s.engine.Info(ctx).Environments {
+		ch <- prometheus.MustNewConstMetric(environmentsDesc, prometheus.GaugeValue, float64(n), state)
 	}
 	templates, err := s.engine.Templates(ctx)
 	if err != nil {

@@ -13,6 +13,7 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 )
 
@@ -74,7 +75,7 @@ func (s *Server) environmentRoutes() {
 
 // list is asked often and answers with much: it is encoded straight away.
 func (s *Server) list(ctx context.Context, in *listQuery) (*huma.StreamResponse, error) {
-	f := ListFilter{All: in.All, Names: in.Name}
+	f := engine.ListFilter{All: in.All, Names: in.Name}
 	for _, l := range in.Label {
 		name, value, _ := strings.Cut(l, "=")
 		if name == "" {
@@ -88,14 +89,10 @@ func (s *Server) list(ctx context.Context, in *listQuery) (*huma.StreamResponse,
 	for _, st := range in.State {
 		f.States = append(f.States, api.State(st))
 	}
-	found, err := s.engine.List(ctx, f)
-	if err != nil {
-		return nil, err
-	}
 	var out bytes.Buffer
 	encode := json.NewEncoder(&out)
 	encode.SetEscapeHTML(false)
-	if err := encode.Encode(nonNil(found)); err != nil {
+	if err := encode.Encode(nonNil(s.engine.List(ctx, f))); err != nil {
 		return nil, fault.Wrap(err, "encode the list")
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {

@@ -11,12 +11,13 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 )
 
 type eventQuery struct {
 	Since     time.Time `query:"since" doc:"Also what happened from then on, as far as it is remembered."`
-	Type      []string  `query:"type,explode" enum:"environment,template,network,progress" maxItems:"8" doc:"Only these types."`
+	Type      []string  `query:"type,explode" enum:"environment,template,network,progress,daemon" maxItems:"8" doc:"Only these types."`
 	Name      []string  `query:"name,explode" maxItems:"64" doc:"Only of these names or ids."`
 	Operation string    `query:"operation" maxLength:"64" doc:"Only of this operation."`
 }
@@ -24,20 +25,17 @@ type eventQuery struct {
 func (s *Server) hostRoutes() {
 	huma.Register(s.api, route("info", http.MethodGet, "/v1/info", "Say what this daemon is"),
 		func(ctx context.Context, _ *struct{}) (*body[api.Info], error) {
-			info, err := s.engine.Info(ctx)
-			info.APIVersion = APIVersion
-			return &body[api.Info]{info}, err
+			return &body[api.Info]{s.engine.Info(ctx)}, nil
 		})
 	huma.Register(s.api, route("host-check", http.MethodGet, "/v1/host/check", "Probe what strata needs of this host"),
 		func(ctx context.Context, _ *struct{}) (*body[[]api.Finding], error) {
-			found, err := s.engine.HostCheck(ctx)
-			return &body[[]api.Finding]{nonNil(found)}, err
+			return &body[[]api.Finding]{nonNil(s.engine.HostCheck(ctx))}, nil
 		})
 	huma.Register(s.api, route("system-reset", http.MethodPost, "/v1/system/reset", "Stop and remove every environment, and all that is left of them"),
 		func(ctx context.Context, _ *struct{}) (*none, error) { return nil, s.engine.DestroyAll(ctx) })
 
 	op := route("events", http.MethodGet, "/v1/events", "Follow what happens, as server-sent events")
-	op.Description = "Each event is a `data:` line with one Event as JSON. A reader that is too slow is disconnected."
+	op.Description = "Each event is a `data:` line with one Event as JSON. A reader that is too slow loses the oldest, and is told how many by an event of type daemon."
 	op.Responses = map[string]*huma.Response{"200": {
 		Description: "OK",
 		Content: map[string]*huma.MediaType{"text/event-stream": {
@@ -48,10 +46,7 @@ func (s *Server) hostRoutes() {
 }
 
 func (s *Server) events(ctx context.Context, in *eventQuery) (*huma.StreamResponse, error) {
-	events, err := s.engine.Subscribe(ctx, EventFilter{Since: in.Since, Types: in.Type, Names: in.Name, Operation: in.Operation})
-	if err != nil {
-		return nil, err
-	}
+	events := s.engine.Subscribe(ctx, engine.Filter{Since: in.Since, Types: in.Type, Names: in.Name, Operation: in.Operation})
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		_, w := humago.Unwrap(ctx)
 		out := newStream(w, "text/event-stream")

@@ -8,6 +8,7 @@ import (
 	"github.com/danielgtaylor/huma/v2"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -19,8 +20,8 @@ type stopQuery struct {
 	Grace  string `query:"grace" maxLength:"32" doc:"How long to wait before it is killed, such as 10s. Default: its own."`
 }
 
-func (q *stopQuery) options() (StopOptions, error) {
-	o := StopOptions{Signal: q.Signal}
+func (q *stopQuery) options() (engine.StopOptions, error) {
+	o := engine.StopOptions{Signal: q.Signal}
 	if q.Grace == "" {
 		return o, nil
 	}
@@ -47,7 +48,7 @@ func (s *Server) lifecycleRoutes() {
 	act("pause", "Hold every process still", s.engine.Pause)
 	act("resume", "Let a paused environment go on", s.engine.Resume)
 
-	stop := func(id, summary string, do func(context.Context, string, StopOptions) error) {
+	stop := func(id, summary string, do func(context.Context, string, engine.StopOptions) error) {
 		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
 			func(ctx context.Context, in *stopQuery) (*none, error) {
 				o, err := in.options()

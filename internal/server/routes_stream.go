@@ -11,6 +11,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/api/stream"
+	"github.com/strata-project/strata/internal/engine"
 )
 
 type logQuery struct {
@@ -76,7 +77,7 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 			out = newStream(w, "application/x-ndjson")
 		}
 	}
-	o := LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
+	o := engine.LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
 	err := s.engine.Logs(ctx.Context(), in.Ref, o, func(l api.LogLine) error {
 		begin()
 		if err := out.line(l); err != nil || !in.Follow {

@@ -12,12 +12,13 @@ import (
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// APIVersion is the version of the REST interface.
-const APIVersion = "1.0"
+// APIVersion is the version of the REST interface, the first part of every route.
+const APIVersion = "v1"
 
 // Bounds of a request.
 const (
@@ -135,7 +136,7 @@ func (s *Server) operation(ctx huma.Context, next func(huma.Context)) {
 			_ = huma.WriteErr(s.api, ctx, a.status, a.wire.Message, asFault(a.wire))
 			return
 		}
-		ctx = huma.WithContext(ctx, s.engine.WithOperation(ctx.Context(), id))
+		ctx = huma.WithContext(ctx, engine.WithOperation(ctx.Context(), id))
 	}
 	next(ctx)
 }
