@@ -88,6 +88,9 @@ func OpenPool(ctx context.Context, dir string, o Options) (*Pool, error) {
 	}
 	p := &Pool{dir: dir, o: o, given: make(map[inode]*warm), wake: make(chan struct{}, 1), done: make(chan struct{})}
 	if err := p.adopt(ctx); err != nil {
+		for _, w := range p.ready {
+			w.tree.Close()
+		}
 		return nil, err
 	}
 	life, stop := context.WithCancel(context.Background()) // the pool's, not the opener's
@@ -157,7 +160,6 @@ func (p *Pool) refill(ctx context.Context) {
 				case <-ctx.Done():
 				case <-time.After(pause):
 				}
-				break
 			}
 		}
 		select {

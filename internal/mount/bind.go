@@ -22,7 +22,7 @@ import (
 // Root inside writes as root of the host there: that is what a volume with the
 // same owners means. Devices are never honoured.
 //
-// Kinds: Invalid (no absolute path), Missing, Unable (a file system below
+// Kinds: Invalid (no absolute path, a link that is not followed), Missing, Unable (a file system below
 // source cannot be idmapped; it is named).
 func Bind(ctx context.Context, source string, users *os.File, readOnly bool) (*Tree, error) {
 	if !filepath.IsAbs(source) || strings.ContainsRune(source, 0) {
@@ -36,6 +36,9 @@ func Bind(ctx context.Context, source string, users *os.File, readOnly bool) (*T
 	})
 	if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.ENOTDIR) {
 		return nil, fault.Missingf("there is no %s on the host: %w", source, err).At("volume").Help("make the folder first")
+	}
+	if errors.Is(err, unix.ELOOP) {
+		return nil, fault.Invalidf("%s leads through a link of /proc or in a circle: %w", source, err).At("volume").Help("name the folder itself")
 	}
 	if err != nil {
 		return nil, fmt.Errorf("open the volume's source %s: %w", source, err)

@@ -3,6 +3,7 @@ package mount_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"testing"
@@ -60,6 +61,17 @@ func liftProtection() error {
 	return errors.Join(c...)
 }
 
+func useFileVolume() error {
+	const place = "/etc/passwd" // any file will do
+	if err := unix.MoveMount(3, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return err
+	}
+	var c checks
+	c.content(place, "below")
+	c.no(os.WriteFile(place, []byte("below"), 0o644), "write")
+	return errors.Join(c...)
+}
+
 func newVolume(t *testing.T) string {
 	dir := filepath.Join(t.TempDir(), "volume")
 	must(t, os.MkdirAll(dir+"/sub", 0o755))
@@ -100,6 +112,15 @@ func TestBind(t *testing.T) {
 			enter(t, job, tree)
 		})
 	}
+	t.Run("a single file", func(t *testing.T) {
+		tree, err := mount.Bind(ctx, dir+"/sub/deep", users, false)
+		must(t, err)
+		defer tree.Close()
+		if text, err := os.ReadFile(fmt.Sprintf("/proc/self/fd/%d", tree.File().Fd())); err != nil || string(text) != "below" {
+			t.Errorf("it reads %q, %v", text, err)
+		}
+		enter(t, "use the volume of a file", tree)
+	})
 	for what, bad := range map[string]struct {
 		source string
 		kind   fault.Kind
@@ -109,7 +130,7 @@ func TestBind(t *testing.T) {
 		"a file system that cannot be mapped":  {"/proc/self", fault.Unable},
 		"one below the source that cannot be":  {"/", fault.Unable},
 		"a device":                             {"/dev/null", fault.Unable},
-		"a link of proc to what a process has": {"/proc/self/cwd/..", fault.Internal},
+		"a link of proc to what a process has": {"/proc/self/cwd/..", fault.Invalid},
 	} {
 		t.Run(what, func(t *testing.T) {
 			tree, err := mount.Bind(ctx, bad.source, users, false)

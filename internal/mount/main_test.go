@@ -185,10 +185,13 @@ func becomeRooted() error {
 	if err := unix.MoveMount(3, "", unix.AT_FDCWD, "/mnt", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
 		return fmt.Errorf("attach: %w", err)
 	}
-	if err := unix.Chroot("/mnt"); err != nil {
+	if err := os.Chdir("/mnt"); err != nil {
 		return err
 	}
-	return os.Chdir("/")
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return fmt.Errorf("pivot_root: %w", err)
+	}
+	return unix.Unmount(".", unix.MNT_DETACH)
 }
 
 func must(t testing.TB, err error) {

@@ -167,20 +167,53 @@ func overlayByFD(s OverlaySpec) (*Tree, error) {
 		dirs = append(dirs, Option{Key: "lowerdir+", Of: s.Lowers[i].File()})
 	}
 	if s.Disk != nil {
-		for _, dir := range []struct{ key, name string }{{"upperdir", Upper}, {"workdir", Work}} {
-			f, err := openFolder(s.Disk, dir.name)
-			if err != nil {
-				return nil, err
-			}
-			defer f.Close()
-			dirs = append(dirs, Option{Key: dir.key, Of: f})
+		upper, work, err := s.openDisk()
+		if err != nil {
+			return nil, err
 		}
+		defer upper.Close()
+		defer work.Close()
+		dirs = append(dirs, Option{Key: "upperdir", Of: upper}, Option{Key: "workdir", Of: work})
 	}
 	tree, err := s.fileSystem(dirs).Mount()
 	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
 		return nil, fmt.Errorf("%w: %w", errNoFDs, err)
 	}
 	return checkWritable(s, tree, err)
+}
+
+// openDisk opens the disk's two folders. At a disk's first use its upper folder
+// is given the owner and mode of the topmost layer's root, for it is the upper
+// folder's that the environment sees as its own root's.
+func (s OverlaySpec) openDisk() (upper, work *os.File, err error) {
+	if upper, err = openFolder(s.Disk, Upper); err != nil {
+		return nil, nil, err
+	}
+	if work, err = openFolder(s.Disk, Work); err != nil {
+		upper.Close()
+		return nil, nil, err
+	}
+	var st unix.Stat_t
+	// The kernel makes a folder "work" in the work folder, and keeps it.
+	if unix.Fstatat(int(work.Fd()), "work", &st, unix.AT_SYMLINK_NOFOLLOW) == nil || s.ReadOnly {
+		return upper, work, nil
+	}
+	top, err := s.Lowers[len(s.Lowers)-1].fd()
+	if err == nil {
+		err = unix.Fstat(top, &st)
+	}
+	if err == nil {
+		err = upper.Chown(int(st.Uid), int(st.Gid))
+	}
+	if err == nil {
+		err = unix.Fchmod(int(upper.Fd()), st.Mode&0o7777)
+	}
+	if err != nil {
+		upper.Close()
+		work.Close()
+		return nil, nil, fmt.Errorf("give the disk the root folder's owner: %w", err)
+	}
+	return upper, work, nil
 }
 
 // openFolder opens a folder of a disk's root. The disk may be hostile, so
@@ -191,7 +224,7 @@ func openFolder(disk *Tree, name string) (*os.File, error) {
 		return nil, err
 	}
 	dir, err := unix.Openat2(fd, name, &unix.OpenHow{
-		Flags:   unix.O_PATH | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
+		Flags:   unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV,
 	})
 	if err != nil {

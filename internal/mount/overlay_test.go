@@ -43,17 +43,19 @@ func fillTop(t testing.TB, root string) {
 	must(t, os.MkdirAll(filepath.Join(root, "etc"), 0o755))
 	must(t, os.WriteFile(filepath.Join(root, "etc/name"), []byte("top"), 0o644))
 	must(t, os.MkdirAll(filepath.Join(root, "mnt"), 0o755))
+	must(t, os.Chmod(root, 0o711))
 }
 
 // inside is what processes that enter starts do; each is in the namespaces and
 // has the tree at descriptor 3.
 var inside = map[string]func() error{
-	"use the overlay":     useOverlay,
-	"read the overlay":    readOverlay,
-	"use the volume":      useVolume,
-	"read the volume":     readVolume,
-	"lift the protection": liftProtection,
-	"fill the disk":       fillDisk,
+	"use the overlay":          useOverlay,
+	"read the overlay":         readOverlay,
+	"use the volume":           useVolume,
+	"read the volume":          readVolume,
+	"use the volume of a file": useFileVolume,
+	"lift the protection":      liftProtection,
+	"fill the disk":            fillDisk,
 }
 
 // all joins the faults of checks.
@@ -91,6 +93,8 @@ func useOverlay() error {
 	c.content("/etc/name", "top")
 	c.content("/etc/only-base", "base")
 	c.owner("/", 0)
+	root, err := os.Stat("/")
+	c.that(err == nil && root.Mode().Perm() == 0o711, "the root folder is not the template's: %v, %v", root, err)
 	c.owner("/home/user/file", 1000)
 	info, err := os.Stat("/bin/su")
 	c.no(err, "stat /bin/su")

@@ -42,13 +42,12 @@ func overlayByName(s OverlaySpec) (*Tree, error) {
 		if err := place(s.Disk, "disk"); err != nil {
 			return nil, fmt.Errorf("place the private disk: %w", err)
 		}
-		for _, name := range []string{Upper, Work} { // real folders, not links
-			f, err := openFolder(s.Disk, name)
-			if err != nil {
-				return nil, err
-			}
-			f.Close()
+		upper, work, err := s.openDisk() // real folders, not links
+		if err != nil {
+			return nil, err
 		}
+		upper.Close()
+		work.Close()
 		data += ",upperdir=disk/" + Upper + ",workdir=disk/" + Work
 	}
 	for _, o := range s.options() {
