@@ -101,6 +101,12 @@ func (d Device) split() []Device {
 	return []Device{c, b}
 }
 
+// deviceGate closes the devices of a group in the unified hierarchy.
+type deviceGate interface {
+	attach(dir string, devices []Device) error
+	close()
+}
+
 // devicePrograms keeps the loaded BPF programs, one for each list of devices, so
 // that a group costs one attachment.
 type devicePrograms struct {
@@ -111,8 +117,8 @@ type devicePrograms struct {
 // maxPrograms bounds the programs that are kept; nearly all environments share one.
 const maxPrograms = 64
 
-// newDevicePrograms loads the default list, which shows whether the kernel can.
-func newDevicePrograms() (*devicePrograms, error) {
+// loadDevicePrograms loads the default list, which shows whether the kernel can.
+func loadDevicePrograms() (deviceGate, error) {
 	p := &devicePrograms{loaded: map[string]*ebpf.Program{}}
 	if _, err := p.load(DefaultDevices()); err != nil {
 		return nil, err

@@ -24,9 +24,8 @@
 // of a process with several writes to ThreadFiles (v1 tasks, which move the
 // thread only; Run does it) and starts the child with SysProcAttr.UseCgroupFD on
 // OpenUnified.
-// CLONE_NEWCGROUP in that same clone takes the *parent's* place for the root of
-// the new namespace: the child must unshare the cgroup namespace itself, after it
-// has joined.
+// CLONE_NEWCGROUP in that same clone takes the group for the root of the new
+// namespace, in the v1 hierarchies as in the unified one.
 //
 // Invariants: nothing is remounted; no group of others is changed, but for
 // enabling a controller for the children of a group that is ours to delegate (or

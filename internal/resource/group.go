@@ -46,16 +46,16 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	g := r.group(id)
-	for i, dir := range r.dirs {
+	for _, dir := range r.dirs {
 		path := dir + "/" + id
-		err := unix.Mkdir(path, 0o755)
+		err := r.tree.mkdir(path)
 		if errors.Is(err, unix.EEXIST) {
 			return nil, fault.Conflictf("the control group %s is there already", path)
 		}
 		if err != nil {
 			return nil, explain(err, "make control group %s", path)
 		}
-		back.Push("remove control group", func(ctx context.Context) error { return removeTree(ctx, r.dirs[i]+"/"+id) })
+		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, path) })
 	}
 	if err := g.apply(l, true); err != nil {
 		return nil, err
@@ -129,7 +129,7 @@ func (g *Group) delegate(owner uint32) error {
 			return err
 		}
 		for _, leaf := range []string{execLeaf, payloadLeaf} {
-			if err := unix.Mkdir(dir+"/"+leaf, 0o755); err != nil {
+			if err := g.root.tree.mkdir(dir + "/" + leaf); err != nil {
 				return explain(err, "make control group %s/%s", dir, leaf)
 			}
 		}

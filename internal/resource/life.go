@@ -200,7 +200,7 @@ func children(dir string) ([]string, error) {
 // is no error. Kinds: Busy where a process stays.
 func (g *Group) Remove(ctx context.Context) error {
 	for _, dir := range g.root.dirs {
-		if err := removeTree(ctx, dir+"/"+g.id); err != nil {
+		if err := g.root.removeTree(ctx, dir+"/"+g.id); err != nil {
 			return fault.Wrap(err, "remove control group %s", g.id)
 		}
 	}
@@ -208,9 +208,9 @@ func (g *Group) Remove(ctx context.Context) error {
 }
 
 // removeTree removes a folder and the groups below it.
-func removeTree(ctx context.Context, top string) error {
-	err := poll2(ctx, top, func() (bool, error) {
-		err := unix.Rmdir(top)
+func (r *Root) removeTree(ctx context.Context, top string) error {
+	err := pollEvents(ctx, top, func() (bool, error) {
+		err := r.tree.rmdir(top)
 		switch {
 		case err == nil, errors.Is(err, unix.ENOENT):
 			return true, nil
@@ -222,7 +222,7 @@ func removeTree(ctx context.Context, top string) error {
 			return false, err
 		}
 		for _, dir := range slices.Backward(all) {
-			err = unix.Rmdir(dir)
+			err = r.tree.rmdir(dir)
 		}
 		return err == nil || errors.Is(err, unix.ENOENT), nil
 	})

@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
 
 	"github.com/strata-project/strata/internal/fault"
 	"golang.org/x/sys/unix"
@@ -23,7 +24,20 @@ type Root struct {
 	dirs     []string          // the folders in homes, each once; the unified one first
 	unified  string            // the root's folder in the unified hierarchy, "" for none
 	nested   bool              // the unified hierarchy serves limits
-	programs *devicePrograms   // nil: devices through v1
+	programs deviceGate        // nil: devices through v1
+	tree     tree
+	without  sync.Map // accounting controllers that could not be enabled
+}
+
+// tree makes and removes groups; a test brings one without a kernel behind it.
+type tree struct {
+	mkdir func(path string) error
+	rmdir func(path string) error
+}
+
+var kernelTree = tree{
+	mkdir: func(path string) error { return unix.Mkdir(path, 0o755) },
+	rmdir: unix.Rmdir,
 }
 
 // The folders of a delegated group on v2.
@@ -47,15 +61,22 @@ func Open(name string) (*Root, error) {
 	if err != nil {
 		return nil, fault.Unablef("read own control group: %w", err)
 	}
-	return open(name, string(mounts), string(own), newDevicePrograms)
+	return open(name, facts{string(mounts), string(own), loadDevicePrograms, kernelTree})
 }
 
-// open works on the given texts, so that a test can bring a tree of its own.
-func open(name, mounts, own string, programs func() (*devicePrograms, error)) (*Root, error) {
+// facts are what Open finds on the host.
+type facts struct {
+	mounts   string // /proc/self/mountinfo
+	own      string // /proc/self/cgroup
+	programs func() (deviceGate, error)
+	tree     tree
+}
+
+func open(name string, f facts) (*Root, error) {
 	if !namePattern.MatchString(name) {
 		return nil, fault.Invalidf("%q is no name for a control group", name)
 	}
-	h := parseMounts(mounts)
+	h := parseMounts(f.mounts)
 	l, err := h.layout()
 	if err != nil {
 		return nil, err
@@ -64,12 +85,12 @@ func open(name, mounts, own string, programs func() (*devicePrograms, error)) (*
 		return nil, fault.Unablef("the kernel offers no controller for %s", strings.Join(l.Missing, ", ")).
 			Help("boot without cgroup_disable=, and on v2 let the group strata runs in have the controllers")
 	}
-	r := &Root{name: name, layout: l, homes: map[string]string{}}
+	r := &Root{name: name, layout: l, homes: map[string]string{}, tree: f.tree}
 	if h.unified != "" {
-		if r.programs, err = programs(); err != nil && h.v1["devices"] == "" {
+		if r.programs, err = f.programs(); err != nil && h.v1["devices"] == "" {
 			return nil, fault.Wrap(err, "load a device program")
 		}
-		base := r.base(h.unified, own)
+		base := r.base(h.unified, f.own)
 		r.unified = filepath.Join(base, name)
 		for c, dir := range l.Controllers {
 			if dir == h.unified {
@@ -130,7 +151,7 @@ func (r *Root) make() error {
 		}
 	}
 	for _, dir := range r.dirs {
-		if err := unix.Mkdir(dir, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+		if err := r.tree.mkdir(dir); err != nil && !errors.Is(err, unix.EEXIST) {
 			return explain(err, "make control group %s", dir)
 		}
 	}
@@ -141,6 +162,7 @@ func (r *Root) make() error {
 	}
 	memory := r.homes["memory"]
 	if memory == r.unified {
+		// The files of a controller are seen in the groups below it.
 		r.layout.Swap = exists(memory + "/memory.swap.max")
 		return nil
 	}
@@ -159,44 +181,55 @@ func (r *Root) enable(dir string) error {
 	if err != nil {
 		return explain(err, "read the controllers of %s", dir)
 	}
+	var missing []string
+	for c, home := range r.homes {
+		if home == r.unified && !slices.Contains(strings.Fields(have), c) {
+			missing = append(missing, c)
+		}
+	}
+	slices.Sort(missing)
+	if len(missing) == 0 || put(dir, "cgroup.subtree_control", "+"+strings.Join(missing, " +")) == nil {
+		return nil
+	}
+	// Not all at once: find out which, and why.
 	offered, _ := get(dir, "cgroup.controllers")
-	for _, c := range slices.Sorted(maps.Keys(r.homes)) {
-		if r.homes[c] != r.unified || slices.Contains(strings.Fields(have), c) {
-			continue
+	for _, c := range missing {
+		if err := r.enableOne(dir, c, offered); err != nil && slices.Contains(accounting, c) {
+			r.without.Store(c, true) // its figures will be missing, no more
+		} else if err != nil {
+			return err
 		}
-		err := put(dir, "cgroup.subtree_control", "+"+c)
-		if errors.Is(err, unix.EBUSY) {
-			// The group has processes: it may not have both. Ours we can move.
-			if err = r.moveSelf(dir); err == nil {
-				err = put(dir, "cgroup.subtree_control", "+"+c)
-			}
-		}
-		if err == nil {
-			continue
-		}
-		if slices.Contains(accounting, c) {
-			delete(r.homes, c)
-			delete(r.layout.Controllers, c)
-			continue
-		}
-		if errors.Is(err, unix.EBUSY) {
-			return fault.Unablef("enable the controller %s for %s: processes that are not strata's live in that group: %w", c, dir, err).
-				Help("start stratad as a service with Delegate=yes, or move those processes to a group of their own")
-		}
-		if !slices.Contains(strings.Fields(offered), c) {
-			return fault.Unablef("%s has no controller %s to hand down", dir, c).
-				Help("give the service Delegate=yes, or run `echo +%s >%s/cgroup.subtree_control` above it", c, filepath.Dir(dir))
-		}
-		return explain(err, "enable the controller %s for %s", c, dir)
 	}
 	return nil
+}
+
+func (r *Root) enableOne(dir, c, offered string) error {
+	err := put(dir, "cgroup.subtree_control", "+"+c)
+	if errors.Is(err, unix.EBUSY) {
+		// The group has processes: it may not have both. Ours we can move.
+		if err = r.moveSelf(dir); err == nil {
+			err = put(dir, "cgroup.subtree_control", "+"+c)
+		}
+	}
+	if err == nil {
+		return nil
+	}
+	if errors.Is(err, unix.EBUSY) {
+		return fault.Unablef("enable the controller %s for %s: processes that are not strata's live in that group: %w", c, dir, err).
+			Help("start stratad as a service with Delegate=yes, or move those processes to a group of their own")
+	}
+	if !slices.Contains(strings.Fields(offered), c) {
+		return fault.Unablef("%s has no controller %s to hand down", dir, c).
+			Help("give the service Delegate=yes, or run `echo +%s >%s/cgroup.subtree_control` above it", c, filepath.Dir(dir))
+	}
+	return explain(err, "enable the controller %s for %s", c, dir)
 }
 
 // moveSelf moves this process, and where dir is delegated to us every other one
 // in it, to a leaf beside the root.
 func (r *Root) moveSelf(dir string) error {
 	leaf := filepath.Join(dir, r.name+daemonLeaf)
-	if err := unix.Mkdir(leaf, 0o755); err != nil && !errors.Is(err, unix.EEXIST) {
+	if err := r.tree.mkdir(leaf); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
 	if !delegated(dir) {
@@ -256,6 +289,7 @@ func delegated(dir string) bool {
 func (r *Root) Layout() Layout {
 	l := r.layout
 	l.Controllers = maps.Clone(l.Controllers)
+	r.without.Range(func(c, _ any) bool { delete(l.Controllers, c.(string)); return true })
 	return l
 }
 
@@ -289,7 +323,7 @@ func (r *Root) Remove(ctx context.Context) error {
 		}
 	}
 	for _, dir := range r.dirs {
-		if err := removeTree(ctx, dir); err != nil {
+		if err := r.removeTree(ctx, dir); err != nil {
 			return err
 		}
 	}

@@ -35,8 +35,8 @@ func poll(ctx context.Context, done func() (bool, error)) error {
 	})
 }
 
-// poll2 is poll that wakes up at once when a v2 group changes.
-func poll2(ctx context.Context, dir string, done func() (bool, error)) error {
+// pollEvents is poll that wakes up at once when a v2 group changes.
+func pollEvents(ctx context.Context, dir string, done func() (bool, error)) error {
 	ok, err := done()
 	if ok || err != nil {
 		return err
@@ -51,7 +51,7 @@ func poll2(ctx context.Context, dir string, done func() (bool, error)) error {
 
 // await returns when cgroup.events of dir has the given line.
 func await(ctx context.Context, dir, line string) error {
-	return poll2(ctx, dir, func() (bool, error) {
+	return pollEvents(ctx, dir, func() (bool, error) {
 		text, err := get(dir, "cgroup.events")
 		if err != nil {
 			return false, explain(err, "read the events of %s", dir)
