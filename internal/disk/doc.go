@@ -25,11 +25,11 @@
 // limits may pass what the host has.
 //
 // Speed (bench_test.go, 2 shared cores, virtio disk, ext4 host; medians): a ready
-// disk is created in 0.1 ms and mounted in 0.01 ms, a cold one in 2 ms and 3 ms.
+// disk is created in 0.1 ms and mounted in 0.01 ms, a cold one in 2-3 ms and 3-7 ms.
 // Sequential reading and writing go at the host's own speed, many small files
 // faster, for their metadata waits in this file system's own journal. Not so
-// fsync: it commits two journals, and costs 1.5 to 2 times the host's once the
-// blocks are there, up to 4 times on a new disk.
+// fsync: it commits two journals, and takes 1.1 to 2.2 times as long as the
+// host's once the blocks are there, 3 to 6 times on a new disk.
 //
 // Hostile input: a guest's kernel writes the image itself, so its ext4 may be
 // crafted. The host then mounts it for a zone and runs e2fsck and resize2fs on
