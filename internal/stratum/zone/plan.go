@@ -1,0 +1,217 @@
+package zone
+
+import (
+	"path"
+	"slices"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/spec"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// The payload's descriptors, after the agent's specification.
+const (
+	rootFD   = spec.FD + 1
+	agentFD  = spec.FD + 2
+	volumeFD = spec.FD + 3 // of the first volume
+)
+
+// hostFacts is what a plan depends on besides stratum.Plan.
+type hostFacts struct {
+	dir           string        // folder of runs
+	agent         string        // path of strata-agent
+	app, system   []byte        // seccomp filters
+	files         uint64        // hard limit of open files
+	appCgroups    []spec.Cgroup // what kind app sees
+	systemCgroups []spec.Cgroup
+}
+
+// launch is a whole zone as a value.
+type launch struct {
+	Keeper  wire.Spec
+	Init    spec.Init
+	Limits  resource.Limits
+	Devices []resource.Device
+	Owner   uint32 // host's user id that may divide the control group; 0: nobody
+	Notes   notes  // kept beside the keeper, for a daemon that adopts
+}
+
+// notes are what further programs of a run depend on. JSON of zone.json.
+type notes struct {
+	System        bool `json:"system"`
+	NewPrivileges bool `json:"new_privileges"`
+}
+
+// namespaces are the kinds that a zone has of its own.
+const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
+	unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
+
+// masked and protected are docker's and runc's. They stand for everything in proc
+// that is not of the zone's own namespaces.
+// Source: github.com/moby/moby, daemon/pkg/oci/defaults.go.
+var (
+	masked = []string{
+		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
+		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
+	}
+	protected = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
+	// opened are the settings that belong to a zone's own namespaces; an init sets them.
+	// Source: what systemd-nspawn leaves writable with a private network.
+	opened = []string{"/proc/sys/net", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"}
+)
+
+// devices are the nodes that are shown inside. Console, ptmx and pts are the zone's own.
+var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
+
+// links are those that docker makes in /dev, but for /dev/core.
+var links = [][2]string{
+	{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
+}
+
+// sysctls are docker's: in a network of its own every program may take any port
+// and may ping.
+var sysctls = []spec.Sysctl{
+	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
+	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
+}
+
+const (
+	notifySocket = "/run/host/notify"
+	defaultPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+)
+
+// Bounds of a zone's tmpfs mounts that nobody asked a size for. Unit: bytes.
+const runSize = 64 << 20
+
+// plan is what p becomes on this host. It is pure. Kinds: Invalid.
+func plan(p stratum.Plan, f hostFacts) (*launch, error) {
+	if err := check(p); err != nil {
+		return nil, err
+	}
+	l := &launch{
+		Limits:  resource.Limits{Memory: p.Resources.Memory, CPUs: p.Resources.CPUs, PIDs: p.Resources.PIDs},
+		Devices: resource.DefaultDevices(),
+		Notes:   notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System},
+		Init: spec.Init{
+			Hostname: p.Hostname, Root: rootFD, ReadOnly: p.ReadOnly, System: p.System,
+			Devices: devices, Links: links, Mask: masked, Protect: protected, Sysctls: sysctls,
+			Cgroups: f.appCgroups, Keep: []int{capKill},
+		},
+	}
+	l.files(p)
+	l.mounts(p)
+	switch {
+	case p.System:
+		l.system(p, f)
+	case p.Idle:
+		l.Init.Seccomp = f.app
+	default:
+		l.Init.Main = process(p.Main, l.Notes, f)
+		l.Init.Main.MakeWorkDir = true
+	}
+	l.keeper(p, f)
+	return l, nil
+}
+
+func check(p stratum.Plan) error {
+	var errs []error
+	if p.ID == "" || p.ID != path.Base(p.ID) || p.ID == "." || p.ID == ".." {
+		errs = append(errs, fault.Invalidf("%q is no id of a run", p.ID))
+	}
+	if len(p.Layers) == 0 {
+		errs = append(errs, fault.Invalidf("a zone needs a layer").At("template"))
+	}
+	if !p.Idle && len(p.Main.Args) == 0 {
+		errs = append(errs, fault.Invalidf("there is no command to run").At("command").Help("name one, or use a template that has one"))
+	}
+	for i, v := range p.Volumes {
+		if !path.IsAbs(v.Target) || path.Clean(v.Target) == "/" {
+			errs = append(errs, fault.Invalidf("%q is no place for volume %d", v.Target, i+1).At("volumes").Help("write an absolute path other than /"))
+		}
+	}
+	for _, t := range p.Tmpfs {
+		if !path.IsAbs(t.Target) || path.Clean(t.Target) == "/" {
+			errs = append(errs, fault.Invalidf("%q is no place for a tmpfs", t.Target).At("tmpfs").Help("write an absolute path other than /"))
+		}
+	}
+	return fault.Join(errs...)
+}
+
+// files: an app sees them over its own, a system manages them itself.
+func (l *launch) files(p stratum.Plan) {
+	for _, f := range p.Files {
+		l.Init.Files = append(l.Init.Files, spec.File{Path: f.Path, Data: f.Data, Bind: !p.System})
+	}
+}
+
+// mounts puts outer targets before inner ones, whatever order they were asked in.
+func (l *launch) mounts(p stratum.Plan) {
+	for _, t := range p.Tmpfs {
+		l.Init.Tmpfs = append(l.Init.Tmpfs, spec.Tmpfs{Target: t.Target, Size: int64(t.Size), Mode: t.Mode, NoExec: true})
+	}
+	for i, v := range p.Volumes {
+		l.Init.Volumes = append(l.Init.Volumes, spec.Volume{FD: volumeFD + i, Target: v.Target})
+	}
+	slices.SortStableFunc(l.Init.Tmpfs, func(a, b spec.Tmpfs) int { return depth(a.Target) - depth(b.Target) })
+	slices.SortStableFunc(l.Init.Volumes, func(a, b spec.Volume) int { return depth(a.Target) - depth(b.Target) })
+}
+
+func depth(target string) int { return strings.Count(path.Clean(target), "/") }
+
+// system is what a template's own init finds besides.
+func (l *launch) system(p stratum.Plan, f hostFacts) {
+	l.Owner = p.IDBase
+	i := &l.Init
+	i.Cgroups, i.Open, i.Notify = f.systemCgroups, opened, notifySocket
+	i.Tmpfs = append([]spec.Tmpfs{{Target: "/run", Size: runSize, Mode: 0o755}}, i.Tmpfs...)
+	i.Files = append(i.Files, spec.File{Path: "/run/host/container-manager", Data: []byte("strata\n")})
+	main := p.Main
+	main.TTY = true // its console: an init without one has nowhere to report to
+	main.User, main.WorkDir = "", "/"
+	main.Env = append([]string{"container=strata", "NOTIFY_SOCKET=" + notifySocket}, main.Env...)
+	if !slices.ContainsFunc(main.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+		main.Env = append(main.Env, defaultPath)
+	}
+	i.Main = process(main, l.Notes, f)
+	i.Main.Rlimits = nil // an init sets its own
+}
+
+func (l *launch) keeper(p stratum.Plan, f hostFacts) {
+	dir := path.Join(f.dir, p.ID)
+	main := l.Init.Main
+	l.Keeper = wire.Spec{
+		ID: p.ID, Socket: path.Join(dir, "keeper.sock"), ExitFile: path.Join(dir, "exit.json"), StatusFile: path.Join(dir, "status.json"),
+		Log: wire.Log{Dir: p.Log.Dir, Size: p.Log.Size, Files: p.Log.Files}, Owner: p.IDBase,
+		TTY: main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),
+		Exec: wire.ExecPath{Agent: f.agent, Join: true},
+		Payload: wire.Payload{
+			// The agent's folder may be closed to the zone's root, so by descriptor.
+			Path: "/proc/self/fd/6", Args: []string{"strata-agent", "init"}, Env: []string{"GOMAXPROCS=1", "GODEBUG=disablethp=1"},
+			CloneFlags: namespaces, IDBase: p.IDBase, IDCount: mount.IDs,
+		},
+	}
+}
+
+// process is what a program of a zone gets.
+func process(p stratum.Process, n notes, f hostFacts) *wire.Process {
+	out := &wire.Process{
+		Args: p.Args, Env: p.Env, WorkDir: p.WorkDir, User: p.User, TTY: p.TTY, Stdin: p.Stdin, Rows: p.Rows, Cols: p.Cols, Agent: p.Agent,
+		Capabilities: numbers(appCapabilities), NoNewPrivs: !n.NewPrivileges, Seccomp: f.app,
+	}
+	if n.System {
+		out.Capabilities, out.Seccomp = numbers(systemCapabilities), f.system
+	}
+	if p.Agent {
+		out.Args = append([]string{"strata-agent"}, p.Args...)
+	}
+	if f.files > 0 {
+		out.Rlimits = []wire.Rlimit{{Type: unix.RLIMIT_NOFILE, Soft: f.files, Hard: f.files}}
+	}
+	return out
+}
