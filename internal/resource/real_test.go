@@ -339,10 +339,12 @@ func TestRemoveWaitsAndSaysWhoStays(t *testing.T) {
 	if err := g.Remove(ctx); !fault.Is(err, fault.Busy) {
 		t.Errorf("removed a group with a process: %v", err)
 	}
-	go func() { _ = g.Kill(context.Background()); _ = p.Wait() }()
+	dead := make(chan error)
+	go func() { _ = g.Kill(context.Background()); dead <- p.Wait() }()
 	if err := g.Remove(t.Context()); err != nil {
 		t.Error(err)
 	}
+	<-dead
 	if err := g.Remove(t.Context()); err != nil {
 		t.Errorf("again: %v", err)
 	}
