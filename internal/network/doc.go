@@ -1,0 +1,48 @@
+// Package network joins environments to networks: bridges, addresses for life,
+// names, published ports, and what keeps them apart.
+//
+// It knows no environment's record. Whoever has them tells it, at start, which
+// addresses are given out (Reserve) and what runs (Sync), and asks for links
+// (Connect). It works in the network namespace of the calling process.
+//
+// # Words
+//
+// A Host is the host side of one strata root. A Network is one Linux bridge with
+// a subnet of each IP version. A link is a pair of virtual Ethernet devices, one
+// end a port of the bridge, the other the environment's eth0. The gateway is the
+// bridge's own address; names are answered there.
+//
+// # What is on the host
+//
+//	bridge strata0, strata-<tag>      the default network
+//	bridge st<tag>-<n>                further ones
+//	link   sv<id><x>                  one per running environment; x tells its runs apart
+//	table  inet strata[-<tag>], bridge strata[-<tag>]
+//	sysctl net.ipv4.ip_forward, net.ipv6.conf.all.forwarding (where there is a way out),
+//	       net.ipv4.conf.<bridge>.route_localnet
+//	a process that answers names, which outlives the daemon (package dns)
+//
+// Nothing else is touched, and none of it before the first Ensure or Connect.
+//
+// # Lifetimes
+//
+// A link lives as long as the namespace that its inner end is in: the kernel
+// removes it. The bridge, the tables and the answering process stay when the
+// daemon ends, so running environments lose nothing. The records of networks
+// are files; which address belongs to whom is only in the environments' records.
+//
+// # Invariants
+//
+//   - An environment's link is watched before it exists (nft.PortElement) and
+//     until it is gone, so that there is no moment at which it could send as
+//     somebody else.
+//   - What was connected can be reached by name when Connect returns.
+//   - Deleting a link blocks for tens of milliseconds, under a lock that the whole host
+//     shares; it is never done in Connect or Disconnect, but later, and
+//     only if the kernel has not done it by then.
+//
+// # Lock order
+//
+// Host.ensuring, then Host.mu, then the locks of nft.Table, rtnl and zoneFile,
+// which are never held together.
+package network

@@ -1,0 +1,120 @@
+package network
+
+import (
+	"context"
+	"strings"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Running is an environment that runs, as its driver and record tell.
+type Running struct {
+	PID     int // a process in its network namespace
+	Address Address
+	Ports   []Port
+}
+
+// idDigits is the length of an environment's id.
+const idDigits = 12
+
+// Sync makes the host what it should be, once, when a daemon starts: what runs
+// keeps its link and ports, or gets back what is missing; links, published ports
+// and names of everything else go. Every id in running must be Reserved.
+// Environments that stay lose no packet. Where nothing runs and nothing is on
+// the host, nothing is touched.
+func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
+	h.mu.Lock()
+	bridges := h.bridges()
+	h.mu.Unlock()
+	ports, err := portsOf(bridges)
+	if err != nil {
+		return err
+	}
+	leftover, missing := h.adopt(ports, running)
+	present, err := h.table.Present()
+	if err != nil {
+		return err
+	}
+	var failed []error
+	used := map[string]bool{}
+	for _, r := range running {
+		used[r.Address.Network] = true
+	}
+	for _, p := range ports {
+		used[h.networkOf(p.bridge)] = true
+	}
+	if present {
+		for _, n := range h.Networks() {
+			if hasLink(n.Bridge) {
+				used[n.Name] = true
+			}
+		}
+	}
+	delete(used, "")
+	for name := range used {
+		failed = append(failed, h.Ensure(ctx, name))
+	}
+	if present || len(used) > 0 {
+		h.ensuring.Lock()
+		failed = append(failed, h.match())
+		h.ensuring.Unlock()
+	}
+	for _, id := range missing {
+		r := running[id]
+		_, err := h.Connect(ctx, id, r.PID, r.Address, r.Ports)
+		failed = append(failed, fault.Wrap(err, "connect %s again", id))
+	}
+	for _, link := range leftover {
+		h.reap(link)
+	}
+	return fault.Join(failed...)
+}
+
+// adopt takes over the links that are there, and says which are nobody's, and
+// which ids have none.
+func (h *Host) adopt(ports []bridgePort, running map[string]Running) (leftover, missing []string) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, p := range ports {
+		id := strings.TrimPrefix(p.name, linkPrefix)
+		if len(id) > idDigits {
+			id = id[:idDigits]
+		}
+		r, runs := running[id]
+		e, known := h.environments[id]
+		n := h.networks[r.Address.Network]
+		if !runs || !known || n == nil || n.Bridge != p.bridge || e.link != "" && e.link != p.name {
+			leftover = append(leftover, p.name)
+			h.watched[p.name] = true
+			continue
+		}
+		e.link, e.ports = p.name, append([]Port(nil), r.Ports...)
+		e.elements = e.wanted()
+	}
+	for id, r := range running {
+		e, known := h.environments[id]
+		if !known || e.link != "" || r.PID == 0 || r.Address.Network == "" {
+			continue
+		}
+		missing = append(missing, id)
+	}
+	return leftover, missing
+}
+
+func (h *Host) networkOf(bridge string) string {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	for _, n := range h.networks {
+		if n.Bridge == bridge {
+			return n.Name
+		}
+	}
+	return ""
+}
+
+func hasLink(name string) bool {
+	var r rtnl
+	defer r.close()
+	index, err := r.linkIndex(name)
+	return err == nil && index != 0
+}
