@@ -40,6 +40,11 @@ func (g *guest) within(f func() error) error {
 	done := make(chan error, 1)
 	go func() {
 		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // the main thread cannot be thrown away
+			defer runtime.UnlockOSThread()
+			done <- g.within(f)
+			return
+		}
 		ns, err := namespaceOf(g.pid)
 		if err == nil {
 			defer ns.Close()
