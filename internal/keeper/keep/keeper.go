@@ -1,0 +1,382 @@
+package keep
+
+import (
+	"encoding/json"
+	"runtime/debug"
+	"time"
+
+	"github.com/strata-project/strata/api/stream"
+	"github.com/strata-project/strata/internal/keeper/logfile"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"golang.org/x/sys/unix"
+)
+
+// phase is how far a run is.
+type phase uint8
+
+const (
+	waiting  phase = iota // the payload exists, the daemon has not said go
+	starting              // it has; the payload is about to run the main program
+	running               //
+	over                  // the payload has ended
+)
+
+// keeper is the whole process.
+type keeper struct {
+	*loop
+	spec   wire.Spec
+	phase  phase
+	failed bool // the start failed: leave nothing
+
+	main    program
+	log     logfile.Writer
+	pid     int // the payload's
+	started uint64
+	ready   bool
+	exit    *wire.ExitRecord
+	oomBase int64
+
+	daemon  int // sockets: -1 where closed
+	payload int
+	notify  int
+	control int
+	agent   int // the agent's program, for exec
+
+	said     int // messages that the payload has sent
+	told     *int
+	deadline time.Time // by when a payload that was killed, or that has told its end, must be over
+
+	conns []*conn
+	execs []*execution
+
+	scratch []byte
+	busy    bool // there was work since memory was last given back
+}
+
+// bufferSize fits a frame of the longest payload.
+const bufferSize = stream.HeaderSize + stream.MaxPayload
+
+// buffer returns memory for one read. It is shared: whatever is in it is valid
+// until the next call only.
+func (k *keeper) buffer() []byte {
+	if k.scratch == nil {
+		if k.scratch = mapBuffer(bufferSize); k.scratch == nil {
+			k.scratch = make([]byte, bufferSize)
+		}
+	}
+	return k.scratch
+}
+
+// idleAfter is how long nothing must happen before memory is given back.
+const idleAfter = 2 * time.Second
+
+// tickEvery is how often time limits are looked at while there are any.
+const tickEvery = time.Second
+
+// run is the keeper's life from the payload's birth on.
+func (k *keeper) run() {
+	next := time.Now().Add(tickEvery)
+	for !k.done() {
+		wait := time.Duration(-1)
+		ticking := k.ticking()
+		switch {
+		case ticking:
+			wait = max(time.Until(next), 0)
+		case k.busy:
+			wait = idleAfter
+		}
+		n := k.once(wait)
+		if n > 0 {
+			k.busy = true
+		}
+		if now := time.Now(); ticking && !now.Before(next) {
+			next = now.Add(tickEvery)
+			k.tick(now)
+		}
+		if n == 0 && k.busy && !ticking {
+			k.giveBack()
+		}
+	}
+}
+
+func (k *keeper) giveBack() {
+	unmapBuffer(k.scratch)
+	k.scratch, k.busy = nil, false
+	debug.FreeOSMemory()
+}
+
+// done tells whether nobody needs the keeper any more.
+func (k *keeper) done() bool {
+	return k.phase == over && (k.failed || len(k.main.clients) == 0 && len(k.execs) == 0 && len(k.conns) == 0)
+}
+
+// ticking tells whether some time limit is running.
+func (k *keeper) ticking() bool {
+	if k.main.waits() || !k.deadline.IsZero() || k.phase == over {
+		return true
+	}
+	for _, x := range k.execs {
+		if x.phase != execRunning || x.waits() {
+			return true
+		}
+	}
+	for _, c := range k.conns {
+		if c.asked == "" {
+			return true
+		}
+	}
+	return false
+}
+
+func (k *keeper) tick(now time.Time) {
+	k.main.tick(now)
+	for _, x := range append([]*execution(nil), k.execs...) {
+		x.tick(now)
+	}
+	for _, c := range append([]*conn(nil), k.conns...) {
+		if c.asked == "" && now.After(c.until) {
+			c.close()
+		}
+	}
+	if k.phase != over && !k.deadline.IsZero() && now.After(k.deadline) {
+		k.deadline = time.Time{}
+		k.main.signal(int(unix.SIGKILL))
+	}
+}
+
+// fail ends a start that went wrong: the daemon is told why, the payload killed.
+func (k *keeper) fail(f *wire.Failure) {
+	if k.phase > starting || k.failed {
+		return
+	}
+	k.failed = true
+	if k.daemon >= 0 {
+		sendJSON(k.daemon, wire.Message{Type: wire.Failed, Fault: f})
+		k.close(&k.daemon)
+	}
+	k.main.signal(int(unix.SIGKILL))
+}
+
+// begin is the moment in which the main program runs.
+func (k *keeper) begin() {
+	k.phase = running
+	if k.notify < 0 {
+		k.ready = true
+	}
+	if err := writeFile(k.spec.StatusFile, k.status()); err != nil {
+		// The run goes on: what is lost is the pid for a daemon that finds the
+		// control socket mute.
+		k.spec.StatusFile = ""
+	}
+	if k.daemon >= 0 {
+		sendJSON(k.daemon, wire.Message{Type: wire.Started, PID: k.pid})
+		k.close(&k.daemon)
+	}
+	k.main.start()
+	k.tell()
+}
+
+func (k *keeper) status() wire.Status {
+	return wire.Status{
+		ID: k.spec.ID, KeeperPID: unix.Getpid(), PID: k.pid, StartTime: k.started,
+		Ready: k.ready, LogLost: k.log.Lost(), Ended: k.exit,
+	}
+}
+
+// daemonSocket hears the daemon during the start.
+type daemonSocket struct{ k *keeper }
+
+func (d daemonSocket) ready(uint32) {
+	k := d.k
+	b := k.buffer()
+	n, err := receive(k.daemon, b)
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return
+	}
+	var m wire.Message
+	if err != nil || n == 0 || json.Unmarshal(b[:n], &m) != nil {
+		m.Type = ""
+	}
+	switch {
+	case m.Type == wire.Go && k.phase == waiting:
+		k.phase = starting
+		if err := sendJSON(k.payload, wire.Message{Type: wire.Go}); err != nil {
+			k.fail(internal("tell the payload to start", err))
+		}
+	case m.Type == wire.Abort || k.phase == waiting:
+		k.fail(&wire.Failure{Kind: "internal", Message: "the start was given up"})
+	default:
+		// The daemon died after its go: the start goes on without it.
+		k.close(&k.daemon)
+	}
+}
+
+// maxSaid bounds what a payload may say in all: it needs a handful.
+const maxSaid = 64
+
+// payloadSocket hears the payload.
+type payloadSocket struct{ k *keeper }
+
+func (p payloadSocket) ready(uint32) {
+	k := p.k
+	b := k.buffer()
+	n, fd, err := receivePacket(k.payload, b[:wire.MaxMessage])
+	if err == unix.EAGAIN || err == unix.EINTR {
+		return
+	}
+	k.said++
+	if err != nil || n == 0 || k.said > maxSaid {
+		discard(fd)
+		k.close(&k.payload)
+		return
+	}
+	m, ok := parseMessage(b[:n])
+	if !ok {
+		discard(fd)
+		return
+	}
+	k.hear(m, fd)
+}
+
+// hear acts on a message of the payload; fd is -1 or becomes the callee's.
+func (k *keeper) hear(m wire.Message, fd int) {
+	switch {
+	case m.Type == wire.TTY && fd >= 0 && k.spec.TTY && k.phase == starting && k.main.peer < 0:
+		if k.main.terminal(fd) == nil {
+			return
+		}
+	case m.Type == wire.Notify && fd >= 0 && k.phase <= running && k.notify < 0 && !k.ready:
+		if checkDatagram(fd) == nil {
+			k.notify = fd
+			k.want(fd, readable, notifySocket{k})
+			return
+		}
+	case m.Type == wire.Started && k.phase == starting:
+		k.begin()
+	case m.Type == wire.Failed && k.phase == starting:
+		k.fail(bounded(m.Fault))
+	case m.Type == wire.Ended && k.phase == running && k.told == nil:
+		k.told = &m.Status
+		k.deadline = time.Now().Add(endGrace)
+	}
+	discard(fd)
+}
+
+// endGrace is how long a payload may take to end after it told how its main
+// program did.
+const endGrace = 10 * time.Second
+
+// notifySocket hears the init say that it is up.
+type notifySocket struct{ k *keeper }
+
+func (s notifySocket) ready(events uint32) {
+	k := s.k
+	b := k.buffer()
+	for range 8 {
+		n, err := receive(k.notify, b[:4096])
+		if err == unix.EAGAIN || err == unix.EINTR {
+			if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
+				k.close(&k.notify)
+			}
+			return
+		}
+		if err != nil {
+			k.close(&k.notify)
+			return
+		}
+		if saysReady(b[:n]) {
+			k.ready = true
+			k.close(&k.notify)
+			if k.phase == running {
+				k.tell()
+			}
+			return
+		}
+	}
+}
+
+// saysReady looks for the line READY=1. Source: sd_notify(3).
+func saysReady(b []byte) bool {
+	const word = "READY=1"
+	for len(b) > 0 {
+		line := b
+		if i := indexByte(b, '\n'); i >= 0 {
+			line, b = b[:i], b[i+1:]
+		} else {
+			b = nil
+		}
+		if string(line) == word {
+			return true
+		}
+	}
+	return false
+}
+
+func indexByte(b []byte, c byte) int {
+	for i := range b {
+		if b[i] == c {
+			return i
+		}
+	}
+	return -1
+}
+
+// payloadEnd is the payload's pidfd.
+type payloadEnd struct{ k *keeper }
+
+func (e payloadEnd) ready(uint32) {
+	k := e.k
+	var ws unix.WaitStatus
+	pid, err := unix.Wait4(k.pid, &ws, unix.WNOHANG, nil)
+	if err == unix.EINTR || err == nil && pid == 0 {
+		return
+	}
+	k.end(ws)
+}
+
+// end is the end of the run; ws is the payload's own wait status.
+func (k *keeper) end(ws unix.WaitStatus) {
+	// What it said before its end may still be on the socket.
+	for k.payload >= 0 && k.said <= maxSaid {
+		before := k.said
+		payloadSocket.ready(payloadSocket{k}, 0)
+		if k.said == before {
+			break
+		}
+	}
+	k.close(&k.payload)
+	k.close(&k.notify)
+	k.deadline = time.Time{}
+	if k.phase <= starting && !k.failed {
+		k.fail(&wire.Failure{Kind: "internal", Message: "the payload ended before it started: " + describe(ws) + k.main.lastWords()})
+	}
+	k.close(&k.daemon)
+	k.phase = over
+	for _, x := range k.execs {
+		x.kill()
+	}
+	if k.failed {
+		k.main.abandon()
+		k.leave()
+		return
+	}
+	if k.told != nil {
+		ws = unix.WaitStatus(*k.told)
+	}
+	exit := k.exitRecord(ws)
+	k.main.finish(stream.ExitPayload(stream.Ended{Status: uint8(exit.Status), Signal: uint8(exit.Signal), OOM: exit.OOM}))
+	exit.At = time.Now().UnixNano()
+	k.exit = &exit
+	writeFile(k.spec.ExitFile, exit) // a record that cannot be kept is still told
+	k.log.Close()
+	k.leave()
+	k.tell()
+}
+
+// leave takes the control socket away: who comes now finds the exit record.
+func (k *keeper) leave() {
+	if k.control >= 0 {
+		unix.Unlink(k.spec.Socket)
+		k.close(&k.control)
+	}
+}

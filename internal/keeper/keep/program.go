@@ -1,0 +1,328 @@
+package keep
+
+import (
+	"time"
+
+	"github.com/strata-project/strata/api/stream"
+	"github.com/strata-project/strata/internal/keeper/logfile"
+	"golang.org/x/sys/unix"
+)
+
+const (
+	// queueLimit is how much a client may be behind before the program waits.
+	queueLimit = 64 << 10
+	// drainLimit bounds what is read of the outputs once a program has ended. A
+	// pipe holds at most 1 MiB (/proc/sys/fs/pipe-max-size as the kernel sets it).
+	drainLimit = 4 << 20
+	// stuckAfter is how long a client that was attached later may take nothing.
+	stuckAfter = 60 * time.Second
+	// lingerAfter is the same for the client of an attached run or an exec, once
+	// the program has ended.
+	lingerAfter = 10 * time.Minute
+	// maxClients bounds who is attached to one program.
+	maxClients = 64
+)
+
+// program is something that runs, and who takes part in its standard streams.
+type program struct {
+	k       *keeper
+	pidfd   int // -1: not known, or over
+	out     [2]source
+	in      input
+	peer    int // the terminal's other side, held open so that its output never ends early; -1: none
+	tty     bool
+	owned   bool // the input ends with the last client (exec)
+	live    bool // outputs are read
+	ended   bool
+	clients []*client
+	log     *logfile.Writer // nil: output is for clients only
+	x       *execution      // that this is the program of; nil: the main program
+}
+
+func (p *program) init(k *keeper) {
+	p.k, p.pidfd, p.peer = k, -1, -1
+	p.out[0] = source{p: p, fd: -1, kind: stream.Stdout, log: logfile.Stdout}
+	p.out[1] = source{p: p, fd: -1, kind: stream.Stderr, log: logfile.Stderr}
+	p.in = input{p: p, fd: -1}
+}
+
+// terminal makes master the program's output and input.
+func (p *program) terminal(master int) error {
+	peer, err := checkTerminal(master)
+	if err != nil {
+		return err
+	}
+	if err := unix.SetNonblock(master, true); err != nil {
+		unix.Close(peer)
+		return err
+	}
+	// Two descriptors, so that output and input are two entries of the loop.
+	second, err := unix.FcntlInt(uintptr(master), unix.F_DUPFD_CLOEXEC, 3)
+	if err != nil {
+		unix.Close(peer)
+		return err
+	}
+	p.peer, p.out[0].fd, p.in.fd, p.in.tty = peer, master, second, true
+	return nil
+}
+
+// blocked tells whether a client is too far behind to take more.
+func (p *program) blocked() bool {
+	for _, c := range p.clients {
+		if c.q.len() > queueLimit {
+			return true
+		}
+	}
+	return false
+}
+
+// refresh brings what the loop waits for in line with the state. Every handler
+// of a program ends with it.
+func (p *program) refresh() {
+	for i := 0; i < len(p.clients); {
+		if c := p.clients[i]; c.fd < 0 {
+			p.clients = append(p.clients[:i], p.clients[i+1:]...)
+			if p.owned && len(p.clients) == 0 {
+				p.in.end()
+			}
+			continue
+		}
+		i++
+	}
+	l := p.k.loop
+	for i := range p.out {
+		if s := &p.out[i]; p.live && !p.blocked() {
+			l.want(s.fd, readable, s)
+		} else {
+			l.want(s.fd, 0, s)
+		}
+	}
+	if p.in.q.len() > 0 {
+		l.want(p.in.fd, writable, &p.in)
+	} else {
+		l.want(p.in.fd, 0, &p.in)
+	}
+	for _, c := range p.clients {
+		var events uint32
+		if p.live && p.in.q.len() == 0 && !p.ended {
+			events |= readable
+		}
+		if c.q.len() > 0 {
+			events |= writable
+		}
+		l.want(c.fd, events, c)
+	}
+	if p.x != nil && p.ended {
+		p.x.remove()
+	}
+}
+
+// start lets output and input flow.
+func (p *program) start() {
+	p.live = true
+	p.refresh()
+}
+
+// finish takes what is left of the output and sends every client the exit frame.
+func (p *program) finish(exit []byte) {
+	for left, i := drainLimit, 0; i < len(p.out); i++ {
+		for s := &p.out[i]; s.fd >= 0 && left > 0; {
+			n := s.take()
+			if n <= 0 {
+				break
+			}
+			left -= n
+		}
+		p.k.loop.close(&p.out[i].fd)
+	}
+	p.in.close()
+	p.ended = true
+	p.k.loop.close(&p.peer)
+	p.k.loop.close(&p.pidfd)
+	frame := p.k.buffer()[:stream.HeaderSize+len(exit)]
+	stream.PutHeader(frame, stream.Exit, len(exit))
+	copy(frame[stream.HeaderSize:], exit)
+	for _, c := range p.clients {
+		c.last(frame)
+	}
+	p.refresh()
+}
+
+// abandon drops everything without an exit frame: the program did not start.
+func (p *program) abandon() {
+	for i := range p.out {
+		p.k.loop.close(&p.out[i].fd)
+	}
+	p.in.close()
+	p.k.loop.close(&p.peer)
+	p.k.loop.close(&p.pidfd)
+	for _, c := range p.clients {
+		c.drop()
+	}
+	p.clients, p.ended = nil, true
+}
+
+// lastWords returns what a program that never ran has written to its error
+// output, such as a panic of the agent.
+func (p *program) lastWords() string {
+	if p.live || p.out[1].fd < 0 {
+		return ""
+	}
+	b := p.k.buffer()[:2048]
+	n, err := unix.Read(p.out[1].fd, b)
+	if err != nil || n <= 0 {
+		return ""
+	}
+	return "; it wrote: " + string(b[:n])
+}
+
+// tick drops clients that have taken nothing for too long.
+func (p *program) tick(now time.Time) {
+	for _, c := range p.clients {
+		most := stuckAfter
+		if c.foreground {
+			if !p.ended {
+				continue
+			}
+			most = lingerAfter
+		}
+		if c.q.len() > 0 && now.Sub(c.progress) > most {
+			c.drop()
+		}
+	}
+	p.refresh()
+}
+
+// waits tells whether tick has anything to watch over.
+func (p *program) waits() bool {
+	for _, c := range p.clients {
+		if c.q.len() > 0 {
+			return true
+		}
+	}
+	return false
+}
+
+func (p *program) signal(sig int) error {
+	if p.pidfd < 0 {
+		return unix.ESRCH
+	}
+	return unix.PidfdSendSignal(p.pidfd, unix.Signal(sig), nil, 0)
+}
+
+func (p *program) resize(rows, cols uint16) {
+	if p.tty && p.out[0].fd >= 0 {
+		unix.IoctlSetWinsize(p.out[0].fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
+	}
+}
+
+// source is one output of a program.
+type source struct {
+	p    *program
+	fd   int
+	kind stream.Type
+	log  logfile.Stream
+}
+
+func (s *source) ready(uint32) {
+	if s.take() < 0 {
+		s.p.k.loop.close(&s.fd)
+	}
+	s.p.refresh()
+}
+
+// take reads once and passes on what there was: its length, 0 where there is
+// nothing now, less than 0 where nothing will come any more.
+func (s *source) take() int {
+	b := s.p.k.buffer()
+	n, err := unix.Read(s.fd, b[stream.HeaderSize:])
+	if n <= 0 {
+		if err == unix.EAGAIN || err == unix.EINTR {
+			return 0
+		}
+		return -1
+	}
+	if s.p.log != nil {
+		s.p.log.Append(s.log, time.Now().UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
+	}
+	stream.PutHeader(b, s.kind, n)
+	for _, c := range s.p.clients {
+		c.send(b[:stream.HeaderSize+n])
+	}
+	return n
+}
+
+// input is a program's standard input.
+type input struct {
+	p   *program
+	fd  int // -1: there is none, or it has ended
+	tty bool
+	q   queue
+	eof bool // ends once the queue is empty
+}
+
+func (in *input) ready(uint32) {
+	in.flush()
+	in.p.refresh()
+}
+
+// feed writes b, and keeps what the program does not take now.
+func (in *input) feed(b []byte) {
+	if in.fd < 0 || in.eof {
+		return
+	}
+	if in.q.len() == 0 {
+		b = b[in.write(b):]
+	}
+	if in.fd >= 0 && !in.q.push(b) {
+		in.close()
+	}
+}
+
+func (in *input) flush() {
+	if in.q.len() > 0 {
+		in.q.drop(in.write(in.q.bytes()))
+	}
+	if in.q.len() == 0 && in.eof {
+		in.close()
+	}
+}
+
+// write returns how much of b was taken; where the reader is gone it closes the
+// input and takes everything.
+func (in *input) write(b []byte) (done int) {
+	for done < len(b) {
+		n, err := unix.Write(in.fd, b[done:])
+		if err == unix.EINTR {
+			continue
+		}
+		if err == unix.EAGAIN {
+			return done
+		}
+		if err != nil {
+			in.gone()
+			return len(b)
+		}
+		done += n
+	}
+	return done
+}
+
+// end ends the input after what is queued; a terminal has no end.
+func (in *input) end() {
+	if in.tty {
+		return
+	}
+	in.eof = true
+	if in.q.len() == 0 {
+		in.close()
+	}
+}
+
+// gone closes the descriptor and leaves the queue to the caller.
+func (in *input) gone() { in.p.k.loop.close(&in.fd) }
+
+func (in *input) close() {
+	in.gone()
+	in.q.free()
+}

@@ -1,0 +1,287 @@
+package keeper
+
+import (
+	"context"
+	"encoding/json"
+	"net"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"syscall"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"golang.org/x/sys/unix"
+)
+
+// Options say what to start.
+type Options struct {
+	Binary string    // path of strata-keeper
+	Spec   wire.Spec // Payload.Files, Payload.CgroupFD and Attach are set by Start
+	Files  []*os.File
+	// Cgroup is the cgroup v2 folder in which the payload is born; nil: none.
+	Cgroup *os.File
+	// Attach is the first client of the main program's streams; nil: none. The
+	// caller keeps its own.
+	Attach *os.File
+	// KeeperJoin are the cgroups of the keeper itself, as files to write "0" to:
+	// `tasks` of each v1 hierarchy, or the one cgroup.procs of v2. Empty: the daemon's.
+	KeeperJoin []string
+}
+
+// Starting is a payload that waits for Go.
+type Starting struct {
+	PID       int // the payload's first process
+	KeeperPID int
+
+	conn   *net.UnixConn
+	gone   <-chan struct{} // closed when the keeper has ended
+	keeper *Keeper
+}
+
+// environment keeps the keeper's Go runtime small: one processor, a heap that is
+// collected early, and no huge pages under it.
+var environment = []string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=disablethp=1", "GOTRACEBACK=none"}
+
+// Start runs a keeper and returns once its payload exists. ctx bounds the start.
+// Kinds: those of the payload's failure, Internal, Busy where ctx ended.
+func Start(ctx context.Context, o Options) (*Starting, error) {
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return nil, fault.Internalf("make the keeper's socket: %w", err)
+	}
+	conn, err := packetConn(pair[0])
+	if err != nil {
+		unix.Close(pair[1])
+		return nil, err
+	}
+	pid, gone, err := o.spawn(pair[1])
+	unix.Close(pair[1])
+	if err != nil {
+		conn.Close()
+		return nil, fault.Wrap(err, "start the keeper %s", o.Binary)
+	}
+	s := &Starting{
+		KeeperPID: pid, conn: conn, gone: gone,
+		keeper: &Keeper{socket: o.Spec.Socket, KeeperPID: pid},
+	}
+	m, err := s.hear(ctx)
+	if err == nil && m.Type != wire.Cloned {
+		err = fault.Internalf("start the keeper: it says %q first", m.Type)
+	}
+	if err != nil {
+		s.Abort(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	s.PID, s.keeper.PID = m.PID, m.PID
+	return s, nil
+}
+
+// Go lets the payload run its main program and returns once it does. After an
+// error nothing is left. Kinds: those of the payload's failure, Internal, Busy
+// where ctx ended.
+func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
+	err := s.say(wire.Go)
+	if err != nil {
+		s.Abort(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	m, err := s.hear(ctx)
+	if err == nil && m.Type != wire.Started {
+		err = fault.Internalf("start the payload: the keeper says %q", m.Type)
+	}
+	if err != nil {
+		s.Abort(context.WithoutCancel(ctx))
+		return nil, err
+	}
+	s.conn.Close()
+	return s.keeper, nil
+}
+
+// Abort ends the payload and the keeper, and returns when both are gone or ctx
+// has ended. Calling it after Go has returned does nothing.
+func (s *Starting) Abort(ctx context.Context) error {
+	s.say(wire.Abort) // an error means that the keeper goes already
+	s.conn.Close()
+	select {
+	case <-s.gone:
+		return nil
+	case <-ctx.Done():
+		return fault.Busyf("end the keeper %d: %w", s.KeeperPID, ctx.Err())
+	}
+}
+
+func (s *Starting) say(what string) error {
+	b, err := json.Marshal(wire.Message{Type: what})
+	if err == nil {
+		_, err = s.conn.Write(b)
+	}
+	if err != nil {
+		return fault.Internalf("tell the keeper %q: %w", what, err)
+	}
+	return nil
+}
+
+// hear waits for the keeper's next message; a failed one is an error.
+func (s *Starting) hear(ctx context.Context) (m wire.Message, err error) {
+	b, err := readPacket(ctx, s.conn)
+	if err != nil {
+		return m, fault.Wrap(err, "hear from the keeper at its start")
+	}
+	if err := json.Unmarshal(b, &m); err != nil {
+		return m, fault.Internalf("read the keeper's message: %w", err)
+	}
+	if m.Type == wire.Failed {
+		return m, failure(m.Fault)
+	}
+	return m, nil
+}
+
+// spawn runs the keeper's process with sync as its socket.
+func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
+	var fds []int
+	defer func() {
+		for _, fd := range fds {
+			unix.Close(fd)
+		}
+	}()
+	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return 0, nil, fault.Internalf("open /dev/null: %w", err)
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		unix.Close(null)
+		return 0, nil, fault.Internalf("make a pipe: %w", err)
+	}
+	fds = append(fds, null, p[0])
+	files := []uintptr{uintptr(null), uintptr(null), uintptr(null), uintptr(p[0]), uintptr(sync)}
+	hand := func(f *os.File) (number int, err error) {
+		fd, err := duplicate(f)
+		if err == nil {
+			fds, files = append(fds, fd), append(files, uintptr(fd))
+		}
+		return len(files) - 1, err
+	}
+	spec := o.Spec
+	spec.Payload.Files, spec.Payload.CgroupFD, spec.Attach = len(o.Files), 0, 0
+	for _, f := range o.Files {
+		if _, err = hand(f); err != nil {
+			break
+		}
+	}
+	if err == nil && o.Cgroup != nil {
+		spec.Payload.CgroupFD, err = hand(o.Cgroup)
+	}
+	if err == nil && o.Attach != nil {
+		spec.Attach, err = hand(o.Attach)
+	}
+	var body []byte
+	if err == nil {
+		body, err = json.Marshal(spec)
+	}
+	if err == nil {
+		pid, gone, err = run(o.Binary, files, o.KeeperJoin)
+	}
+	w := os.NewFile(uintptr(p[1]), "spec")
+	go func() {
+		w.Write(body) // a keeper that does not read says so on its socket
+		w.Close()
+	}()
+	return pid, gone, err
+}
+
+// run starts the process in the given cgroups and has it waited for.
+func run(binary string, files []uintptr, join []string) (pid int, gone <-chan struct{}, err error) {
+	pidfd := -1
+	attr := &syscall.ProcAttr{
+		Dir: "/", Env: environment, Files: files,
+		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
+	}
+	if len(join) == 1 && filepath.Base(join[0]) == "cgroup.procs" {
+		dir, err := os.Open(filepath.Dir(join[0]))
+		if err != nil {
+			return 0, nil, err
+		}
+		defer dir.Close()
+		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
+		join = nil
+	}
+	start := func() error {
+		for _, name := range join {
+			if err := os.WriteFile(name, []byte("0"), 0); err != nil {
+				return err
+			}
+		}
+		pid, _, err = syscall.StartProcess(binary, []string{"strata-keeper"}, attr)
+		return err
+	}
+	if len(join) == 0 {
+		err = start()
+	} else {
+		done := make(chan error)
+		go func() {
+			runtime.LockOSThread() // the thread is in the keeper's groups, and ends here
+			done <- start()
+		}()
+		err = <-done
+	}
+	if err != nil {
+		return 0, nil, err
+	}
+	return pid, reap(pid, pidfd), nil
+}
+
+// reap waits for a child without a thread; the channel closes when it is gone.
+func reap(pid, pidfd int) <-chan struct{} {
+	gone := make(chan struct{})
+	wait := func(flags int) bool {
+		var ws unix.WaitStatus
+		for {
+			got, err := unix.Wait4(pid, &ws, flags, nil)
+			if err != unix.EINTR {
+				return err != nil || got == pid
+			}
+		}
+	}
+	go func() {
+		defer close(gone)
+		if pidfd >= 0 {
+			unix.SetNonblock(pidfd, true)
+			f := os.NewFile(uintptr(pidfd), "keeper")
+			defer f.Close()
+			if raw, err := f.SyscallConn(); err == nil {
+				if raw.Read(func(uintptr) bool { return wait(unix.WNOHANG) }) == nil {
+					return
+				}
+			}
+		}
+		wait(0)
+	}()
+	return gone
+}
+
+// duplicate returns a descriptor of f's file, without changing its mode as Fd would.
+func duplicate(f *os.File) (fd int, err error) {
+	raw, err := f.SyscallConn()
+	if err != nil {
+		return -1, err
+	}
+	fd = -1
+	if cerr := raw.Control(func(p uintptr) { fd, err = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 3) }); cerr != nil {
+		return -1, cerr
+	}
+	return fd, err
+}
+
+// failure turns what a keeper says into a fault.
+func failure(f *wire.Failure) error {
+	if f == nil {
+		return fault.Internalf("the keeper failed and did not say why")
+	}
+	kind, _ := fault.ParseKind(f.Kind)
+	e := fault.New(kind, "%s", strings.ToValidUTF8(f.Message, "?"))
+	e.Field, e.Hint = f.Field, f.Hint
+	return e
+}
