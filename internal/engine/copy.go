@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 )
@@ -139,6 +140,12 @@ func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Contex
 	return e.idle(ctx, en, do)
 }
 
+// phase writes a phase down.
+func (e *Engine) phase(en *entry, p environment.Phase) error {
+	en.do(func() { en.rec.Phase = p })
+	return e.save(en)
+}
+
 // idle starts a run without a main program, runs do with it, and ends it.
 func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, stratum.Live) error) error {
 	d, err := e.driver(en)
@@ -149,6 +156,16 @@ func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, s
 	p, err := e.plan(rec, true)
 	if err != nil {
 		return err
+	}
+	if rec.Spec.AutoRemove { // whose starts are not written down: this is none
+		if err := e.phase(en, environment.PhaseCopying); err != nil {
+			return err
+		}
+		defer func() {
+			if err := e.phase(en, rec.Phase); err != nil {
+				e.log.Warn("record not written", "id", rec.ID, "error", err)
+			}
+		}()
 	}
 	live, err := d.Start(ctx, p, stratum.StartOptions{Link: link{network: e.o.Network, id: rec.ID}})
 	if err != nil {

@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/planner"
+	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/undo"
 )
 
@@ -107,12 +108,12 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (en 
 	if err := e.store.Make(rec.ID); err != nil {
 		return nil, err
 	}
-	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID, false) })
+	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID) })
 	if err := e.o.Pool.Create(ctx, filepath.Join(e.store.Dir(rec.ID), diskName), spec.Resources.Disk); err != nil {
 		return nil, err
 	}
 	// The last step: with the record the environment exists.
-	if err := e.store.Write(rec, durable(rec)); err != nil {
+	if err := e.store.Write(rec, care(rec, store.Lasting)); err != nil {
 		return nil, err
 	}
 	en.do(func() { en.rec, en.hidden = rec, false })
@@ -128,9 +129,14 @@ func notes(spec api.Spec, r environment.Resolved) []string {
 	return all
 }
 
-// durable tells whether a record must outlive a loss of power: an environment
-// that goes when it ends does not. See docs/adr/0002-durability.md.
-func durable(rec environment.Record) bool { return !rec.Spec.AutoRemove }
+// care is what a write of rec outlives: an environment that goes when it ends
+// needs no more than to outlive the daemon. See docs/adr/0002-durability.md.
+func care(rec environment.Record, wanted store.Care) store.Care {
+	if rec.Spec.AutoRemove {
+		return store.Fleeting
+	}
+	return wanted
+}
 
 // reserve takes a name, an id and an id range for a new environment, which nobody
 // sees yet. It holds the engine's lock over nothing slow. Kinds: Conflict, Busy.
@@ -169,11 +175,10 @@ func (e *Engine) forget(en *entry) {
 func (e *Engine) unlist(en *entry) {
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	en.mu.Lock()
-	name := en.rec.Name
-	en.mu.Unlock()
-	if e.names[name] == en {
-		delete(e.names, name)
+	for name, other := range e.names { // two while it is being renamed
+		if other == en {
+			delete(e.names, name)
+		}
 	}
 	delete(e.ids, en.id())
 	e.ports.give(en.id())

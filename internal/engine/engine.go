@@ -32,6 +32,11 @@ type Engine struct {
 	end   context.CancelFunc
 	group sync.WaitGroup // supervision, cleaning, waiting restarts
 
+	going  sync.Mutex // guards ending, a leaf
+	ending bool       // Close waits for group: nothing is added any more
+
+	policy chan struct{} // bounds how many starts the restart policy makes at once
+
 	resetting atomic.Bool // DestroyAll is under way
 
 	mu    sync.RWMutex // allocation: never held over slow work
@@ -51,9 +56,19 @@ func (e *Engine) open() error {
 	return nil
 }
 
-// goes runs work that Close waits for.
+// goes runs work in the background; Close waits for it. While the engine closes
+// the work is done at once: contexts have ended, so it is short.
 func (e *Engine) goes(work func()) {
-	e.group.Add(1)
+	e.going.Lock()
+	ending := e.ending
+	if !ending {
+		e.group.Add(1)
+	}
+	e.going.Unlock()
+	if ending {
+		work()
+		return
+	}
 	go func() {
 		defer e.group.Done()
 		work()
@@ -124,7 +139,7 @@ func (e *Engine) save(en *entry) error {
 	if going {
 		return nil
 	}
-	return e.store.Write(rec, durable(rec))
+	return e.store.Write(rec, care(rec, store.Whole))
 }
 
 // saveSoon writes the record in the background: for facts that a new daemon finds
@@ -141,8 +156,8 @@ func (e *Engine) saved(en *entry) {
 }
 
 // discard moves an environment's folder to the trash and empties it.
-func (e *Engine) discard(id string, durable bool) error {
-	trashed, err := e.store.Trash(id, durable)
+func (e *Engine) discard(id string) error {
+	trashed, err := e.store.Trash(id, store.Fleeting)
 	if err != nil {
 		if fault.Is(err, fault.Missing) {
 			return nil

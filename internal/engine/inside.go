@@ -107,14 +107,17 @@ func inside(ctx context.Context, live stratum.Live, p stratum.Process, in io.Rea
 	if ctx.Err() != nil {
 		return ended, ctx.Err()
 	}
-	if err == nil && in != nil && ended.Status == 0 {
-		// A program that ended well has read all that it was sent, or wanted no more.
-		select {
-		case err = <-fed:
-		default:
-		}
+	if err != nil {
+		_ = conn.SetWriteDeadline(time.Now().Add(time.Second))
+		_, _ = conn.Write(killFrame) // nobody listens to it any more
+		return ended, err
 	}
-	return ended, err
+	select {
+	case broken := <-fed: // what was to be sent broke off: the program cannot know
+		return ended, broken
+	default:
+		return ended, nil
+	}
 }
 
 // feedStdin sends in as frames, and its end. A peer that does not listen any more

@@ -47,7 +47,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	}()
 	e := &Engine{
 		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
-		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{},
+		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce),
 	}
 	for _, d := range o.Drivers {
 		e.drivers[d.Stratum()] = d
@@ -70,6 +70,9 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 // Close ends the engine. Environments keep running; the next engine adopts them.
 func (e *Engine) Close(ctx context.Context) error {
 	e.end()
+	e.going.Lock()
+	e.ending = true
+	e.going.Unlock()
 	done := make(chan struct{})
 	go func() {
 		e.group.Wait()
@@ -98,21 +101,20 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	e.inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
-	e.cleanUnknown(ctx, runs, unreadable)
+	unknown := map[string]stratum.Driver{}
+	for id, d := range runs {
+		if e.ids[id] == nil && !unreadable[id] {
+			unknown[id] = d
+		}
+	}
+	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
+	e.cleanUnknown(ctx, unknown)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	live := map[string][]api.Port{}
-	for _, en := range e.entries() {
-		en.mu.Lock()
-		if en.run != nil {
-			live[en.rec.ID] = en.rec.Spec.Ports
-		}
-		en.mu.Unlock()
-	}
-	if err := e.o.Network.Sync(ctx, live); err != nil {
-		return fault.Wrap(err, "restore the networks")
+	if err := e.o.Network.Sync(ctx, e.running()); err != nil {
+		// Whoever starts next tries again; what runs must not be without a daemon.
+		e.log.Error("networks not restored", "error", err)
 	}
 	trash, err := e.store.Trashed()
 	if err != nil {
@@ -125,6 +127,19 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		e.resume(en)
 	}
 	return e.noteBoot()
+}
+
+// running is what the network must know of what was adopted.
+func (e *Engine) running() map[string]Running {
+	all := map[string]Running{}
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		if en.run != nil {
+			all[en.rec.ID] = Running{en.run.live.PID(), en.rec.Address, en.rec.Spec.Ports}
+		}
+		en.mu.Unlock()
+	}
+	return all
 }
 
 // bootFile keeps the id of the boot that the records are of.
@@ -178,7 +193,7 @@ func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
 	for _, f := range found {
 		switch {
 		case fault.Is(f.Err, fault.Missing): // a create that was not finished
-			if err := e.discard(f.ID, false); err != nil {
+			if err := e.discard(f.ID); err != nil {
 				return nil, err
 			}
 			continue
@@ -198,7 +213,7 @@ func (e *Engine) admit(rec environment.Record) {
 		rec.Name = rec.Name[:min(len(rec.Name), 50)] + "-" + rec.ID
 	}
 	state := environment.Stopped
-	if rec.Phase == environment.PhaseCreated {
+	if rec.Phase == environment.PhaseCreated || rec.Phase == environment.PhaseCopying {
 		state = environment.Made
 	}
 	if !e.ranges.keep(rec.IDBase) {
@@ -233,7 +248,7 @@ func (e *Engine) runs(ctx context.Context) (map[string]stratum.Driver, error) {
 	return all, nil
 }
 
-func (e *Engine) inParallel(all []*entry, do func(*entry)) {
+func inParallel(all []*entry, do func(*entry)) {
 	var group sync.WaitGroup
 	slots := make(chan struct{}, atOnce)
 	for _, en := range all {
@@ -257,8 +272,11 @@ func (e *Engine) recover(ctx context.Context, en *entry, d stratum.Driver, reboo
 		return
 	}
 	live, err := d.Adopt(ctx, rec.ID)
-	wanted := rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseStopped && rec.Phase != environment.PhaseWaiting
-	if err == nil && !wanted && !rec.Spec.AutoRemove {
+	wanted := rec.Phase == environment.PhaseStarting || rec.Phase == environment.PhaseRunning || rec.Phase == environment.PhaseStopping
+	if rec.Phase == environment.PhaseCreated && rec.Spec.AutoRemove {
+		wanted = true // its starts are not written down, see package doc
+	}
+	if err == nil && !wanted {
 		// A run for copying files, or one that the record does not know of.
 		e.endUnwanted(ctx, d, rec.ID, live)
 		live = nil
@@ -268,7 +286,7 @@ func (e *Engine) recover(ctx context.Context, en *entry, d stratum.Driver, reboo
 		if !fault.Is(err, fault.Missing) {
 			e.log.Warn("run not adopted", "id", rec.ID, "error", err)
 		}
-		if rec.Spec.AutoRemove { // something of a run is left, so it did run
+		if wanted && rec.Spec.AutoRemove { // something of a run is left, so it did run
 			rec.Phase = environment.PhaseRunning
 			en.do(func() { en.rec.Phase = rec.Phase })
 		}
@@ -335,7 +353,7 @@ func (e *Engine) endUnwanted(ctx context.Context, d stratum.Driver, id string, l
 func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Record, rebooted bool, exit *api.Exit) {
 	ran := rec.Phase == environment.PhaseRunning || rec.Phase == environment.PhaseStarting || rec.Phase == environment.PhaseStopping
 	switch {
-	case rec.Spec.AutoRemove && (ran || rebooted):
+	case rec.Spec.AutoRemove && (rebooted || rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseCopying):
 		_ = en.move(environment.Remove, nil) // nobody else has it: from Made and Stopped it is legal
 		if err := e.vanish(ctx, en, false); err != nil {
 			e.log.Error("environment not removed", "id", rec.ID, "error", err)
@@ -375,11 +393,8 @@ func lost(phase environment.Phase, rebooted bool) string {
 }
 
 // cleanUnknown ends and cleans runs that have no record.
-func (e *Engine) cleanUnknown(ctx context.Context, runs map[string]stratum.Driver, unreadable map[string]bool) {
+func (e *Engine) cleanUnknown(ctx context.Context, runs map[string]stratum.Driver) {
 	for id, d := range runs {
-		if e.ids[id] != nil || unreadable[id] {
-			continue
-		}
 		if live, err := d.Adopt(ctx, id); err == nil {
 			e.endUnwanted(ctx, d, id, live)
 		} else if _, err := d.Clean(ctx, id); err != nil {

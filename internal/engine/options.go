@@ -83,9 +83,9 @@ type Addresses interface {
 
 // Networks are the bridges.
 type Networks interface {
-	// Sync makes the host agree with what is reserved; live are the ids that run,
-	// with their published ports.
-	Sync(ctx context.Context, live map[string][]api.Port) error
+	// Sync makes the host agree with what runs, by id; it is called once, before
+	// anything is connected.
+	Sync(ctx context.Context, running map[string]Running) error
 	ResolvConf(a api.Address, dns []string) ([]byte, error)
 	Networks() []api.Network
 	Network(name string) (api.Network, error)
@@ -94,6 +94,13 @@ type Networks interface {
 	// Destroy takes everything of this root off the host.
 	Destroy(ctx context.Context) error
 	Check(ctx context.Context) []api.Finding
+}
+
+// Running is what a network must know of an environment that runs.
+type Running struct {
+	PID     int // of a process in its network namespace
+	Address api.Address
+	Ports   []api.Port
 }
 
 // Layers are the layer mounts of this root.

@@ -7,6 +7,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/store"
 )
 
 // Remove removes an environment with its disk and log. With force, one that runs
@@ -77,7 +78,7 @@ func (e *Engine) remove(ctx context.Context, en *entry) error {
 func (e *Engine) vanish(ctx context.Context, en *entry, dirty bool) error {
 	rec := en.snapshot()
 	en.saving.Lock() // no record is written into a folder that goes
-	trashed, err := e.store.Trash(rec.ID, durable(rec))
+	trashed, err := e.store.Trash(rec.ID, care(rec, store.Lasting))
 	en.saving.Unlock()
 	if err != nil && !fault.Is(err, fault.Missing) {
 		_ = en.move(environment.Keep, nil)
@@ -120,7 +121,8 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return err
 	}
 	defer en.unlock()
-	old := en.name()
+	before := en.snapshot()
+	old := before.Name
 	if old == name {
 		return nil
 	}
@@ -128,7 +130,10 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 		return err
 	}
 	if err := e.renamed(ctx, en, name); err != nil {
-		en.do(func() { en.rec.Name = old })
+		en.do(func() { en.rec.Name, en.rec.Resolved = old, before.Resolved })
+		if before.Address.Network != "" {
+			_ = e.o.Network.Rename(context.WithoutCancel(ctx), before.ID, old) // tolerated: the record counts
+		}
 		e.freeName(en, name)
 		return fault.Wrap(err, "rename %s", old)
 	}

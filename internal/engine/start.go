@@ -71,8 +71,13 @@ func (e *Engine) start(ctx context.Context, en *entry, attach *os.File, policy b
 	return nil
 }
 
+// startPatience bounds a start, whatever the caller's context says.
+const startPatience = 3 * time.Minute
+
 // launch makes the run. If it fails nothing of it is left.
 func (e *Engine) launch(ctx context.Context, en *entry, attach *os.File) (live stratum.Live, err error) {
+	ctx, cancel := context.WithTimeout(ctx, startPatience)
+	defer cancel()
 	d, err := e.driver(en)
 	if err != nil {
 		return nil, err
@@ -237,6 +242,17 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 	case <-waiting: // somebody else started, stopped or removed it
 		return
 	default:
+	}
+	if p := en.snapshot().Spec.Restart.Policy; p == "" || p == environment.RestartNo { // changed meanwhile
+		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
+		e.saved(en)
+		return
+	}
+	select {
+	case e.policy <- struct{}{}:
+		defer func() { <-e.policy }()
+	case <-e.life.Done():
+		return
 	}
 	if err := e.start(e.life, en, nil, true); err != nil && e.life.Err() == nil {
 		e.log.Info("environment not started again", "id", en.id(), "error", err)

@@ -22,6 +22,7 @@ const (
 	PhaseStopping Phase = "stopping" // the user asked for its end: end it
 	PhaseStopped  Phase = "stopped"  // nothing
 	PhaseWaiting  Phase = "waiting"  // the restart policy starts it again
+	PhaseCopying  Phase = "copying"  // created, and a run that only copies files was made: end it
 )
 
 // Record is all that is kept of one environment.

@@ -277,8 +277,13 @@ func PortsMeet(a, b api.Port) bool {
 	}
 	one, errA := netip.ParseAddr(a.HostIP)
 	two, errB := netip.ParseAddr(b.HostIP)
-	all := func(ip netip.Addr, err error) bool { return err != nil || ip.IsUnspecified() }
-	return all(one, errA) || all(two, errB) || one.Unmap() == two.Unmap()
+	if errA != nil || errB != nil {
+		return true // none given: all addresses
+	}
+	if one.Is4() != two.Is4() {
+		return false
+	}
+	return one == two || one.IsUnspecified() || two.IsUnspecified()
 }
 
 func protocol(p api.Port) string { return first(p.Protocol, "tcp") }

@@ -61,9 +61,18 @@ func (s *Store) Make(id string) error {
 	return err
 }
 
-// Write replaces the record of an environment whose folder exists. Where durable
-// is set it also outlives a loss of power, together with the folder itself.
-func (s *Store) Write(r environment.Record, durable bool) (err error) {
+// Care says what a write outlives. A killed daemon is outlived always.
+type Care uint8
+
+// The kinds of care.
+const (
+	Fleeting Care = iota // a loss of power may lose the record
+	Whole                // after a loss of power there is the record as it was, or as it is now
+	Lasting              // once Write has returned, a loss of power changes nothing
+)
+
+// Write replaces the record of an environment whose folder exists.
+func (s *Store) Write(r environment.Record, care Care) (err error) {
 	data, err := r.Encode()
 	if err != nil {
 		return fmt.Errorf("write record of %s: %w", r.ID, err)
@@ -76,13 +85,13 @@ func (s *Store) Write(r environment.Record, durable bool) (err error) {
 			err = fmt.Errorf("write record of %s: %w", r.ID, err)
 		}
 	}()
-	if err := writeFile(temp, data, durable); err != nil {
+	if err := writeFile(temp, data, care > Fleeting); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, filepath.Join(dir, recordName)); err != nil {
 		return err
 	}
-	if !durable {
+	if care < Lasting {
 		return nil
 	}
 	if err := syncDir(dir); err != nil {
@@ -91,13 +100,13 @@ func (s *Store) Write(r environment.Record, durable bool) (err error) {
 	return syncDir(s.environments)
 }
 
-func writeFile(path string, data []byte, durable bool) error {
+func writeFile(path string, data []byte, sync bool) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 	if err != nil {
 		return err
 	}
 	_, err = f.Write(data)
-	if err == nil && durable {
+	if err == nil && sync {
 		err = f.Sync()
 	}
 	return errors.Join(err, f.Close())
@@ -193,7 +202,7 @@ func (s *Store) Load(ctx context.Context) ([]Found, error) {
 
 // Trash takes an environment away in one step: its folder goes into the trash
 // under the name that is returned. Kinds: Missing.
-func (s *Store) Trash(id string, durable bool) (string, error) {
+func (s *Store) Trash(id string, care Care) (string, error) {
 	var b [4]byte
 	rand.Read(b[:]) // never fails: see its documentation
 	to := filepath.Join(s.trash, id+"-"+hex.EncodeToString(b[:]))
@@ -201,7 +210,7 @@ func (s *Store) Trash(id string, durable bool) (string, error) {
 	if errors.Is(err, fs.ErrNotExist) {
 		return "", fault.Missingf("there is no environment %s on disk", id)
 	}
-	if err == nil && durable {
+	if err == nil && care == Lasting {
 		err = syncDir(s.environments)
 	}
 	return to, err

@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -149,8 +150,8 @@ type Network struct {
 	Held      map[string]string // id to name
 	Connected map[string]bool
 	nets      []api.Network
-	Synced    map[string][]api.Port // what the last Sync was told
-	Taken     uint16                // a host port that a program of the host holds
+	Synced    map[string]engine.Running // what the last Sync was told
+	Taken     uint16                    // a host port that a program of the host holds
 }
 
 // NewNetwork returns a network with nobody on it.
@@ -222,7 +223,7 @@ func (n *Network) CheckPort(_ context.Context, p api.Port) error {
 }
 
 // Sync notes what it was told.
-func (n *Network) Sync(_ context.Context, live map[string][]api.Port) error {
+func (n *Network) Sync(_ context.Context, live map[string]engine.Running) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Synced = live
