@@ -58,7 +58,7 @@ func (m *metrics) request(route string, status int, took time.Duration, stream b
 	}
 }
 
-func (m *metrics) fault(err error) { m.faults.WithLabelValues(fault.KindOf(err).String()).Inc() }
+func (m *metrics) failed(kind fault.Kind) { m.faults.WithLabelValues(kind.String()).Inc() }
 
 // start measures one start.
 func (m *metrics) start(do func() error) error {

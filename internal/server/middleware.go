@@ -40,6 +40,9 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 		pattern = "none"
 	}
 	s.metrics.request(pattern, seen.status, took, seen.stream)
+	if seen.status >= 400 {
+		s.metrics.failed(kindOf[seen.status])
+	}
 	level := slog.LevelDebug
 	if seen.status >= 500 && seen.status != http.StatusNotImplemented && seen.status != http.StatusServiceUnavailable {
 		level = slog.LevelWarn
@@ -49,7 +52,17 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 		"took", took, "uid", peer.UID, "pid", peer.PID)
 }
 
-// recorder remembers an answer's status, and counts faults by kind elsewhere.
+// kindOf is the table of package fault read the other way round.
+var kindOf = func() map[int]fault.Kind {
+	kinds := map[int]fault.Kind{}
+	for _, word := range []string{"invalid", "missing", "conflict", "unable", "busy", "denied", "internal"} {
+		kind, _ := fault.ParseKind(word)
+		kinds[kind.HTTP()] = kind
+	}
+	return kinds
+}()
+
+// recorder remembers an answer's status.
 type recorder struct {
 	http.ResponseWriter
 	status int

@@ -68,7 +68,6 @@ func (s *Server) download(write func(context.Context, io.Writer) error) *huma.St
 		case err == nil:
 			out.begin()
 		case out.stream == nil:
-			s.metrics.fault(err)
 			writeFault(w, err)
 		default:
 			s.log.Warn("a download was broken off", "path", ctx.URL().Path, "error", err)

@@ -46,8 +46,10 @@ func (s *Server) hostRoutes() {
 }
 
 func (s *Server) events(ctx context.Context, in *eventQuery) (*huma.StreamResponse, error) {
+	ctx, stop := s.follow(ctx)
 	events := s.engine.Subscribe(ctx, engine.Filter{Since: in.Since, Types: in.Type, Names: in.Name, Operation: in.Operation})
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
+		defer stop()
 		_, w := humago.Unwrap(ctx)
 		out := newStream(w, "text/event-stream")
 		if out.flush() != nil {

@@ -73,7 +73,12 @@ func (s *Server) lifecycleRoutes() {
 			ref
 			Condition string `query:"condition" enum:"stopped,next-exit,removed" default:"stopped" doc:"What to wait for."`
 		}) (*body[api.WaitResult], error) {
-			exit, err := s.engine.Wait(ctx, in.Ref, in.Condition)
+			follow, stop := s.follow(ctx)
+			defer stop()
+			exit, err := s.engine.Wait(follow, in.Ref, in.Condition)
+			if err != nil && follow.Err() != nil && ctx.Err() == nil {
+				err = fault.Busyf("the daemon is ending").Help("wait again once it is back")
+			}
 			return &body[api.WaitResult]{api.WaitResult{Exit: exit}}, err
 		})
 	huma.Register(s.api, route("stats", http.MethodGet, "/v1/environments/{ref}/stats", "Say what an environment uses now"),

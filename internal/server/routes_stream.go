@@ -78,7 +78,9 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 		}
 	}
 	o := engine.LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
-	err := s.engine.Logs(ctx.Context(), in.Ref, o, func(l api.LogLine) error {
+	follow, stop := s.follow(ctx.Context())
+	defer stop()
+	err := s.engine.Logs(follow, in.Ref, o, func(l api.LogLine) error {
 		begin()
 		if err := out.line(l); err != nil || !in.Follow {
 			return err
@@ -90,7 +92,6 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 		begin()
 		_ = out.flush()
 	case out == nil:
-		s.metrics.fault(err)
 		writeFault(w, err)
 	case ctx.Context().Err() == nil:
 		s.log.Debug("logs ended early", "environment", in.Ref, "error", err)

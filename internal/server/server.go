@@ -6,6 +6,7 @@ import (
 	"net/http"
 	"reflect"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/danielgtaylor/huma/v2"
@@ -37,12 +38,16 @@ type Server struct {
 	mux     *http.ServeMux
 	api     huma.API
 	metrics *metrics
+
+	mu      sync.Mutex // a leaf
+	ended   bool
+	follows map[*context.CancelFunc]struct{} // requests that would go on for ever
 }
 
 // New returns a server of e.
 func New(e Engine, log *slog.Logger) *Server {
 	ownFaults()
-	s := &Server{engine: e, log: log, mux: http.NewServeMux()}
+	s := &Server{engine: e, log: log, mux: http.NewServeMux(), follows: map[*context.CancelFunc]struct{}{}}
 	s.metrics = newMetrics(e)
 	s.api = humago.New(s.mux, config())
 	s.api.UseMiddleware(s.operation)
@@ -72,6 +77,35 @@ func (s *Server) HTTP() *http.Server {
 		MaxHeaderBytes:    maxHeader,
 		ConnContext:       withPeer,
 		ErrorLog:          slog.NewLogLogger(s.log.Handler(), slog.LevelDebug),
+	}
+}
+
+// End ends the requests that would go on for ever: followers of events and logs,
+// and waits. http.Server.Shutdown lets the others finish.
+func (s *Server) End() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.ended = true
+	for cancel := range s.follows {
+		(*cancel)()
+	}
+}
+
+// follow returns a context that End ends too.
+func (s *Server) follow(ctx context.Context) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(ctx)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if s.ended {
+		cancel()
+	}
+	key := &cancel
+	s.follows[key] = struct{}{}
+	return ctx, func() {
+		cancel()
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		delete(s.follows, key)
 	}
 }
 

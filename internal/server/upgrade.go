@@ -36,7 +36,6 @@ func (s *Server) upgrade(serve func(ctx context.Context, conn *os.File) error) *
 		}
 		conn, err := bare(w)
 		if err != nil {
-			s.metrics.fault(err)
 			s.log.Debug("an upgrade failed", "path", r.URL.Path, "error", err)
 			return
 		}
@@ -45,7 +44,7 @@ func (s *Server) upgrade(serve func(ctx context.Context, conn *os.File) error) *
 			seen.status, seen.wrote, seen.stream = http.StatusSwitchingProtocols, true, true
 		}
 		if err := serve(ctx.Context(), conn); err != nil {
-			s.metrics.fault(err)
+			s.metrics.failed(fault.KindOf(err))
 			fail(conn, err)
 		}
 	}}

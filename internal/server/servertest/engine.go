@@ -1,0 +1,279 @@
+package servertest
+
+import (
+	"context"
+	"fmt"
+	"maps"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Engine acts like the real one, as far as its callers can tell. It is safe for
+// concurrent use.
+type Engine struct {
+	mu        sync.Mutex
+	rows      map[string]*row // by id
+	made      int
+	templates map[string]api.Template // by name
+	networks  map[string]api.Network
+	subs      map[chan api.Event]engine.Filter
+	files     map[string][]byte // by "name:path": what CopyIn was given
+	// Panic, where it is set, is what Info panics with.
+	Panic any
+}
+
+type row struct {
+	env   api.Environment
+	logs  []api.LogLine
+	input chan byte // signals to the program
+	done  chan struct{}
+	gone  chan struct{}
+}
+
+// New returns an engine with the template busybox and the network default.
+func New() *Engine {
+	busybox := api.Template{ID: "sha256:" + strings.Repeat("b", 64), Names: []string{"busybox:latest"}, OS: "linux", Arch: "amd64", Kind: "app",
+		Source: "built in", Size: 1 << 20, Created: time.Unix(1700000000, 0).UTC(), Config: api.TemplateConfig{Command: []string{"sh"}},
+		Layers: []api.Layer{{DiffID: "sha256:" + strings.Repeat("d", 64), Digest: "sha256:" + strings.Repeat("e", 64), Size: 1 << 20}}}
+	return &Engine{
+		rows: map[string]*row{}, templates: map[string]api.Template{"busybox": busybox},
+		networks: map[string]api.Network{"default": {Name: "default", IPv4: "10.88.0.0/24", Bridge: "strata0"}},
+		subs:     map[chan api.Event]engine.Filter{}, files: map[string][]byte{},
+	}
+}
+
+// Info implements server.Host.
+func (e *Engine) Info(context.Context) api.Info {
+	if e.Panic != nil {
+		panic(e.Panic)
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	counts := map[string]int{}
+	for _, r := range e.rows {
+		counts[string(r.env.State)]++
+	}
+	return api.Info{Version: "test", APIVersion: "v1", State: "/state", Socket: "/socket", PID: 1, Started: time.Unix(1700000000, 0).UTC(),
+		Kernel: "6.18", Arch: "amd64", Cgroups: "v2", Environments: counts, Templates: len(e.templates)}
+}
+
+// HostCheck implements server.Host.
+func (e *Engine) HostCheck(context.Context) []api.Finding {
+	return []api.Finding{
+		{Name: "user namespaces", OK: true, Needed: true, How: "one was made"},
+		{Name: "idmapped mounts", Needed: true, How: "one was made", Lost: "zones", Fix: "use kernel 6.1 or newer"},
+	}
+}
+
+// Subscribe implements server.Host.
+func (e *Engine) Subscribe(ctx context.Context, f engine.Filter) <-chan api.Event {
+	ch := make(chan api.Event, 64)
+	e.mu.Lock()
+	e.subs[ch] = f
+	e.mu.Unlock()
+	context.AfterFunc(ctx, func() {
+		e.mu.Lock()
+		defer e.mu.Unlock()
+		delete(e.subs, ch)
+		close(ch)
+	})
+	return ch
+}
+
+// Publish tells subscribers of an event.
+func (e *Engine) Publish(ev api.Event) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.publish(ev)
+}
+
+func (e *Engine) publish(ev api.Event) {
+	ev.Time = time.Unix(1700000000, 0).UTC()
+	for ch, f := range e.subs {
+		if (len(f.Types) == 0 || slices.Contains(f.Types, ev.Type)) && (f.Operation == "" || f.Operation == ev.Operation) &&
+			(len(f.Names) == 0 || slices.Contains(f.Names, ev.Name)) {
+			select {
+			case ch <- ev:
+			default:
+			}
+		}
+	}
+}
+
+// DestroyAll implements server.Host.
+func (e *Engine) DestroyAll(ctx context.Context) error {
+	for _, env := range e.List(ctx, engine.ListFilter{All: true}) {
+		if err := e.Remove(ctx, env.ID, true); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Create implements server.Records.
+func (e *Engine) Create(_ context.Context, spec api.Spec) (api.Environment, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	template, ok := e.templates[strings.TrimSuffix(spec.Template, ":latest")]
+	if !ok {
+		return api.Environment{}, fault.Missingf("there is no template %q", spec.Template).At("template").Help("fetch it with `strata template pull %s`", spec.Template)
+	}
+	e.made++
+	if spec.Name == "" {
+		spec.Name = fmt.Sprintf("made-up-%d", e.made)
+	}
+	if e.find(spec.Name) != nil {
+		return api.Environment{}, fault.Conflictf("the name %q is taken", spec.Name).At("name").Help("choose another one")
+	}
+	command := spec.Command
+	if len(command) == 0 {
+		command = template.Config.Command
+	}
+	env := api.Environment{ID: fmt.Sprintf("%012x", e.made), Name: spec.Name, State: api.Created, Stratum: "zone", Kind: "app",
+		Template: spec.Template, TemplateID: template.ID, Spec: spec, Command: command, Created: time.Now(),
+		Network: api.Address{Network: "default", IPv4: fmt.Sprintf("10.88.0.%d", e.made+1)}}
+	e.rows[env.ID] = &row{env: env, gone: make(chan struct{})}
+	e.publish(api.Event{Type: "environment", Action: "create", ID: env.ID, Name: env.Name})
+	return env, nil
+}
+
+// find is called with the lock held.
+func (e *Engine) find(ref string) *row {
+	for id, r := range e.rows {
+		if r.env.Name == ref || id == ref {
+			return r
+		}
+	}
+	return nil
+}
+
+func (e *Engine) get(ref string) (*row, error) {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if r := e.find(ref); r != nil {
+		return r, nil
+	}
+	return nil, fault.Missingf("there is no environment %q", ref).Help("see `strata ls -a`")
+}
+
+// List implements server.Records.
+func (e *Engine) List(_ context.Context, f engine.ListFilter) []api.Environment {
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	var all []api.Environment
+	for _, id := range slices.Sorted(maps.Keys(e.rows)) {
+		env := e.rows[id].env
+		switch {
+		case len(f.States) > 0 && !slices.Contains(f.States, env.State),
+			len(f.States) == 0 && !f.All && (env.State == api.Stopped || env.State == api.Created),
+			len(f.Names) > 0 && !slices.ContainsFunc(f.Names, func(part string) bool { return strings.Contains(env.Name, part) }):
+			continue
+		}
+		with := true
+		for k, v := range f.Labels {
+			have, ok := env.Spec.Labels[k]
+			with = with && ok && (v == "" || v == have)
+		}
+		if with {
+			all = append(all, env)
+		}
+	}
+	return all
+}
+
+// Get implements server.Records.
+func (e *Engine) Get(_ context.Context, ref string) (api.Environment, error) {
+	r, err := e.get(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return r.env, nil
+}
+
+// Remove implements server.Records.
+func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
+	r, err := e.get(ref)
+	if err != nil {
+		return err
+	}
+	env, _ := e.Get(ctx, ref)
+	if env.State == api.Running {
+		if !force {
+			return fault.Conflictf("%s is running", env.Name).Help("stop it first, or use --force")
+		}
+		if err := e.Kill(ctx, ref, ""); err != nil {
+			return err
+		}
+		<-r.done
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	e.vanish(r)
+	return nil
+}
+
+func (e *Engine) vanish(r *row) {
+	if _, here := e.rows[r.env.ID]; here {
+		delete(e.rows, r.env.ID)
+		close(r.gone)
+		e.publish(api.Event{Type: "environment", Action: "destroy", ID: r.env.ID, Name: r.env.Name})
+	}
+}
+
+// Rename implements server.Records.
+func (e *Engine) Rename(_ context.Context, ref, name string) error {
+	r, err := e.get(ref)
+	if err != nil {
+		return err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if e.find(name) != nil {
+		return fault.Conflictf("the name %q is taken", name).At("name")
+	}
+	r.env.Name = name
+	return nil
+}
+
+// Update implements server.Records.
+func (e *Engine) Update(_ context.Context, ref string, u api.Update) (api.Environment, error) {
+	r, err := e.get(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	if u.Memory != nil {
+		r.env.Spec.Resources.Memory = *u.Memory
+	}
+	if u.CPUs != nil {
+		r.env.Spec.Resources.CPUs = *u.CPUs
+	}
+	if u.Disk != nil {
+		r.env.Spec.Resources.Disk = *u.Disk
+	}
+	if u.PIDs != nil {
+		r.env.Spec.Resources.PIDs = *u.PIDs
+	}
+	if u.Restart != nil {
+		r.env.Spec.Restart = *u.Restart
+	}
+	labels := maps.Clone(r.env.Spec.Labels)
+	if labels == nil {
+		labels = map[string]string{}
+	}
+	maps.Copy(labels, u.Labels)
+	for _, name := range u.RemoveLabels {
+		delete(labels, name)
+	}
+	r.env.Spec.Labels = labels
+	return r.env, nil
+}
