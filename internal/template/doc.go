@@ -23,13 +23,14 @@
 //	download/<digest>      blobs under way; a broken-off one can be resumed for a day
 //	work/                  folders being unpacked; emptied by Open
 //
-// Compressed layers are kept beside the EROFS files, about a third more disk, for
-// that is what lets a template be pushed or exported with the digests that it
-// came with: neither the order nor the headers of the tar, and even less the
-// compressor's choices, can be had back from a file system.
+// Compressed layers are kept beside the EROFS files, for that is what lets a
+// template be pushed or exported with the digests that it came with: neither the
+// order nor the headers of the tar, and even less the compressor's choices, can
+// be had back from a file system. A minimal Debian takes 66 MB that way beside
+// 103 MB of EROFS.
 //
-// Layers are not compressed in EROFS: they are read at the disk's speed with no
-// work for the processor, and the page cache holds the same either way.
+// EROFS files are compressed by lz4, which every kernel that has EROFS knows: see
+// erofsCompression for what it costs and saves.
 //
 // # Invariants
 //

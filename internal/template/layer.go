@@ -173,6 +173,13 @@ func (w *session) keepLayer(l Layer, image string) error {
 // mkfs.erofs 1.5 clamps to it; with -T it would set every file to it.
 const erofsEpoch = "17179869183"
 
+// erofsCompression is what guests' kernels know too. Measured on a Debian with
+// systemd and nginx: 124 MB where 200 MB are left plain; reading it all once from
+// a cold cache takes 1.5 s either way, one large file 0.14 s where 0.13 s plain
+// from a fast disk and half the time from a slow one; once in the page cache
+// there is no difference.
+const erofsCompression = "lz4"
+
 // makeEROFS makes an image of the folder root, the same bytes for the same content.
 func makeEROFS(ctx context.Context, root, image, diffID string, size int64) error {
 	var fs unix.Statfs_t
@@ -181,7 +188,7 @@ func makeEROFS(ctx context.Context, root, image, diffID string, size int64) erro
 	}
 	u := strings.TrimPrefix(diffID, "sha256:")
 	uuid := fmt.Sprintf("%s-%s-%s-%s-%s", u[0:8], u[8:12], u[12:16], u[16:20], u[20:32])
-	cmd := exec.CommandContext(ctx, "mkfs.erofs", "--quiet", "-U", uuid, image, root)
+	cmd := exec.CommandContext(ctx, "mkfs.erofs", "--quiet", "-z"+erofsCompression, "-U", uuid, image, root)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+erofsEpoch, "LC_ALL=C")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
