@@ -288,3 +288,12 @@ func TestLayersKeepWhatTheTarSays(t *testing.T) {
 		}
 	})
 }
+
+func TestTheDeepestPathThatIsAcceptedFits(t *testing.T) {
+	s := open(t)
+	deep := strings.Repeat("d/", 1740) + strings.Repeat("x", 19)
+	tm := importRoot(t, s, "x/y", file(deep, "x"))
+	if tm.Size == 0 {
+		t.Error("the layer is empty")
+	}
+}

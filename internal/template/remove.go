@@ -141,6 +141,9 @@ func (s *Store) unpin(path string) {
 // returns how many bytes that freed. A file that cannot be removed stays for the
 // next sweep. Under mu.
 func (s *Store) sweep() (freed int64) {
+	if s.unread {
+		return 0
+	}
 	keep := map[string]bool{}
 	diffs := map[string]bool{}
 	for _, r := range s.records {

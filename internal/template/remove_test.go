@@ -184,13 +184,16 @@ func TestADamagedTemplateSaysSoAndIsMended(t *testing.T) {
 	if _, err := s.Get("web"); err != nil {
 		t.Error(err)
 	}
-	// A damaged record stops nobody else.
+	// A damaged record stops nobody else, and what it held is not swept.
 	importRoot(t, s, "other", file("b", "1"))
 	if err := os.WriteFile(s.recordPath(tm.ID), []byte("{"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	s = reopen(t, s.dir)
 	if _, err := s.Get("other"); err != nil {
+		t.Error(err)
+	}
+	if _, err := os.Stat(s.LayerPath(tm.Layers[0])); err != nil {
 		t.Error(err)
 	}
 }

@@ -30,6 +30,7 @@ type Store struct {
 	pins    map[string]int    // paths below dir that work under way counts on
 	held    map[string]int    // ids that a Use holds
 	going   map[string]bool   // ids that are being removed
+	unread  bool              // a record could not be read, so what it holds is not known
 }
 
 // recordVersion is the version of the files that the store writes.
@@ -125,8 +126,10 @@ func (s *Store) clearWork() error {
 	return nil
 }
 
-// load reads names, records and layer notes. A file that cannot be read is left
-// where it is and said so: one damaged template must not stop the others.
+// load reads names, records and layer notes. A file that cannot be read, or that
+// another version of strata wrote, is left where it is and said so: one damaged
+// template must not stop the others. Nothing is swept then, for what that
+// template holds is not known.
 func (s *Store) load() error {
 	err := s.eachFile(layerDir, func(hex string, data []byte) bool {
 		var n layerNote
@@ -202,7 +205,8 @@ func (s *Store) eachFile(dir string, take func(hex string, data []byte) bool) er
 			return err
 		}
 		if !isDigest("sha256:"+hex) || !take(hex, data) {
-			s.log.Warn("template file is damaged and left out", "path", path)
+			s.log.Warn("template file is damaged or of another version, and left out", "path", path)
+			s.unread = s.unread || dir == recordDir
 		}
 	}
 	return nil

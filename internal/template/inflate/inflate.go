@@ -8,6 +8,7 @@ import (
 	"bufio"
 	"bytes"
 	"compress/bzip2"
+	"errors"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
@@ -46,7 +47,8 @@ var magics = []struct {
 // of no known format is returned as it is. The caller closes it; r stays open.
 // Kinds: Invalid for a broken header.
 func Reader(r io.Reader) (io.ReadCloser, string, error) {
-	b := bufio.NewReaderSize(r, 256*unit.KiB)
+	src := &source{r: r}
+	b := bufio.NewReaderSize(src, 256*unit.KiB)
 	head, err := b.Peek(6)
 	if err != nil && err != io.EOF {
 		return nil, "", err
@@ -59,9 +61,52 @@ func Reader(r io.Reader) (io.ReadCloser, string, error) {
 	}
 	out, err := open(format, b)
 	if err != nil {
-		return nil, format, fault.Invalidf("read %s stream: %w", format, err)
+		return nil, format, src.blame(format, err)
 	}
-	return out, format, nil
+	return &decoder{out, src, format}, format, nil
+}
+
+// source remembers whether reading failed, so that a broken connection is not
+// taken for a broken stream.
+type source struct {
+	r   io.Reader
+	err error
+}
+
+func (s *source) Read(p []byte) (int, error) {
+	n, err := s.r.Read(p)
+	if err != nil && err != io.EOF {
+		s.err = err
+	}
+	return n, err
+}
+
+// blame gives a decoder's error its kind.
+func (s *source) blame(format string, err error) error {
+	var known *fault.Error
+	switch {
+	case s.err != nil:
+		return s.err
+	case errors.As(err, &known):
+		return err
+	case errors.Is(err, zstd.ErrWindowSizeExceeded), errors.Is(err, zstd.ErrDecoderSizeExceeded):
+		return fault.Invalidf("a zstd window above %s is not accepted: %w", unit.Size(MaxWindow), err)
+	}
+	return fault.Invalidf("the %s stream is broken: %w", format, err)
+}
+
+type decoder struct {
+	io.ReadCloser
+	src    *source
+	format string
+}
+
+func (d *decoder) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil && err != io.EOF {
+		err = d.src.blame(d.format, err)
+	}
+	return n, err
 }
 
 func open(format string, b *bufio.Reader) (io.ReadCloser, error) {

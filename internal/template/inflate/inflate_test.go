@@ -2,10 +2,12 @@ package inflate
 
 import (
 	"bytes"
+	"errors"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
+	"testing/iotest"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -104,6 +106,31 @@ func TestALargeDictionaryIsRefused(t *testing.T) {
 	}
 	if err == nil {
 		t.Error("a large zstd window was accepted")
+	}
+}
+
+func TestABrokenStreamIsInvalidAndABrokenSourceIsNot(t *testing.T) {
+	for _, format := range []string{Gzip, Zstd, XZ} {
+		in := packed(t, format, []byte(strings.Repeat(text, 100)))
+		changed := bytes.Clone(in)
+		changed[len(in)/2] ^= 0xff
+		changed[len(in)-5] ^= 0xff
+		for what, c := range map[string]struct {
+			r    io.Reader
+			kind fault.Kind
+		}{
+			"truncated": {bytes.NewReader(in[:len(in)-3]), fault.Invalid},
+			"changed":   {bytes.NewReader(changed), fault.Invalid},
+			"cut off":   {io.MultiReader(bytes.NewReader(in[:len(in)-3]), iotest.ErrReader(errors.New("no network"))), fault.Internal},
+		} {
+			r, _, err := Reader(c.r)
+			if err == nil {
+				_, err = io.ReadAll(r)
+			}
+			if err == nil || fault.KindOf(err) != c.kind {
+				t.Errorf("%s %s: %v (%s), want %s", format, what, err, fault.KindOf(err), c.kind)
+			}
+		}
 	}
 }
 

@@ -13,7 +13,9 @@
 //
 //	entry     one header of the tar with its data
 //	implied   a folder that no entry named but that an entry lies in; it is made
-//	          as root's, 0755, 1970
+//	          as root's, 0755 (/tmp and its like 1777, /root 0700), 1970. It hides
+//	          what owner and mode the folder has in a layer below: docker's layers
+//	          name every folder on the way, and other builders should.
 //	whiteout  ".wh.x": x of the layers below is gone; becomes a character device 0:0
 //	opaque    ".wh..wh..opq": all of a folder of the layers below is gone; becomes
 //	          the attribute trusted.overlay.opaque

@@ -190,6 +190,10 @@ func (u *unpacker) forget() {
 	u.last.fd = -1
 }
 
+// impliedModes are the folders that are not 0755 on any system: a layer that has
+// a file in one of them, but not the folder, must not close or open it.
+var impliedModes = map[string]uint32{"tmp": 0o1777, "var/tmp": 0o1777, "dev/shm": 0o1777, "root": 0o700}
+
 // imply makes the folders of a resolved path that are missing.
 func (u *unpacker) imply(clean string) error {
 	fd, err := u.open(".", unix.O_RDONLY|unix.O_DIRECTORY)
@@ -203,7 +207,10 @@ func (u *unpacker) imply(clean string) error {
 		err := u.mkdirat(fd, part, at)
 		if err == nil {
 			u.stats.Implied++
-			err = u.folderTime(at, 0, 0)
+			if mode, ok := impliedModes[at]; ok {
+				err = unix.Fchmodat(fd, part, mode, 0)
+			}
+			err = errors.Join(err, u.folderTime(at, 0, 0))
 		} else if errors.Is(err, unix.EEXIST) {
 			err = nil
 		}

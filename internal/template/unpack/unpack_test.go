@@ -337,6 +337,19 @@ func TestMetadataIsKept(t *testing.T) {
 	}
 }
 
+func TestAnImpliedFolderIsAsEverySystemHasIt(t *testing.T) {
+	y := newYard(t)
+	if _, err := Layer(t.Context(), bytes.NewReader(tarOf(t, file("tmp/x", ""), file("root/x", ""), file("var/tmp/x", ""))), y.root, Defaults); err != nil {
+		t.Fatal(err)
+	}
+	for path, want := range map[string]uint32{"tmp": 0o1777, "root": 0o700, "var": 0o755, "var/tmp": 0o1777} {
+		var st syscall.Stat_t
+		if err := syscall.Lstat(filepath.Join(y.root, path), &st); err != nil || st.Mode&0o7777 != want || st.Mtim.Sec != 0 {
+			t.Errorf("%s has mode %o at %d, %v; want %o at 0", path, st.Mode&0o7777, st.Mtim.Sec, err, want)
+		}
+	}
+}
+
 func TestCancelledInTheMiddle(t *testing.T) {
 	y := newYard(t)
 	ctx, cancel := context.WithCancel(t.Context())
