@@ -33,7 +33,7 @@ type BuildOptions struct {
 	Variant  string   // "": VariantMinbase
 	Packages []string // further ones
 	Name     string   // "": the base, with "-systemd" for that variant
-	Mirror   string   // http or https; "": the distribution's own, with security updates
+	Mirror   string   // http or https; "": what the host's apt uses, else the distribution's own
 }
 
 // distributions are those whose archives mmdebstrap can read.
@@ -168,6 +168,10 @@ func buildConfig(opt BuildOptions) v1.ConfigFile {
 // Kinds: Invalid for malformed options, Unable where mmdebstrap is missing or
 // fails (its last words are in the message), makeLayer's.
 func (s *Store) Build(ctx context.Context, opt BuildOptions, r Report) (Template, error) {
+	if opt.Mirror == "" {
+		distribution, _, _ := strings.Cut(opt.Base, ":")
+		opt.Mirror = hostMirror(hostRoot(), distribution)
+	}
 	plan, err := planBuild(opt)
 	if err != nil {
 		return Template{}, err
@@ -181,6 +185,9 @@ func (s *Store) Build(ctx context.Context, opt BuildOptions, r Report) (Template
 		return Template{}, err
 	}
 	defer w.end()
+	if err := os.Chmod(w.dir, 0o711); err != nil { // see Open
+		return Template{}, err
+	}
 	run, err := startBuilder(ctx, tool, plan.args, w.dir, r)
 	if err != nil {
 		return Template{}, fault.Wrap(err, "build %s", plan.name)

@@ -2,7 +2,9 @@ package template
 
 import (
 	"net"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -98,7 +100,11 @@ func TestBuild(t *testing.T) {
 			s := open(t)
 			mirror(t)
 			start := time.Now()
-			tm, err := s.Build(t.Context(), BuildOptions{Base: "debian:bookworm", Variant: variant}, nil)
+			tm, err := s.Build(t.Context(), BuildOptions{Base: "debian:bookworm", Variant: variant, Packages: []string{"openssh-server"}}, func(p Progress) {
+				if strings.HasPrefix(p.Item, "W:") {
+					t.Log(p.Item)
+				}
+			})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -106,6 +112,20 @@ func TestBuild(t *testing.T) {
 			if tm.Config.System != (variant == VariantSystemd) {
 				t.Errorf("System is %v", tm.Config.System)
 			}
+			mounted(t, s, tm.Layers[0], func(dir string) {
+				for path, want := range map[string]string{"etc/machine-id": "", "etc/fstab": "", "etc/hostname": "-", "etc/resolv.conf": "-", "etc/ssh/ssh_host_ed25519_key": "-", "var/lib/dbus/machine-id": "-"} {
+					data, err := os.ReadFile(filepath.Join(dir, path))
+					if (err == nil) != (want != "-") || (err == nil && string(data) != want) {
+						t.Errorf("%s is %q, %v", path, data, err)
+					}
+				}
+				if lists, _ := os.ReadDir(filepath.Join(dir, "var/lib/apt/lists")); len(lists) > 2 {
+					t.Errorf("apt's lists are still there: %v", lists)
+				}
+				if target, _ := os.Readlink(filepath.Join(dir, "etc/systemd/system/default.target")); (variant == VariantSystemd) != strings.HasSuffix(target, "multi-user.target") {
+					t.Errorf("default target is %q", target)
+				}
+			})
 		})
 	}
 }

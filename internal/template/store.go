@@ -81,13 +81,19 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 		pins: map[string]int{}, held: map[string]int{}, going: map[string]bool{},
 	}
 	// 0700: a layer holds setuid programs of strangers while it is unpacked.
-	for _, d := range []string{"", recordDir, layerDir, blobDir, downloadDir, workDir} {
-		if err := os.MkdirAll(filepath.Join(dir, d), 0o700); err != nil {
+	// 0711 on the way to work: there apt downloads as its own user, who must get
+	// to the folder of the build and to none beside it.
+	for _, d := range []struct {
+		name string
+		mode os.FileMode
+	}{{"", 0o711}, {recordDir, 0o700}, {layerDir, 0o700}, {blobDir, 0o700}, {downloadDir, 0o700}, {workDir, 0o711}} {
+		path := filepath.Join(dir, d.name)
+		if err := os.MkdirAll(path, d.mode); err != nil {
 			return nil, fault.Wrap(diskFault(err), "open template store")
 		}
-	}
-	if err := os.Chmod(dir, 0o700); err != nil {
-		return nil, fault.Wrap(err, "open template store")
+		if err := os.Chmod(path, d.mode); err != nil {
+			return nil, fault.Wrap(err, "open template store")
+		}
 	}
 	for _, step := range []func() error{s.clearWork, s.load} {
 		if err := step(); err != nil {
