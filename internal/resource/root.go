@@ -26,6 +26,7 @@ type Root struct {
 	nested   bool              // the unified hierarchy serves limits
 	programs deviceGate        // nil: devices through v1
 	tree     tree
+	still    bool     // move no process
 	without  sync.Map // accounting controllers that could not be enabled
 }
 
@@ -52,7 +53,23 @@ var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
 // Open finds out this host's layout and makes the root with the given name, such
 // as "strata", in each hierarchy in use; one that is there is taken over.
 // Kinds: Invalid, Unable where a controller or a hierarchy is missing, Denied.
-func Open(name string) (*Root, error) {
+func Open(name string) (*Root, error) { return openHere(name, false) }
+
+// Probe makes a root and a group with limits and removes both again; it moves
+// no process, so that on v2 it may fail where Open makes room for itself.
+// It returns the layout, as far as it is known where it fails.
+func Probe(ctx context.Context, name string) (_ Layout, err error) {
+	r, err := openHere(name, true)
+	if err != nil {
+		l, _ := Detect()
+		return l, err
+	}
+	defer func() { err = fault.Join(err, r.Remove(context.WithoutCancel(ctx))) }()
+	_, err = r.Create(ctx, "probe", Limits{Memory: 64 << 20, CPUs: 1000, PIDs: 100}, DefaultDevices(), 0)
+	return r.Layout(), err
+}
+
+func openHere(name string, still bool) (*Root, error) {
 	mounts, err := os.ReadFile("/proc/self/mountinfo")
 	if err != nil {
 		return nil, fault.Unablef("read mounts: %w", err)
@@ -61,7 +78,7 @@ func Open(name string) (*Root, error) {
 	if err != nil {
 		return nil, fault.Unablef("read own control group: %w", err)
 	}
-	return open(name, facts{string(mounts), string(own), loadDevicePrograms, kernelTree})
+	return open(name, facts{string(mounts), string(own), loadDevicePrograms, kernelTree, still})
 }
 
 // facts are what Open finds on the host.
@@ -70,6 +87,7 @@ type facts struct {
 	own      string // /proc/self/cgroup
 	programs func() (deviceGate, error)
 	tree     tree
+	still    bool // move no process
 }
 
 func open(name string, f facts) (*Root, error) {
@@ -85,7 +103,7 @@ func open(name string, f facts) (*Root, error) {
 		return nil, fault.Unablef("the kernel offers no controller for %s", strings.Join(l.Missing, ", ")).
 			Help("boot without cgroup_disable=, and on v2 let the group strata runs in have the controllers")
 	}
-	r := &Root{name: name, layout: l, homes: map[string]string{}, tree: f.tree}
+	r := &Root{name: name, layout: l, homes: map[string]string{}, tree: f.tree, still: f.still}
 	if h.unified != "" {
 		if r.programs, err = f.programs(); err != nil && h.v1["devices"] == "" {
 			return nil, fault.Wrap(err, "load a device program")
@@ -205,7 +223,7 @@ func (r *Root) enable(dir string) error {
 
 func (r *Root) enableOne(dir, c, offered string) error {
 	err := put(dir, "cgroup.subtree_control", "+"+c)
-	if errors.Is(err, unix.EBUSY) {
+	if errors.Is(err, unix.EBUSY) && !r.still {
 		// The group has processes: it may not have both. Ours we can move.
 		if err = r.moveSelf(dir); err == nil {
 			err = put(dir, "cgroup.subtree_control", "+"+c)
