@@ -39,12 +39,14 @@ func (e *Engine) Create(ctx context.Context, spec api.Spec) (api.Environment, er
 		return api.Environment{}, err
 	}
 	var made *entry
+	found := false
 	use := func(t api.Template) (err error) {
+		found = true
 		made, err = e.create(ctx, spec, t)
 		return err
 	}
 	err := e.o.Templates.Use(spec.Template, use)
-	if fault.Is(err, fault.Missing) && made == nil && builtIn(spec.Template) {
+	if fault.Is(err, fault.Missing) && !found && builtIn(spec.Template) {
 		if _, built := e.o.Templates.Busybox(ctx); built != nil {
 			return api.Environment{}, built
 		}
@@ -80,14 +82,14 @@ func checkVolumes(spec api.Spec) error {
 }
 
 // create does the work, with the template held.
-func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (en *entry, err error) {
+func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *entry, err error) {
 	choice, err := planner.Choose(planner.Request{Stratum: spec.Stratum, Needs: spec.Needs, Available: e.strata()})
 	if err != nil {
 		return nil, err
 	}
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
-	en, err = e.reserve(spec)
+	en, err := e.reserve(spec)
 	if err != nil {
 		return nil, err
 	}
