@@ -52,8 +52,7 @@ func start(k keeper) (main int, err error) {
 		return 0, err
 	}
 	if s.System {
-		stage, errno := apply(img)
-		return 0, explain(s.Main, stage, errno)
+		return 0, replaceWith(k, s.Main, img)
 	}
 	if img != nil {
 		if main, err = launch(s.Main, img); err != nil {
@@ -83,7 +82,7 @@ func stage(k keeper, s *spec.Init) (*image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img.session = true
+	img.session = !s.System // PID 1 has one already
 	if !s.Main.TTY {
 		giveStreams(int(img.uid))
 		return img, nil
@@ -149,4 +148,20 @@ func launch(p *wire.Process, img *image) (pid int, err error) {
 		return 0, explain(p, binary.NativeEndian.Uint32(buf), binary.NativeEndian.Uint32(buf[4:]))
 	}
 	return int(child), nil
+}
+
+// replaceWith becomes the template's init. It returns only if that failed.
+func replaceWith(k keeper, p *wire.Process, img *image) error {
+	var report [2]int
+	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
+		return err
+	}
+	text := spec.AppendMessage(nil, wire.Message{Type: wire.Started})
+	if errno := herald(uintptr(report[0]), uintptr(report[1]), uintptr(k), &text[0], uintptr(len(text))); errno != 0 {
+		return wrap(errno, "start a process")
+	}
+	unix.Close(report[0])
+	stage, errno := apply(img)
+	_, _ = unix.Write(report[1], []byte("x")) // the child must not take the end for success
+	return explain(p, stage, errno)
 }

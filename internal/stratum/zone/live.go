@@ -15,8 +15,6 @@ import (
 	"github.com/strata-project/strata/internal/stratum"
 )
 
-type apiExit = api.Exit
-
 // patience bounds what a Live does by itself once its run is over.
 const patience = 10 * time.Second
 
@@ -53,15 +51,23 @@ func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
 	if err != nil {
 		return nil, err
 	}
-	var n notes
+	n, err := d.notes(id)
+	if err != nil {
+		return nil, err
+	}
+	return d.live(id, k, group, n), nil
+}
+
+// notes reads what Start has noted of a run.
+func (d *Driver) notes(id string) (n notes, err error) {
 	text, err := os.ReadFile(d.run(id, notesName))
 	if err == nil {
 		err = json.Unmarshal(text, &n)
 	}
 	if err != nil {
-		return nil, fault.Internalf("read what is known of run %s: %w", id, err)
+		return n, fault.Internalf("read what is known of run %s: %w", id, err)
 	}
-	return d.live(id, k, group, n), nil
+	return n, nil
 }
 
 // watch waits for the end of the run, which outlives every request.
@@ -70,13 +76,13 @@ func (l *Live) watch() {
 	ctx := context.Background()
 	record, err := l.k.Watch(ctx, func() { close(l.ready) })
 	if err == nil {
-		l.exit = *exitOf(&record)
+		l.exit = *exitOf(&record, l.notes.System)
 		return
 	}
 	l.d.o.Log.Debug("a keeper was lost", "id", l.id, "err", err)
 	// It may have written its record and gone before it was asked.
 	if written, err := keeper.ReadExit(l.d.run(l.id, exitName)); err == nil && written != nil {
-		l.exit = *exitOf(written)
+		l.exit = *exitOf(written, l.notes.System)
 		return
 	}
 	l.exit = api.Exit{Status: lostStatus, Signal: int(syscall.SIGKILL), Crash: "the keeper was lost", At: time.Now()}
@@ -87,9 +93,15 @@ func (l *Live) watch() {
 	}
 }
 
-func exitOf(r *wire.ExitRecord) *api.Exit {
+// exitOf is what a record means. The kernel shows an init that has powered off or
+// halted its pid namespace as ended by SIGINT, and one that wants to be started
+// again by SIGHUP. Source: kernel/pid_namespace.c, reboot_pid_ns.
+func exitOf(r *wire.ExitRecord, system bool) *api.Exit {
 	if r == nil {
 		return nil
+	}
+	if system && r.Signal == int(syscall.SIGINT) {
+		return &api.Exit{OOM: r.OOM, At: time.Unix(0, r.At)}
 	}
 	return &api.Exit{Status: r.Status, Signal: r.Signal, OOM: r.OOM, At: time.Unix(0, r.At)}
 }

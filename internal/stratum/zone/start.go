@@ -5,7 +5,6 @@ import (
 	"encoding/json"
 	"errors"
 	"os"
-	"path/filepath"
 
 	"golang.org/x/sys/unix"
 
@@ -49,17 +48,6 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	return d.live(p.ID, k, group, l.Notes), nil
-}
-
-// vacant makes room for a start: what an earlier run left goes, a live one is a conflict.
-func (d *Driver) vacant(ctx context.Context, id string) error {
-	if _, err := os.Lstat(d.run(id)); err == nil {
-		if _, err := keeper.Open(ctx, d.run(id, socketName), d.run(id, statusName)); err == nil {
-			return fault.Conflictf("%s is running already", id)
-		}
-		return d.sweep(ctx, id)
-	}
-	return nil
 }
 
 // The files of a run folder.
@@ -237,44 +225,4 @@ func inMemory(content []byte) (*os.File, error) {
 		return nil, fault.Internalf("write a file in memory: %w", err)
 	}
 	return f, nil
-}
-
-// Clean implements stratum.Driver.
-func (d *Driver) Clean(ctx context.Context, id string) (*apiExit, error) {
-	release, err := d.claim(id)
-	if err != nil {
-		return nil, err
-	}
-	defer release()
-	record, err := keeper.ReadExit(d.run(id, exitName))
-	if err != nil {
-		d.o.Log.Debug("an exit record cannot be read", "id", id, "err", err)
-	}
-	if err := d.sweep(ctx, id); err != nil {
-		return nil, err
-	}
-	return exitOf(record), nil
-}
-
-// sweep removes what a run has left. It kills what is still in the control
-// group: a keeper that was lost leaves an init without anybody to end it.
-func (d *Driver) sweep(ctx context.Context, id string) error {
-	group, err := d.o.Resources.Find(id)
-	if err == nil {
-		if err := group.Kill(ctx); err != nil {
-			return err
-		}
-		if err := group.Remove(ctx); err != nil {
-			return fault.Wrap(err, "clean up after %s", id)
-		}
-	} else if fault.KindOf(err) != fault.Missing {
-		return err
-	}
-	if id != filepath.Base(id) || id == "." || id == ".." {
-		return fault.Invalidf("%q is no id of a run", id)
-	}
-	if err := os.RemoveAll(d.run(id)); err != nil {
-		return fault.Internalf("remove the run folder: %w", err)
-	}
-	return nil
 }
