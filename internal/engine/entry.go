@@ -15,6 +15,7 @@ import (
 // entry is one environment in memory. The order of its locks is op, saving, mu;
 // see the package's comment.
 type entry struct {
+	key    string        // its id, for life
 	op     chan struct{} // holds one token while a transition is under way
 	saving sync.Mutex    // one write of the record at a time
 
@@ -42,7 +43,7 @@ type run struct {
 }
 
 func newEntry(rec environment.Record, state environment.State) *entry {
-	return &entry{op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
+	return &entry{key: rec.ID, op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
 }
 
 // lock takes the operation lock. Kinds: Busy where ctx's deadline passes first.
@@ -62,7 +63,7 @@ func (en *entry) lock(ctx context.Context) error {
 
 func (en *entry) unlock() { <-en.op }
 
-func (en *entry) id() string { return en.rec.ID } // never changes
+func (en *entry) id() string { return en.key }
 
 func (en *entry) name() string {
 	en.mu.Lock()
