@@ -95,35 +95,42 @@ func userNamespace(context.Context) (string, error) {
 	return "", inUserNamespace(func(int) error { return nil })
 }
 
-// idmapped tries a tmpfs (6.3) and then the file systems that state may be on.
+// idmapped tries a tmpfs (6.3), an erofs (5.19), and what state may lie on.
 func idmapped(context.Context) (detail string, err error) {
 	err = inUserNamespace(func(ns int) error {
-		set := func(fd int) error {
-			defer unix.Close(fd)
-			return unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
-		}
 		var failed error
-		if fd, err := detached("tmpfs", 0); err == nil {
-			if failed = set(fd); failed == nil {
-				detail = "on tmpfs"
+		for _, on := range []struct {
+			what string
+			open func() (int, error)
+		}{
+			{"tmpfs", func() (int, error) { return detached("tmpfs", 0) }},
+			{"erofs", func() (int, error) { fd, _, err := tiny(); return fd, err }},
+			{"/var/lib", cloned("/var/lib")}, {"/var/tmp", cloned("/var/tmp")}, {"/", cloned("/")},
+		} {
+			fd, err := on.open()
+			if err == nil {
+				err = unix.MountSetattr(fd, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_IDMAP, Userns_fd: uint64(ns)})
+				unix.Close(fd)
+			}
+			if err == nil {
+				detail = "on " + on.what
 				return nil
 			}
+			failed = fmt.Errorf("on %s: %w", on.what, err)
 		}
-		for _, dir := range []string{"/var/lib", "/var/tmp", "/"} {
-			fd, err := unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-			if err != nil {
-				return fmt.Errorf("open_tree %s: %w", dir, err)
-			}
-			if failed = set(fd); failed == nil {
-				detail = "on " + dir
-				return nil
-			}
-		}
-		return fmt.Errorf("mount_setattr: %w", failed)
+		return failed
 	})
 	return detail, err
 }
 
+func cloned(dir string) func() (int, error) {
+	return func() (int, error) {
+		return unix.OpenTree(unix.AT_FDCWD, dir, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	}
+}
+
+// overlay tries layers that are attached nowhere, which newer kernels take, and
+// then attached ones.
 func overlay(context.Context) (string, error) {
 	base, err := detached("tmpfs", 0, option{"size", "1m"})
 	if err != nil {
@@ -135,40 +142,75 @@ func overlay(context.Context) (string, error) {
 			return "", err
 		}
 	}
-	fd, err := detached("overlay", 0, option{"lowerdir", fdPath(base, "lower")}, option{"upperdir", fdPath(base, "upper")}, option{"workdir", fdPath(base, "work")})
-	if err != nil {
-		return "", err
+	if overlayOn(base) == nil {
+		return "over detached mounts", nil
 	}
-	defer unix.Close(fd)
-	if err := os.WriteFile(fdPath(fd, "file"), []byte("x"), 0o600); err != nil {
-		return "", fmt.Errorf("write to the overlay: %w", err)
-	}
-	return "", nil
+	return "over attached mounts only", onSpareThread(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
+			return fmt.Errorf("unshare the mounts: %w", err)
+		}
+		if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+			return fmt.Errorf("make the mounts private: %w", err)
+		}
+		// On this thread's own view of /proc, which every host has.
+		if err := unix.MoveMount(base, "", unix.AT_FDCWD, "/proc", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+			return fmt.Errorf("attach a tmpfs: %w", err)
+		}
+		return overlayAt("/proc", func(fd int) error {
+			file, err := unix.Openat(fd, "file", unix.O_WRONLY|unix.O_CREAT|unix.O_CLOEXEC, 0o600)
+			if err == nil {
+				unix.Close(file)
+			}
+			return err
+		})
+	})
 }
 
-func erofs(context.Context) (string, error) {
+func overlayOn(base int) error {
+	return overlayAt(fdPath(base), func(fd int) error { return os.WriteFile(fdPath(fd, "file"), []byte("x"), 0o600) })
+}
+
+func overlayAt(dir string, try func(fd int) error) error {
+	fd, err := detached("overlay", 0, option{"lowerdir", dir + "/lower"}, option{"upperdir", dir + "/upper"}, option{"workdir", dir + "/work"})
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := try(fd); err != nil {
+		return fmt.Errorf("write to the overlay: %w", err)
+	}
+	return nil
+}
+
+// tiny mounts the image, detached, and says how.
+func tiny() (fd int, how string, err error) {
 	dir, err := scratch()
 	if err != nil {
-		return "", err
+		return -1, "", err
 	}
 	defer os.RemoveAll(dir)
 	image := filepath.Join(dir, "tiny.erofs")
 	if err := os.WriteFile(image, tinyImage, 0o600); err != nil {
-		return "", err
+		return -1, "", err
 	}
-	how := "straight from the file"
-	fd, err := detached("erofs", unix.MOUNT_ATTR_RDONLY, option{"source", image})
+	fd, err = detached("erofs", unix.MOUNT_ATTR_RDONLY, option{"source", image})
+	if err == nil {
+		return fd, "straight from the file", nil
+	}
+	// Before 6.12, and for a file on a file system that cannot do it.
+	loop, failed := attach(image)
+	if failed != nil {
+		return -1, "", fmt.Errorf("%w; and a loop device: %w", err, failed)
+	}
+	defer loop.Close() // the mount keeps it
+	fd, err = detached("erofs", unix.MOUNT_ATTR_RDONLY, option{"source", loop.Name()})
+	return fd, "through a loop device", err
+}
+
+func erofs(context.Context) (string, error) {
+	fd, how, err := tiny()
 	if err != nil {
-		// Before 6.12, and for a file on a file system that cannot do it.
-		how = "through a loop device"
-		loop, failed := attach(image)
-		if failed != nil {
-			return "", fmt.Errorf("%w; and a loop device: %w", err, failed)
-		}
-		defer loop.Close()
-		if fd, err = detached("erofs", unix.MOUNT_ATTR_RDONLY, option{"source", loop.Name()}); err != nil {
-			return "", err
-		}
+		return "", err
 	}
 	defer unix.Close(fd)
 	if text, err := os.ReadFile(fdPath(fd, "strata")); err != nil || string(text) != "strata\n" {
