@@ -47,9 +47,15 @@ func within(ctx context.Context, c *net.UnixConn, do func() error) error {
 	if err := ctx.Err(); err != nil {
 		return fault.Busyf("ask the keeper: %w", err)
 	}
-	stop := context.AfterFunc(ctx, func() { c.SetDeadline(time.Unix(1, 0)) })
+	passed := make(chan struct{})
+	stop := context.AfterFunc(ctx, func() {
+		c.SetDeadline(time.Unix(1, 0))
+		close(passed)
+	})
 	err := do()
 	if !stop() {
+		<-passed
+		c.SetDeadline(time.Time{}) // the connection may still be needed, to say abort
 		return fault.Busyf("ask the keeper: %w", ctx.Err())
 	}
 	return err

@@ -9,6 +9,7 @@ import (
 	"runtime"
 	"strings"
 	"syscall"
+	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
@@ -41,8 +42,8 @@ type Starting struct {
 }
 
 // environment keeps the keeper's Go runtime small: one processor, a heap that is
-// collected early, and no huge pages under it.
-var environment = []string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=disablethp=1", "GOTRACEBACK=none"}
+// collected early, no huge pages under it, no files of cgroups held open.
+var environment = []string{"GOMAXPROCS=1", "GOGC=20", "GODEBUG=disablethp=1,containermaxprocs=0", "GOTRACEBACK=none"}
 
 // Start runs a keeper and returns once its payload exists. ctx bounds the start.
 // Kinds: those of the payload's failure, Internal, Busy where ctx ended.
@@ -104,13 +105,24 @@ func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
 func (s *Starting) Abort(ctx context.Context) error {
 	s.say(wire.Abort) // an error means that the keeper goes already
 	s.conn.Close()
-	select {
-	case <-s.gone:
-		return nil
-	case <-ctx.Done():
-		return fault.Busyf("end the keeper %d: %w", s.KeeperPID, ctx.Err())
+	late := time.NewTimer(abortWithin)
+	defer late.Stop()
+	for {
+		select {
+		case <-s.gone:
+			return nil
+		case <-late.C:
+			// Its pid is its own until gone is closed. The payload ends with its cgroup.
+			unix.Kill(s.KeeperPID, unix.SIGKILL)
+		case <-ctx.Done():
+			return fault.Busyf("end the keeper %d: %w", s.KeeperPID, ctx.Err())
+		}
 	}
 }
+
+// abortWithin is how long a keeper may take to end its payload, before it is
+// killed and the payload left to whoever owns its cgroup.
+const abortWithin = 10 * time.Second
 
 func (s *Starting) say(what string) error {
 	b, err := json.Marshal(wire.Message{Type: what})
