@@ -52,7 +52,7 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		}
 	}
 	made, err := c.Create(ctx, spec)
-	if err != nil && lacksTemplate(err) && (s.pull == "missing" || s.pull == "" && namesRegistry(spec.Template)) {
+	if fault.Is(err, fault.Missing) && (s.pull == "missing" || s.pull == "" && namesRegistry(spec.Template)) && lacksTemplate(ctx, c, spec.Template) {
 		if _, err := a.pull(ctx, c, api.PullRequest{Ref: spec.Template}, s.quiet); err != nil {
 			return made, fault.Wrap(err, "fetch the template %s, which is not here", spec.Template)
 		}
@@ -67,13 +67,9 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 }
 
 // lacksTemplate tells whether the template is what is missing.
-func lacksTemplate(err error) bool {
-	for _, f := range fault.All(err) {
-		if f.Kind == fault.Missing && f.Field == "template" {
-			return true
-		}
-	}
-	return false
+func lacksTemplate(ctx context.Context, c *client.Client, ref string) bool {
+	_, err := c.Template(ctx, ref)
+	return fault.Is(err, fault.Missing)
 }
 
 // namesRegistry tells whether a template's name says where it comes from, such

@@ -114,7 +114,7 @@ func refused(ctx huma.Context, d *huma.ErrorDetail) *fault.Error {
 		return fault.Invalidf("there is no such query parameter").At(field).Help("%s", knownParameters(ctx))
 	case schema != nil && writeAs[schema.Title] != "" && strings.HasPrefix(d.Message, "expected"):
 		return fault.Invalidf("%s is not a %s", show(d.Value), schema.Title).At(field).Help("%s", writeAs[schema.Title])
-	case where == "body" && field == "body":
+	case where == "body" && field == "body" && !strings.HasPrefix(d.Message, "expected required"):
 		return fault.Invalidf("the request's body cannot be read: %s", d.Message).At(field).Help("send one JSON object")
 	}
 	message := strings.TrimPrefix(d.Message, "expected ")

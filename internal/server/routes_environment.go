@@ -17,8 +17,8 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 )
 
-// ref names one environment.
-type ref struct {
+// EnvironmentRef names one environment. What is embedded in an input must be exported for huma to see it.
+type EnvironmentRef struct {
 	Ref string `path:"ref" maxLength:"63" doc:"Name, id, or the unambiguous start of an id."`
 }
 
@@ -45,20 +45,20 @@ func (s *Server) environmentRoutes() {
 		return &body[api.Environment]{e}, err
 	})
 	huma.Register(s.api, route("show", http.MethodGet, "/v1/environments/{ref}", "Show an environment"),
-		func(ctx context.Context, in *ref) (*body[api.Environment], error) {
+		func(ctx context.Context, in *EnvironmentRef) (*body[api.Environment], error) {
 			e, err := s.engine.Get(ctx, in.Ref)
 			return &body[api.Environment]{e}, err
 		})
 	huma.Register(s.api, route("remove", http.MethodDelete, "/v1/environments/{ref}", "Remove an environment and its disk"),
 		func(ctx context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Force bool `query:"force" doc:"Stop it first where it runs."`
 		}) (*none, error) {
 			return nil, s.engine.Remove(ctx, in.Ref, in.Force)
 		})
 	huma.Register(s.api, route("update", http.MethodPatch, "/v1/environments/{ref}", "Change limits, labels or the restart policy"),
 		func(ctx context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Body api.Update
 		}) (*body[api.Environment], error) {
 			e, err := s.engine.Update(ctx, in.Ref, in.Body)
@@ -66,7 +66,7 @@ func (s *Server) environmentRoutes() {
 		})
 	huma.Register(s.api, route("rename", http.MethodPost, "/v1/environments/{ref}/rename", "Give an environment another name"),
 		func(ctx context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Name string `query:"name" required:"true" maxLength:"63" doc:"The new name."`
 		}) (*none, error) {
 			return nil, s.engine.Rename(ctx, in.Ref, in.Name)

@@ -11,16 +11,16 @@ import (
 	"github.com/strata-project/strata/api"
 )
 
-type pathQuery struct {
-	ref
+type PathQuery struct {
+	EnvironmentRef
 	Path string `query:"path" required:"true" minLength:"1" maxLength:"4096" doc:"Absolute path inside."`
 }
 
-// upload is a body that is handed on as it comes.
-type upload struct{ content io.Reader }
+// Upload is a body that is handed on as it comes.
+type Upload struct{ content io.Reader }
 
 // Resolve takes the body before anything reads it.
-func (u *upload) Resolve(ctx huma.Context) []error {
+func (u *Upload) Resolve(ctx huma.Context) []error {
 	r, _ := humago.Unwrap(ctx)
 	if b, ok := r.Body.(*timedBody); ok {
 		b.patient = true
@@ -39,19 +39,19 @@ func binary(contentType string) map[string]*huma.MediaType {
 func (s *Server) fileRoutes() {
 	get := route("copy-out", http.MethodGet, "/v1/environments/{ref}/files", "Copy a path out of an environment, as tar")
 	get.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: binary(tarType)}}
-	huma.Register(s.api, get, func(_ context.Context, in *pathQuery) (*huma.StreamResponse, error) {
+	huma.Register(s.api, get, func(_ context.Context, in *PathQuery) (*huma.StreamResponse, error) {
 		return s.download(func(ctx context.Context, w io.Writer) error { return s.engine.CopyOut(ctx, in.Ref, in.Path, w) }), nil
 	})
 	put := route("copy-in", http.MethodPut, "/v1/environments/{ref}/files", "Unpack a tar into a folder of an environment")
 	put.RequestBody = &huma.RequestBody{Required: true, Content: binary(tarType)}
 	huma.Register(s.api, put, func(ctx context.Context, in *struct {
-		pathQuery
-		upload
+		PathQuery
+		Upload
 	}) (*none, error) {
 		return nil, s.engine.CopyIn(ctx, in.Ref, in.Path, in.content)
 	})
 	huma.Register(s.api, route("stat", http.MethodGet, "/v1/environments/{ref}/files/stat", "Say what a path inside is"),
-		func(ctx context.Context, in *pathQuery) (*body[api.PathStat], error) {
+		func(ctx context.Context, in *PathQuery) (*body[api.PathStat], error) {
 			st, err := s.engine.StatPath(ctx, in.Ref, in.Path)
 			return &body[api.PathStat]{st}, err
 		})

@@ -15,7 +15,7 @@ import (
 
 // stopQuery says how to stop.
 type stopQuery struct {
-	ref
+	EnvironmentRef
 	Signal string `query:"signal" maxLength:"16" doc:"Signal that asks it to end. Default: its own."`
 	Grace  string `query:"grace" maxLength:"32" doc:"How long to wait before it is killed, such as 10s. Default: its own."`
 }
@@ -40,7 +40,7 @@ func (q *stopQuery) options() (engine.StopOptions, error) {
 func (s *Server) lifecycleRoutes() {
 	act := func(id, summary string, do func(ctx context.Context, ref string) error) {
 		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
-			func(ctx context.Context, in *ref) (*none, error) { return nil, do(ctx, in.Ref) })
+			func(ctx context.Context, in *EnvironmentRef) (*none, error) { return nil, do(ctx, in.Ref) })
 	}
 	act("start", "Start an environment", func(ctx context.Context, ref string) error {
 		return s.metrics.start(func() error { return s.engine.Start(ctx, ref, nil) })
@@ -63,14 +63,14 @@ func (s *Server) lifecycleRoutes() {
 
 	huma.Register(s.api, route("kill", http.MethodPost, "/v1/environments/{ref}/kill", "Send a signal to the main program"),
 		func(ctx context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Signal string `query:"signal" maxLength:"16" doc:"Name or number. Default: KILL, which ends every process."`
 		}) (*none, error) {
 			return nil, s.engine.Kill(ctx, in.Ref, in.Signal)
 		})
 	huma.Register(s.api, route("wait", http.MethodPost, "/v1/environments/{ref}/wait", "Wait until an environment ends"),
 		func(ctx context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Condition string `query:"condition" enum:"stopped,next-exit,removed" default:"stopped" doc:"What to wait for."`
 		}) (*body[api.WaitResult], error) {
 			follow, stop := s.follow(ctx)
@@ -82,7 +82,7 @@ func (s *Server) lifecycleRoutes() {
 			return &body[api.WaitResult]{api.WaitResult{Exit: exit}}, err
 		})
 	huma.Register(s.api, route("stats", http.MethodGet, "/v1/environments/{ref}/stats", "Say what an environment uses now"),
-		func(ctx context.Context, in *ref) (*body[api.Stats], error) {
+		func(ctx context.Context, in *EnvironmentRef) (*body[api.Stats], error) {
 			st, err := s.engine.Stats(ctx, in.Ref)
 			return &body[api.Stats]{st}, err
 		})

@@ -15,7 +15,7 @@ import (
 )
 
 type logQuery struct {
-	ref
+	EnvironmentRef
 	Since  time.Time `query:"since" doc:"Only what was written from then on."`
 	Until  time.Time `query:"until" doc:"Only what was written before."`
 	Tail   int       `query:"tail" default:"-1" minimum:"-1" doc:"Only the last lines; -1: all."`
@@ -35,7 +35,7 @@ func upgraded(id, path, summary string) huma.Operation {
 func (s *Server) streamRoutes() {
 	huma.Register(s.api, upgraded("attach", "/v1/environments/{ref}/attach", "Join the main program's standard streams"),
 		func(_ context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Start bool `query:"start" doc:"Start it too, so that nothing of its output is missed."`
 		}) (*huma.StreamResponse, error) {
 			return s.upgrade(func(ctx context.Context, conn *os.File) error {
@@ -47,7 +47,7 @@ func (s *Server) streamRoutes() {
 		})
 	huma.Register(s.api, upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment"),
 		func(_ context.Context, in *struct {
-			ref
+			EnvironmentRef
 			Body api.Process
 		}) (*huma.StreamResponse, error) {
 			return s.upgrade(func(ctx context.Context, conn *os.File) error {

@@ -10,8 +10,8 @@ import (
 	"github.com/strata-project/strata/api"
 )
 
-// templateRef names one template.
-type templateRef struct {
+// TemplateRef names one template.
+type TemplateRef struct {
 	Ref string `path:"ref" maxLength:"512" doc:"Name or id; a slash in it is written %2F."`
 }
 
@@ -22,20 +22,20 @@ func (s *Server) templateRoutes() {
 			return &body[[]api.Template]{nonNil(found)}, err
 		})
 	huma.Register(s.api, route("template-show", http.MethodGet, "/v1/templates/{ref}", "Show a template"),
-		func(ctx context.Context, in *templateRef) (*body[api.Template], error) {
+		func(ctx context.Context, in *TemplateRef) (*body[api.Template], error) {
 			t, err := s.engine.Template(ctx, in.Ref)
 			return &body[api.Template]{t}, err
 		})
 	huma.Register(s.api, route("template-tag", http.MethodPost, "/v1/templates/{ref}/tag", "Give a template a further name"),
 		func(ctx context.Context, in *struct {
-			templateRef
+			TemplateRef
 			Body api.TagRequest
 		}) (*none, error) {
 			return nil, s.engine.TagTemplate(ctx, in.Ref, in.Body.Name)
 		})
 	huma.Register(s.api, route("template-remove", http.MethodDelete, "/v1/templates/{ref}", "Remove a template, or one of its names"),
 		func(ctx context.Context, in *struct {
-			templateRef
+			TemplateRef
 			Force bool `query:"force" doc:"Remove all of its names; never what an environment uses."`
 		}) (*body[api.Freed], error) {
 			freed, err := s.engine.RemoveTemplate(ctx, in.Ref, in.Force)
@@ -64,20 +64,20 @@ func (s *Server) templateMoveRoutes() {
 		})
 	huma.Register(s.api, route("template-push", http.MethodPost, "/v1/templates/{ref}/push", "Send a template to a registry"),
 		func(ctx context.Context, in *struct {
-			templateRef
+			TemplateRef
 			Body api.PushRequest
 		}) (*none, error) {
 			return nil, s.engine.PushTemplate(ctx, in.Ref, in.Body)
 		})
 	export := route("template-export", http.MethodGet, "/v1/templates/{ref}/export", "Read a template as an OCI layout in a tar")
 	export.Responses = map[string]*huma.Response{"200": {Description: "OK", Content: binary(tarType)}}
-	huma.Register(s.api, export, func(_ context.Context, in *templateRef) (*huma.StreamResponse, error) {
+	huma.Register(s.api, export, func(_ context.Context, in *TemplateRef) (*huma.StreamResponse, error) {
 		return s.download(func(ctx context.Context, w io.Writer) error { return s.engine.ExportTemplate(ctx, in.Ref, w) }), nil
 	})
 	imp := route("template-import", http.MethodPost, "/v1/templates/import", "Make a template of a tar: an OCI layout, a docker archive or a root file system")
 	imp.RequestBody = &huma.RequestBody{Required: true, Content: binary(tarType)}
 	huma.Register(s.api, imp, func(ctx context.Context, in *struct {
-		upload
+		Upload
 		Name string `query:"name" maxLength:"512" doc:"Name of the template. Default: the one in the archive."`
 	}) (*body[api.Template], error) {
 		t, err := s.engine.ImportTemplate(ctx, in.Name, in.content)

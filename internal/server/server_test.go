@@ -1,0 +1,464 @@
+package server_test
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"net"
+	"net/http"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/api/stream"
+	"github.com/strata-project/strata/internal/server"
+	"github.com/strata-project/strata/internal/server/servertest"
+)
+
+var update = flag.Bool("update", false, "write api/openapi.json anew")
+
+// rig is a server on a unix socket with the fake engine behind it.
+type rig struct {
+	*testing.T
+	engine *servertest.Engine
+	server *server.Server
+	socket string
+	http   *http.Client
+}
+
+func start(t *testing.T) *rig {
+	t.Helper()
+	dir, err := os.MkdirTemp("", "srv") // t.TempDir may be too long for a socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	r := &rig{T: t, engine: servertest.New(), socket: filepath.Join(dir, "s.sock")}
+	l, err := server.Listen(r.socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.server = server.New(r.engine, slog.New(slog.DiscardHandler))
+	h := r.server.HTTP()
+	go h.Serve(l)
+	t.Cleanup(func() { h.Close() })
+	r.http = &http.Client{Timeout: 10 * time.Second, Transport: &http.Transport{DialContext: func(context.Context, string, string) (net.Conn, error) {
+		return net.Dial("unix", r.socket)
+	}}}
+	t.Cleanup(r.http.CloseIdleConnections)
+	return r
+}
+
+// do sends a request and returns the status and the body.
+func (r *rig) do(method, path, body string) (int, string) {
+	r.Helper()
+	req, err := http.NewRequest(method, "http://strata"+path, strings.NewReader(body))
+	if err != nil {
+		r.Fatal(err)
+	}
+	if body == "" {
+		req.Body = nil
+	}
+	answer, err := r.http.Do(req)
+	if err != nil {
+		r.Fatal(err)
+	}
+	defer answer.Body.Close()
+	text, err := io.ReadAll(answer.Body)
+	if err != nil {
+		r.Fatal(err)
+	}
+	return answer.StatusCode, string(text)
+}
+
+// refused sends a request that must fail and returns its fault.
+func (r *rig) refused(method, path, body string, status int) api.Error {
+	r.Helper()
+	got, text := r.do(method, path, body)
+	var e api.Error
+	if err := json.Unmarshal([]byte(text), &e); err != nil || got != status {
+		r.Fatalf("%s %s %s = %d %s; want %d and a fault", method, path, body, got, text, status)
+	}
+	return e
+}
+
+func (r *rig) create(spec string) api.Environment {
+	r.Helper()
+	status, text := r.do("POST", "/v1/environments", spec)
+	var e api.Environment
+	if err := json.Unmarshal([]byte(text), &e); err != nil || status != 201 {
+		r.Fatalf("create = %d %s", status, text)
+	}
+	return e
+}
+
+func TestOpenAPIFileIsWhatTheCodeSays(t *testing.T) {
+	got, err := server.New(servertest.New(), slog.New(slog.DiscardHandler)).OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("..", "..", "api", "openapi.json")
+	if *update {
+		if err := os.WriteFile(path, got, 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil || !bytes.Equal(got, want) {
+		t.Errorf("api/openapi.json is stale (%v): run `make generate`", err)
+	}
+}
+
+// operations returns every operation of the description: method, path, and whether it has a JSON body.
+func operations(t *testing.T, r *rig) (all [][3]string) {
+	_, text := r.do("GET", "/openapi.json", "")
+	var doc struct {
+		Paths map[string]map[string]struct {
+			RequestBody struct {
+				Content map[string]any
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(text), &doc); err != nil {
+		t.Fatal(err)
+	}
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			kind := ""
+			for k := range op.RequestBody.Content {
+				kind = k
+			}
+			all = append(all, [3]string{strings.ToUpper(method), path, kind})
+		}
+	}
+	slices.SortFunc(all, func(a, b [3]string) int { return strings.Compare(a[1]+a[0], b[1]+b[0]) })
+	return all
+}
+
+func TestEveryRouteRefusesWhatItDoesNotKnow(t *testing.T) {
+	r := start(t)
+	all := operations(t, r)
+	if len(all) < 35 {
+		t.Fatalf("only %d routes are described", len(all))
+	}
+	for _, op := range all {
+		method, path := op[0], strings.NewReplacer("{ref}", "x", "{name}", "x").Replace(op[1])
+		if strings.Contains(op[1], "{ref}") && !strings.Contains(path, "/x") {
+			t.Errorf("%s has no parameter", op[1])
+		}
+		e := r.refused(method, path+"?nonsense=1", "", 400)
+		if e.Kind != "invalid" || e.Field != "nonsense" || e.Hint == "" {
+			t.Errorf("%s %s with an unknown query parameter: %+v", method, path, e)
+		}
+		if op[2] != "application/json" {
+			continue
+		}
+		e = r.refused(method, path, `{"nonsense": 1}`, 400)
+		faults := append([]api.Error{e}, e.Also...)
+		if !slices.ContainsFunc(faults, func(e api.Error) bool {
+			return e.Kind == "invalid" && e.Field == "nonsense" && strings.HasPrefix(e.Hint, "known fields are ")
+		}) {
+			t.Errorf("%s %s with an unknown field: %+v", method, path, e)
+		}
+	}
+}
+
+func TestWhatIsWrongWithARequestIsSaidAllAtOnce(t *testing.T) {
+	r := start(t)
+	for what, c := range map[string]struct {
+		body string
+		want []api.Error
+	}{
+		"a value that is not one of a few": {`{"template":"busybox","kind":"robot"}`, []api.Error{
+			{Kind: "invalid", Field: "kind", Message: `"robot" is not accepted`, Hint: "accepted: app, system"}}},
+		"a size that is none": {`{"template":"busybox","resources":{"memory":"12Q"}}`, []api.Error{
+			{Kind: "invalid", Field: "resources.memory", Message: `"12Q" is not a size`, Hint: "write a number with K, M, G or T, such as 512M or 10G"}}},
+		"a required field": {`{"kind":"app"}`, []api.Error{{Kind: "invalid", Field: "template", Message: "it is required"}}},
+		"a field inside a list": {`{"template":"busybox","ports":[{"host_port":1,"port":2},{"host_port":0,"port":70000}]}`, []api.Error{
+			{Kind: "invalid", Field: "ports[1].host_port", Message: "0 is not accepted", Hint: "accepted: number >= 1"}}},
+		"two things": {`{"template":"busybox","nmae":"x","tty":"yes"}`, []api.Error{
+			{Kind: "invalid", Field: "nmae"}, {Kind: "invalid", Field: "tty", Message: `"yes" is not accepted`, Hint: "accepted: boolean"}}},
+		"the case of a field": {`{"template":"busybox","Name":"x"}`, []api.Error{{Kind: "invalid", Field: "Name", Message: "there is no such field"}}},
+		"no JSON":             {`{"template":`, []api.Error{{Kind: "invalid", Field: "body", Hint: "send one JSON object"}}},
+	} {
+		e := r.refused("POST", "/v1/environments", c.body, 400)
+		got := append([]api.Error{e}, e.Also...)
+		for _, want := range c.want {
+			if !slices.ContainsFunc(got, func(e api.Error) bool {
+				return e.Kind == want.Kind && e.Field == want.Field && (want.Message == "" || e.Message == want.Message) && (want.Hint == "" || e.Hint == want.Hint)
+			}) {
+				t.Errorf("%s: got %+v; want %+v", what, got, want)
+			}
+		}
+	}
+	long := `{"template":"` + strings.Repeat("x", 2<<20) + `"}`
+	if e := r.refused("POST", "/v1/environments", long, 400); !strings.Contains(e.Message, "too large") {
+		t.Errorf("a body of 2 MiB: %+v", e)
+	}
+}
+
+func TestQuantitiesAreReadAsNumbersAndText(t *testing.T) {
+	r := start(t)
+	e := r.create(`{"template":"busybox","name":"q","resources":{"memory":"512M","cpus":0.5,"disk":1073741824},"stop_grace":"1m30s","health":{"test":["CMD","x"],"interval":5}}`)
+	if e.Spec.Resources.Memory != 512<<20 || e.Spec.Resources.CPUs != 500 || e.Spec.Resources.Disk != 1<<30 || e.Spec.StopGrace.String() != "1m30s" || e.Spec.Health.Interval.String() != "5s" {
+		t.Errorf("%+v", e.Spec)
+	}
+	if e := r.refused("PATCH", "/v1/environments/q", `{"memory":"lots"}`, 400); e.Field != "memory" {
+		t.Errorf("%+v", e)
+	}
+	if status, text := r.do("PATCH", "/v1/environments/q", `{"memory":"1G"}`); status != 200 || !strings.Contains(text, "1073741824") {
+		t.Errorf("%d %s", status, text)
+	}
+}
+
+func TestFaultsOfTheEngineKeepTheirKind(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"one"}`)
+	for _, c := range []struct {
+		method, path, body string
+		status             int
+		kind               string
+	}{
+		{"GET", "/v1/environments/none", "", 404, "missing"},
+		{"POST", "/v1/environments", `{"template":"busybox","name":"one"}`, 409, "conflict"},
+		{"POST", "/v1/environments/one/pause", "", 409, "conflict"},
+		{"GET", "/v1/templates/a%2Fb", "", 404, "missing"},
+		{"GET", "/v1/nonsense", "", 404, "missing"},
+		{"POST", "/v1/info", "", 404, "missing"},
+		{"GET", "/v1/environments/none/logs", "", 404, "missing"},
+		{"GET", "/v1/environments/none/files?path=/x", "", 404, "missing"},
+		{"POST", "/v1/environments/one/stop?grace=soon", "", 400, "invalid"},
+		{"POST", "/v1/environments/one/attach", "", 400, "invalid"},
+	} {
+		if e := r.refused(c.method, c.path, c.body, c.status); e.Kind != c.kind || e.Message == "" {
+			t.Errorf("%s %s: %+v; want kind %s", c.method, c.path, e, c.kind)
+		}
+	}
+}
+
+func TestAPanicIsAnInternalFaultOfOneRequest(t *testing.T) {
+	r := start(t)
+	r.engine.Panic = "boom"
+	if e := r.refused("GET", "/v1/info", "", 500); e.Kind != "internal" || strings.Contains(e.Message, "boom") {
+		t.Errorf("%+v", e)
+	}
+	r.engine.Panic = nil
+	if status, _ := r.do("GET", "/v1/info", ""); status != 200 {
+		t.Errorf("afterwards: %d", status)
+	}
+}
+
+// upgrade opens a bare connection, sends a request by hand, and returns the
+// answer's head and what follows it.
+func (r *rig) upgrade(path, body, early string) (string, *bufio.Reader, net.Conn) {
+	r.Helper()
+	conn, err := net.Dial("unix", r.socket)
+	if err != nil {
+		r.Fatal(err)
+	}
+	r.Cleanup(func() { conn.Close() })
+	conn.SetDeadline(time.Now().Add(10 * time.Second))
+	fmt.Fprintf(conn, "POST %s HTTP/1.1\r\nHost: strata\r\nConnection: Upgrade\r\nUpgrade: strata-stream\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s%s",
+		path, len(body), body, early)
+	in := bufio.NewReader(conn)
+	head := ""
+	for {
+		line, err := in.ReadString('\n')
+		if err != nil {
+			return head, in, conn
+		}
+		if line == "\r\n" {
+			return head, in, conn
+		}
+		head += line
+	}
+}
+
+func TestAnUpgradedConnectionSpeaksFrames(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"echo","command":["cat"],"stdin":true}`)
+	head, in, conn := r.upgrade("/v1/environments/echo/attach?start=true", "", "")
+	if !strings.HasPrefix(head, "HTTP/1.1 101 ") || !strings.Contains(head, "Upgrade: strata-stream") {
+		t.Fatalf("head = %q", head)
+	}
+	stream.Write(conn, stream.Stdin, []byte("there and back"))
+	stream.Write(conn, stream.CloseStdin, nil)
+	frames := stream.NewReader(in)
+	if typ, p, err := frames.Next(); err != nil || typ != stream.Stdout || string(p) != "there and back" {
+		t.Errorf("first frame: %v %q %v", typ, p, err)
+	}
+	if typ, p, err := frames.Next(); err != nil || typ != stream.Exit || !bytes.Equal(p, []byte{0, 0, 0}) {
+		t.Errorf("last frame: %v %v %v", typ, p, err)
+	}
+}
+
+func TestExecTakesItsProgramInTheBody(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"up","command":["sleep"]}`)
+	r.do("POST", "/v1/environments/up/start", "")
+	_, in, _ := r.upgrade("/v1/environments/up/exec", `{"command":["err","well"]}`, "")
+	frames := stream.NewReader(in)
+	if typ, p, err := frames.Next(); err != nil || typ != stream.Stderr || string(p) != "well\n" {
+		t.Errorf("first frame: %v %q %v", typ, p, err)
+	}
+	head, _, _ := r.upgrade("/v1/environments/up/exec", `{"command":[]}`, "")
+	if !strings.HasPrefix(head, "HTTP/1.1 400 ") {
+		t.Errorf("without a command: %q", head)
+	}
+}
+
+func TestAFaultAfterTheUpgradeIsAFrame(t *testing.T) {
+	r := start(t)
+	_, in, _ := r.upgrade("/v1/environments/none/attach", "", "")
+	typ, p, err := stream.NewReader(in).Next()
+	var e api.Error
+	if json.Unmarshal(p, &e); err != nil || typ != stream.Failure || e.Kind != "missing" {
+		t.Errorf("frame: %v %s %v", typ, p, err)
+	}
+}
+
+func TestFramesBeforeTheUpgradeAreRefused(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"echo","command":["cat"]}`)
+	head, _, _ := r.upgrade("/v1/environments/echo/attach?start=true", "", string([]byte{byte(stream.CloseStdin), 0, 0, 0, 0}))
+	if !strings.HasPrefix(head, "HTTP/1.1 400 ") {
+		t.Errorf("head = %q; want 400", head)
+	}
+}
+
+func TestEventsAreSentAsTheyHappen(t *testing.T) {
+	r := start(t)
+	req, _ := http.NewRequest("GET", "http://strata/v1/events?type=environment&name=b", nil)
+	answer, err := r.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	if kind := answer.Header.Get("Content-Type"); kind != "text/event-stream" {
+		t.Errorf("content type %q", kind)
+	}
+	r.create(`{"template":"busybox","name":"a"}`)
+	b := r.create(`{"template":"busybox","name":"b"}`)
+	line, err := bufio.NewReader(answer.Body).ReadString('\n')
+	var e api.Event
+	if jerr := json.Unmarshal([]byte(strings.TrimPrefix(line, "data: ")), &e); err != nil || jerr != nil || e.ID != b.ID || e.Action != "create" {
+		t.Errorf("event %q: %v %v", line, err, jerr)
+	}
+	r.server.End()
+	if _, err := io.ReadAll(answer.Body); err != nil {
+		t.Errorf("at the daemon's end: %v", err)
+	}
+}
+
+func TestTheOperationOfARequestIsChecked(t *testing.T) {
+	r := start(t)
+	req, _ := http.NewRequest("GET", "http://strata/v1/info", nil)
+	req.Header.Set(api.OperationHeader, "no\tgood")
+	answer, err := r.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	var e api.Error
+	if err := json.NewDecoder(answer.Body).Decode(&e); err != nil || answer.StatusCode != 400 || e.Field != api.OperationHeader {
+		t.Errorf("%d %+v %v", answer.StatusCode, e, err)
+	}
+}
+
+func TestMetrics(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"m","command":["exit","0"]}`)
+	r.do("POST", "/v1/environments/m/start", "")
+	r.do("GET", "/v1/environments/none", "")
+	_, text := r.do("GET", "/metrics", "")
+	for _, want := range []string{
+		"strata_environments{state=", `strata_starts_total{result="ok"} 1`, "strata_start_seconds_count 1", `strata_failures_total{kind="missing"} 1`,
+		"strata_template_bytes 1.048576e+06", "process_resident_memory_bytes", `strata_http_requests_total{route="GET /v1/environments/{ref}",status="404"} 1`,
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
+func TestTheSocket(t *testing.T) {
+	r := start(t)
+	if info, err := os.Stat(r.socket); err != nil || info.Mode().Perm() != 0o660 {
+		t.Errorf("mode %v, %v; want 0660", info.Mode(), err)
+	}
+	if _, err := server.Listen(r.socket); err == nil || !strings.Contains(err.Error(), "a daemon answers") {
+		t.Errorf("a second daemon at the socket: %v", err)
+	}
+	stale := r.socket + "2"
+	l, err := net.ListenUnix("unix", &net.UnixAddr{Name: stale, Net: "unix"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	l.SetUnlinkOnClose(false)
+	l.Close()
+	again, err := server.Listen(stale)
+	if err != nil {
+		t.Fatalf("a stale socket: %v", err)
+	}
+	again.Close()
+	file := r.socket + "3"
+	os.WriteFile(file, nil, 0o600)
+	if _, err := server.Listen(file); err == nil {
+		t.Error("a file at the socket's place is taken for a socket")
+	}
+}
+
+func TestListIsAListEvenWhenItIsEmpty(t *testing.T) {
+	r := start(t)
+	if _, text := r.do("GET", "/v1/environments", ""); text != "[]\n" {
+		t.Errorf("empty list is %q", text)
+	}
+	r.create(`{"template":"busybox","name":"a","labels":{"x":"1"}}`)
+	r.create(`{"template":"busybox","name":"b"}`)
+	_, text := r.do("GET", "/v1/environments?all=true&label=x", "")
+	var all []api.Environment
+	if err := json.Unmarshal([]byte(text), &all); err != nil || len(all) != 1 || all[0].Name != "a" {
+		t.Errorf("%v %s", err, text)
+	}
+	if diff := cmp.Diff("a", all[0].Spec.Name); diff != "" {
+		t.Error(diff)
+	}
+}
+
+func BenchmarkListOf500(b *testing.B) {
+	e := servertest.New()
+	for i := range 500 {
+		if _, err := e.Create(b.Context(), api.Spec{Template: "busybox", Name: fmt.Sprintf("env-%d", i), Command: []string{"sleep", "1000"}}); err != nil {
+			b.Fatal(err)
+		}
+	}
+	h := server.New(e, slog.New(slog.DiscardHandler)).Handler()
+	for b.Loop() {
+		w := &discard{head: http.Header{}}
+		r, _ := http.NewRequest("GET", "/v1/environments?all=true", nil)
+		h.ServeHTTP(w, r)
+		if w.n < 100<<10 {
+			b.Fatal(w.n)
+		}
+	}
+}
+
+type discard struct {
+	head http.Header
+	n    int
+}
+
+func (d *discard) Header() http.Header         { return d.head }
+func (d *discard) WriteHeader(int)             {}
+func (d *discard) Write(p []byte) (int, error) { d.n += len(p); return len(p), nil }
