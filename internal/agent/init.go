@@ -14,7 +14,7 @@ func initialize(k keeper) int {
 	r := newReaper(k)
 	main, err := start(k)
 	if err != nil {
-		k.failed(err)
+		k.settle(err)
 		return 1 // and with it the main program, where that was started
 	}
 	if err := k.say(wire.Message{Type: wire.Started}, -1); err != nil {

@@ -10,6 +10,17 @@ import (
 // keeper is the agent's socket to its keeper.
 type keeper int
 
+// settle is failed for PID 1: whatever went wrong, it answers to go, and stays
+// until the keeper has heard it.
+func (k keeper) settle(err error) {
+	buf := make([]byte, 512)
+	if !heard {
+		_, _ = unix.Read(int(k), buf)
+	}
+	k.failed(err)
+	_ = again(func() error { _, err := unix.Read(int(k), buf); return err })
+}
+
 // say sends m, and fd with it where it is not negative.
 func (k keeper) say(m wire.Message, fd int) error {
 	if f := m.Fault; f != nil && len(f.Message) > wire.MaxMessage/8 {
@@ -29,6 +40,9 @@ func (k keeper) failed(err error) {
 	_ = k.say(wire.Message{Type: wire.Failed, Fault: failureOf(err)}, -1) // a keeper that is gone needs no answer
 }
 
+// heard is set once the keeper has said go.
+var heard bool
+
 // wait blocks until the keeper says go.
 func (k keeper) wait() error {
 	buf := make([]byte, 4096)
@@ -41,6 +55,7 @@ func (k keeper) wait() error {
 		return wrap(err, "wait for the keeper")
 	}
 	kind, err := spec.ReadType(buf[:n])
+	heard = true
 	if err != nil || kind != wire.Go {
 		return fail(internal, "", "the keeper did not say go")
 	}
