@@ -92,6 +92,7 @@ func (h *Host) claim(id string, a Address, ports []Port) (linkPlan, []nft.Elemen
 	if err != nil {
 		return linkPlan{}, nil, fault.Invalidf("%w", err)
 	}
+	plan.Hairpin = len(ports) > 0
 	e.link, e.ports = plan.Link, append([]Port(nil), ports...)
 	e.elements = e.wanted()
 	return plan, append([]nft.Element{nft.PortElement(e.link)}, e.elements...), nil
@@ -182,14 +183,14 @@ func (n *networkState) filter() nft.Network {
 
 // makeLink makes the pair; if the bridge is gone it is made again, once.
 func (h *Host) makeLink(ctx context.Context, p linkPlan, target *os.File, network string) error {
-	err := h.rtnl.do(nil, p.outer(int(target.Fd())))
+	err := h.rtnl.do(nil, p.requests(int(target.Fd()))...)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		var index int32
 		if index, err = h.ensureAgain(ctx, network); err != nil {
 			return err
 		}
 		p.Master = index
-		err = h.rtnl.do(nil, p.outer(int(target.Fd())))
+		err = h.rtnl.do(nil, p.requests(int(target.Fd()))...)
 	}
 	switch {
 	case errors.Is(err, unix.EXFULL):

@@ -27,6 +27,7 @@ type linkPlan struct {
 	IPv6     netip.Prefix // not valid: none
 	Gateway4 netip.Addr   // not valid: no way out
 	Gateway6 netip.Addr
+	Hairpin  bool // what it sends may come back to it: needed to reach itself by a published port
 }
 
 func (n *networkState) plan(link string, a Address) (linkPlan, error) {
@@ -51,6 +52,9 @@ func (n *networkState) plan(link string, a Address) (linkPlan, error) {
 func (p linkPlan) String() string {
 	var b strings.Builder
 	fmt.Fprintf(&b, "ip link add %s mtu %d master %s up type veth peer name %s mtu %d address %s netns TARGET\n", p.Link, p.MTU, p.Bridge, inside, p.MTU, p.MAC)
+	if p.Hairpin {
+		fmt.Fprintf(&b, "bridge link set dev %s hairpin on\n", p.Link)
+	}
 	fmt.Fprintf(&b, "in TARGET:\nip link set lo up\nip link set %s up\n", inside)
 	fmt.Fprintf(&b, "ip address add %s dev %s\n", p.IPv4, inside)
 	if p.IPv6.IsValid() {
@@ -95,6 +99,28 @@ func (p linkPlan) outer(target int) *request {
 			})
 		})
 	})
+}
+
+// Attributes of a bridge's port. Source: linux/if_link.h, IFLA_BRPORT_MODE.
+const brportMode = 4
+
+// port sets what the bridge must know of the link.
+// Where bridges are filtered like routers (br_netfilter), a packet to a published
+// port of its own sender stays on the bridge and would be dropped there.
+func (p linkPlan) port() *request {
+	q := &request{what: "set bridge port " + p.Link, kind: unix.RTM_NEWLINK, body: ifinfo(0, false)}
+	return q.attr(unix.IFLA_IFNAME, text(p.Link)).nest(unix.IFLA_LINKINFO, func(q *request) {
+		q.attr(unix.IFLA_INFO_SLAVE_KIND, []byte("bridge"))
+		q.nest(unix.IFLA_INFO_SLAVE_DATA, func(q *request) { q.attr(brportMode, []byte{1}) })
+	})
+}
+
+// requests are all for the host's side.
+func (p linkPlan) requests(target int) []*request {
+	if p.Hairpin {
+		return []*request{p.outer(target), p.port()}
+	}
+	return []*request{p.outer(target)}
 }
 
 // inner gives eth0, the link with the given index, its addresses and routes.

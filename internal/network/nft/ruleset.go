@@ -137,7 +137,6 @@ func chains() []chainPlan {
 			head: "type nat hook postrouting priority srcnat; policy accept;",
 			rules: []rule{
 				{"oifname @bridges ip saddr 127.0.0.0/8 masquerade", all(oif(Bridges), loopback4(fromAddress), masquerade)},
-				{"oifname @bridges ip6 saddr ::1 masquerade", all(oif(Bridges), loopback6(fromAddress), masquerade)},
 				// Who reaches an environment through the host's address must get the answer from there.
 				{"oifname @bridges ip saddr @subnets4 ct status dnat masquerade", all(oif(Bridges), from4(Subnets4), translated, masquerade)},
 				{"oifname @bridges ip6 saddr @subnets6 ct status dnat masquerade", all(oif(Bridges), from6(Subnets6), translated, masquerade)},
@@ -157,6 +156,9 @@ func published() []rule {
 	return []rule{
 		{"ip daddr . meta l4proto . th dport @own4 accept", all(ip4, addressProtoPort(4, Own4), accept)},
 		{"ip6 daddr . meta l4proto . th dport @own6 accept", all(ip6, addressProtoPort(6, Own6), accept)},
+		// IPv6 has no route_localnet: answers to ::1 are lost on the way in. Better refused at once, so
+		// that whoever asks for localhost goes on with 127.0.0.1.
+		{"ip6 daddr ::1 accept", all(loopback6(toAddress), accept)},
 		{"dnat ip to ip daddr . meta l4proto . th dport map @at4", all(ip4, addressProtoPortMap(4, At4), dnat(4))},
 		{"dnat ip6 to ip6 daddr . meta l4proto . th dport map @at6", all(ip6, addressProtoPortMap(6, At6), dnat(6))},
 		{"meta nfproto ipv4 fib daddr type local dnat ip to meta l4proto . th dport map @any4", all(ip4, local, protoPortMap(Any4), dnat(4))},

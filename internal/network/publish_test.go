@@ -1,0 +1,304 @@
+package network
+
+import (
+	"errors"
+	"net/netip"
+	"os"
+	"os/exec"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/network/internal/fresh"
+)
+
+// outside is a machine beyond the host's uplink: 192.0.2.1, fd00:99::1; the host is .2.
+func outside(t *testing.T) *guest {
+	t.Helper()
+	o := startGuest(t, "outside")
+	pid := itoa(o.pid)
+	host(t, "ip", "link", "add", "up0", "type", "veth", "peer", "name", "eth0", "netns", pid)
+	host(t, "ip", "address", "add", "192.0.2.2/24", "dev", "up0")
+	host(t, "ip", "address", "add", "fd00:99::2/64", "dev", "up0", "nodad")
+	host(t, "ip", "link", "set", "up0", "up")
+	o.must("ip", "link", "set", "lo", "up")
+	o.must("ip", "link", "set", "eth0", "up")
+	o.must("ip", "address", "add", "192.0.2.1/24", "dev", "eth0")
+	o.must("ip", "address", "add", "fd00:99::1/64", "dev", "eth0", "nodad")
+	host(t, "ip", "route", "add", "default", "via", "192.0.2.1")
+	host(t, "ip", "-6", "route", "add", "default", "via", "fd00:99::1")
+	o.serve("tcp", ":80", "outside")
+	o.serve("udp", "192.0.2.1:80", "outside")
+	return o
+}
+
+func tcp(hostPort, port uint16) Port { return Port{HostPort: hostPort, Port: port, Protocol: "tcp"} }
+
+func TestPublishedPortsAreReachedFromEverywhere(t *testing.T) {
+	if fresh.Namespace(t) {
+		reachEverywhere(t)
+	}
+}
+
+// Where br_netfilter is loaded, as Docker may do, what stays on the bridge passes the filters for
+// routed packets too. It is on by default in a new namespace if the kernel has it at all.
+func TestPublishedPortsAreReachedFromEverywhereWithoutBridgeFilters(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	for _, version := range []string{"ip", "ip6"} {
+		if err := setSysctl("bridge/bridge-nf-call-"+version+"tables", "0"); err != nil {
+			t.Skip("this kernel filters no bridges anyway")
+		}
+	}
+	reachEverywhere(t)
+}
+
+func reachEverywhere(t *testing.T) {
+	loopbackUp(t)
+	o := outside(t)
+	h := open(t, "")
+	a := join(t, h, Default, 1, tcp(8080, 80), Port{HostPort: 8081, Port: 81, Protocol: "udp"},
+		Port{HostIP: netip.MustParseAddr("192.0.2.2"), HostPort: 8082, Port: 80, Protocol: "tcp"},
+		Port{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8083, Port: 80, Protocol: "tcp"})
+	b := join(t, h, Default, 2)
+	a.serve("tcp", ":80", "a")
+	a.serve("udp", a.address.IPv4.String()+":81", "a")
+	a.serve("udp", "["+a.address.IPv6.String()+"]:81", "a")
+	n, err := h.Network(Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	gateway := n.Gateway4.String()
+	// The host by its loopback, its own address, and the gateway's.
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+gateway)
+	wants(t, "udp", "127.0.0.1:8081", "a from "+gateway)
+	wants(t, "tcp", "127.0.0.1:8083", "a from "+gateway)
+	wants(t, "tcp", "192.0.2.2:8080", "a from 192.0.2.2")
+	wants(t, "tcp", "192.0.2.2:8082", "a from 192.0.2.2")
+	wants(t, "tcp", "[fd00:99::2]:8080", "a from fd00:99::2")
+	if _, err := onHost(t).ask("tcp", "[::1]:8080"); !errors.Is(err, unix.ECONNREFUSED) {
+		t.Error("not refused at once, so localhost is slow:", err)
+	}
+	wants(t, "tcp", "localhost:8080", "a from "+gateway)
+	onHost(t).fails("tcp", "127.0.0.1:8082")
+	onHost(t).fails("tcp", "192.0.2.2:8083")
+	// Outside.
+	o.wants("tcp", "192.0.2.2:8080", "a from 192.0.2.1")
+	o.wants("udp", "192.0.2.2:8081", "a from 192.0.2.1")
+	o.wants("tcp", "192.0.2.2:8082", "a from 192.0.2.1")
+	o.wants("tcp", "[fd00:99::2]:8080", "a from fd00:99::1")
+	o.fails("tcp", "192.0.2.2:8083")
+	// Another environment, and itself, by the host's address.
+	b.wants("tcp", "192.0.2.2:8080", "a from "+gateway)
+	a.wants("tcp", "192.0.2.2:8080", "a from "+gateway)
+	b.wants("tcp", gateway+":8080", "a from "+gateway)
+	// The way out.
+	a.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	a.wants("udp", "192.0.2.1:80", "outside from 192.0.2.2")
+	a.wants("tcp", "[fd00:99::1]:80", "outside from fd00:99::2")
+	// Who knows the private address from outside does not get in.
+	o.must("ip", "route", "add", n.IPv4.String(), "via", "192.0.2.2")
+	o.fails("tcp", a.address.IPv4.String()+":80")
+	if id, ok := h.PortOwner(tcp(8080, 1)); !ok || id != a.id {
+		t.Error(id, ok)
+	}
+	if err := h.Disconnect(t.Context(), a.id); err != nil {
+		t.Fatal(err)
+	}
+	onHost(t).fails("tcp", "127.0.0.1:8080")
+	o.fails("tcp", "192.0.2.2:8080")
+	b.fails("tcp", a.address.IPv4.String()+":80")
+}
+
+func TestPortThatIsTakenSaysByWhom(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	join(t, h, Default, 1, tcp(8080, 80))
+	onHost(t).serve("tcp", "127.0.0.1:9090", "host")
+	onHost(t).serve("udp", "[::]:9091", "host")
+	own := "network.test (process " + itoa(os.Getpid()) + ")"
+	for p, want := range map[Port]string{
+		tcp(8080, 1): "tcp port 8080 is published by the environment guest1",
+		{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8080, Port: 1, Protocol: "tcp"}: "tcp port 127.0.0.1:8080 is published by the environment guest1",
+		tcp(9090, 1): "tcp port 9090 is taken by " + own,
+		{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 9091, Port: 1, Protocol: "udp"}:    "udp port 127.0.0.1:9091 is taken by " + own,
+		{HostIP: netip.MustParseAddr("127.0.0.2"), HostPort: 9090, Port: 1, Protocol: "tcp"}:    "",
+		{HostPort: 8080, Port: 1, Protocol: "udp"}:                                              "",
+		{HostIP: netip.MustParseAddr("198.51.100.1"), HostPort: 9090, Port: 1, Protocol: "tcp"}: "this host has no address 198.51.100.1",
+	} {
+		err := h.CheckPort(p)
+		if want == "" && err != nil || want != "" && (err == nil || !strings.Contains(err.Error(), want)) {
+			t.Errorf("%s: %v; want %q", p, err, want)
+		}
+	}
+	g := startGuest(t, "000000000002")
+	address, err := h.Allocate(Default, g.id, "second")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, ports := range [][]Port{{tcp(9090, 80)}, {tcp(8080, 80)}, {tcp(7070, 80), tcp(7070, 81)}} {
+		if _, err := h.Connect(t.Context(), g.id, g.pid, address, ports); err == nil {
+			t.Errorf("%v was published", ports)
+		}
+	}
+	if links, err := portsOf([]string{"strata0"}); err != nil || len(links) != 1 {
+		t.Error("a failed Connect left a link:", links, err)
+	}
+	if _, err := h.Connect(t.Context(), g.id, g.pid, address, []Port{tcp(7070, 80)}); err != nil {
+		t.Error("after failures:", err)
+	}
+	if _, err := h.Connect(t.Context(), g.id, g.pid, address, nil); !fault.Is(err, fault.Conflict) {
+		t.Error("connected twice:", err)
+	}
+}
+
+func TestLoopbackOfTheHostIsOutOfReach(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	n, err := h.Network(Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	a := join(t, h, Default, 1)
+	// Without the guard this would arrive, since route_localnet is on: CVE-2020-8558.
+	var got = make(chan string, 1)
+	err = onHost(t).within(func() error {
+		fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+		if err != nil {
+			return err
+		}
+		if err := unix.SetsockoptTimeval(fd, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 300_000}); err != nil {
+			return err
+		}
+		if err := unix.Bind(fd, &unix.SockaddrInet4{Port: 9999, Addr: [4]byte{127, 0, 0, 1}}); err != nil {
+			return err
+		}
+		go func() {
+			b := make([]byte, 100)
+			n, _, _ := unix.Recvfrom(fd, b, 0)
+			got <- string(b[:max(n, 0)])
+		}()
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a.must("ip", "link", "set", "lo", "down")
+	a.must("ip", "address", "flush", "dev", "lo")
+	a.must("ip", "route", "add", "127.0.0.1/32", "via", n.Gateway4.String(), "table", "main")
+	_ = a.within(func() error { return os.WriteFile("/proc/thread-self/net/../sys", nil, 0) })
+	_ = a.within(func() error { return os.WriteFile("/proc/sys/net/ipv4/conf/all/route_localnet", []byte("1"), 0) })
+	a.must("ip", "rule", "add", "pref", "0", "table", "main")
+	_, _ = a.ask("udp", "127.0.0.1:9999")
+	if said := <-got; said != "" {
+		t.Errorf("a packet came in on the host's loopback: %q", said)
+	}
+	if host(t, "nft", "list", "chain", "inet", "strata", "guard") == "" {
+		t.Error("no guard")
+	}
+}
+
+func TestNobodySendsAsSomebodyElse(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	a, b, c := join(t, h, Default, 1), join(t, h, Default, 2), join(t, h, Default, 3)
+	b.serve("tcp", ":80", "b")
+	b.serve("udp", b.address.IPv4.String()+":81", "b")
+	a.wants("tcp", at(b.address, "4", 80), "b from "+a.address.IPv4.String())
+	// c's address, while c says nothing
+	if err := h.Disconnect(t.Context(), c.id); err != nil {
+		t.Fatal(err)
+	}
+	a.must("ip", "address", "add", c.address.IPv4.String()+"/20", "dev", "eth0")
+	a.must("ip", "-6", "address", "add", c.address.IPv6.String()+"/64", "dev", "eth0", "nodad")
+	a.must("ip", "route", "add", b.address.IPv4.String(), "dev", "eth0", "src", c.address.IPv4.String())
+	a.must("ip", "-6", "route", "add", b.address.IPv6.String(), "dev", "eth0", "src", c.address.IPv6.String())
+	a.fails("tcp", at(b.address, "4", 80))
+	a.fails("udp", at(b.address, "4", 81))
+	a.fails("tcp", at(b.address, "6", 80))
+	a.must("ip", "route", "del", b.address.IPv4.String())
+	a.wants("tcp", at(b.address, "4", 80), "b from "+a.address.IPv4.String())
+	// another hardware address
+	a.must("ip", "link", "set", "eth0", "down")
+	a.must("ip", "link", "set", "eth0", "address", c.address.MAC)
+	a.must("ip", "link", "set", "eth0", "up")
+	a.fails("tcp", at(b.address, "4", 80))
+}
+
+func TestNetworksAreKeptApart(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	o := outside(t)
+	h := open(t, "")
+	other, err := h.Create(t.Context(), Network{Name: "other"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	alone, err := h.Create(t.Context(), Network{Name: "alone", Isolated: true, IPv4: netip.MustParsePrefix("10.99.0.0/24")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	a, b := join(t, h, Default, 1, tcp(8080, 80)), join(t, h, "other", 2)
+	c, d := join(t, h, "alone", 3), join(t, h, "alone", 4)
+	onHost(t).serve("tcp", ":99", "host")
+	for _, g := range []*guest{a, b, c, d} {
+		g.serve("tcp", ":80", g.id)
+	}
+	for _, version := range []string{"4", "6"} {
+		for _, from := range []*guest{a, b, c} {
+			for _, to := range []*guest{a, b, c} {
+				if from != to {
+					from.fails("tcp", at(to.address, version, 80))
+				}
+			}
+			wants(t, "tcp", at(from.address, version, 80), from.id+" from "+addr(gatewayOf(h, from), version))
+		}
+		c.wants("tcp", at(d.address, version, 80), d.id+" from "+addr(c.address, version))
+	}
+	b.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	b.wants("tcp", other.Gateway4.String()+":99", "host from "+b.address.IPv4.String())
+	b.wants("tcp", "192.0.2.2:8080", a.id+" from "+gatewayOf(h, a).IPv4.String()) // published is published
+	c.fails("tcp", "192.0.2.1:80")
+	c.fails("tcp", "192.0.2.2:8080")
+	c.fails("tcp", alone.Gateway4.String()+":99")
+	o.must("ip", "route", "add", "10.99.0.0/24", "via", "192.0.2.2")
+	o.fails("tcp", at(c.address, "4", 80))
+	g := startGuest(t, "000000000009")
+	address, err := h.Allocate("alone", g.id, "nine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := h.Connect(t.Context(), g.id, g.pid, address, []Port{tcp(7000, 80)}); !fault.Is(err, fault.Invalid) {
+		t.Error("published on an isolated network:", err)
+	}
+	if err := h.Remove(t.Context(), "other", nil); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "guest2") {
+		t.Error(err)
+	}
+	h.Release(t.Context(), b.id)
+	if err := h.Remove(t.Context(), "other", nil); err != nil {
+		t.Error(err)
+	}
+	if exec.Command("ip", "link", "show", other.Bridge).Run() == nil {
+		t.Error("the bridge is still there")
+	}
+	a.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+}
+
+func gatewayOf(h *Host, g *guest) Address {
+	n, _ := h.Network(g.address.Network)
+	return Address{IPv4: n.Gateway4, IPv6: n.Gateway6}
+}
