@@ -195,12 +195,12 @@ func hostOf(a net.Addr) string {
 // ask connects from the guest and returns what is said there.
 func (g *guest) ask(network, to string) (said string, err error) {
 	err = g.within(func() error {
-		c, err := net.DialTimeout(network, to, 700*time.Millisecond)
+		c, err := net.DialTimeout(network, to, 400*time.Millisecond)
 		if err != nil {
 			return err
 		}
 		defer c.Close()
-		if err := c.SetDeadline(time.Now().Add(700 * time.Millisecond)); err != nil {
+		if err := c.SetDeadline(time.Now().Add(400 * time.Millisecond)); err != nil {
 			return err
 		}
 		b := make([]byte, 512)

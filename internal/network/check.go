@@ -1,17 +1,260 @@
 package network
 
-import "context"
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"runtime"
+	"strings"
+
+	"github.com/google/nftables"
+	"github.com/google/nftables/expr"
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/network/nft"
+)
 
 // Finding is one thing that Check looked at.
 type Finding struct {
 	Name   string
 	OK     bool
-	Needed bool   // zones do not work without it
+	Needed bool   // zones with a network do not work without it
 	Detail string // what was found
 	How    string // how it was probed
 	Lost   string // what is lost without it
 	Fix    string // what the admin can do
 }
 
-// Check looks at what this host offers to networks. It changes nothing on it.
-func (h *Host) Check(ctx context.Context) []Finding { return nil }
+// Check looks at what this host offers to networks. It changes nothing on it:
+// what must be tried is tried in a network namespace that is thrown away.
+func (h *Host) Check(ctx context.Context) []Finding {
+	found := probe()
+	return append(found, h.checkUplink(), h.checkForwarding(), h.checkForeign())
+}
+
+// probe tries the kernel's parts in a namespace of its own.
+func probe() []Finding {
+	bridge := Finding{Name: "bridge", Needed: true, How: "made a bridge in a new network namespace", Lost: "environments have no network", Fix: "modprobe bridge"}
+	veth := Finding{Name: "veth", Needed: true, How: "made a pair in a new network namespace", Lost: "environments have no network", Fix: "modprobe veth"}
+	filter := Finding{Name: "nft", Needed: true, How: "made strata's tables (inet and bridge: filter, nat, fib, masquerade) in a new network namespace",
+		Lost: "environments have no network", Fix: "modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct nft_meta_bridge, or a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET and CONFIG_NF_TABLES_BRIDGE"}
+	all := []*Finding{&bridge, &veth, &filter}
+	err := inThrowaway(func() {
+		note := func(f *Finding, err error) {
+			f.OK = err == nil
+			if err != nil {
+				f.Detail = err.Error()
+			}
+		}
+		attrs := netlink.NewLinkAttrs()
+		attrs.Name = "probe0"
+		note(&bridge, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
+		attrs.Name = "probe1"
+		note(&veth, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "probe2"}))
+		table := nft.Open("strata-probe")
+		defer table.Close()
+		_, err := table.Ensure(nil)
+		note(&filter, err)
+	})
+	var found []Finding
+	for _, f := range all {
+		if err != nil {
+			f.OK, f.Detail, f.Fix = false, err.Error(), "run as root"
+		}
+		found = append(found, *f)
+	}
+	return found
+}
+
+// inThrowaway runs f on a thread with a new network namespace; both end with it.
+func inThrowaway(f func()) error {
+	done := make(chan error, 1)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() { // the main thread cannot end
+			defer runtime.UnlockOSThread()
+			done <- inThrowaway(f)
+			return
+		}
+		err := unix.Unshare(unix.CLONE_NEWNET)
+		if err == nil {
+			f()
+		} else {
+			err = fmt.Errorf("make a network namespace: %w", err)
+		}
+		done <- err
+	}()
+	return <-done
+}
+
+func (h *Host) checkUplink() Finding {
+	f := Finding{Name: "uplink", How: "looked for default routes", Lost: "environments reach each other and this host only", Fix: "connect the host, then restart nothing: it is seen when the next network is made ready"}
+	var names []string
+	for _, u := range uplinks() {
+		version := "IPv4"
+		if u.ipv6 {
+			version = "IPv6"
+		}
+		names = append(names, version+" by "+u.name)
+	}
+	f.OK, f.Detail = len(names) > 0, strings.Join(names, ", ")
+	return f
+}
+
+func (h *Host) checkForwarding() Finding {
+	f := Finding{Name: "forwarding", How: "read /proc/sys/net/ipv4/ip_forward, and whether it can be written",
+		Lost: "environments reach each other and this host only, and published ports are reached from this host only", Fix: "sysctl net.ipv4.ip_forward=1"}
+	f.OK = sysctl("ipv4/ip_forward") == "1"
+	if f.OK {
+		return f
+	}
+	if err := unix.Access("/proc/sys/net/ipv4/ip_forward", unix.W_OK); err != nil {
+		f.Detail = err.Error()
+		return f
+	}
+	f.OK, f.Detail = true, "off; strata switches it on with the first network"
+	return f
+}
+
+// checkForeign looks whether somebody else's rules drop what is forwarded, as
+// Docker's do. A packet must pass everybody's chains, so strata's own accept is
+// of no help.
+func (h *Host) checkForeign() Finding {
+	f := Finding{Name: "foreign-forward", OK: true, How: "read the policies of all chains at the forward hook, and iptables' older interface, and whether DOCKER-USER lets strata's bridges pass"}
+	droppers, user, err := h.foreignChains()
+	if err != nil {
+		f.Detail = "not known: " + err.Error()
+		return f
+	}
+	if legacyForwardDrops() {
+		droppers = append(droppers, "iptables-legacy FORWARD")
+	}
+	if len(droppers) == 0 {
+		return f
+	}
+	h.mu.Lock()
+	bridges := h.bridges()
+	h.mu.Unlock()
+	if len(bridges) == 0 {
+		bridges = []string{h.bridgeName(Default)}
+	}
+	var lost []string
+	for _, b := range bridges {
+		if !user.lets(b) {
+			lost = append(lost, b)
+		}
+	}
+	f.Detail = strings.Join(droppers, ", ") + " drops by default"
+	if f.OK = len(lost) == 0; f.OK {
+		f.Detail += ", but lets " + strings.Join(bridges, ", ") + " pass"
+		return f
+	}
+	f.Lost = "environments on " + strings.Join(lost, ", ") + " do not reach the world, and their published ports are reached from this host only"
+	if sysctl("bridge/bridge-nf-call-iptables") == "1" {
+		f.Lost += "; nor do they reach each other, since br_netfilter is on"
+	}
+	chain := "FORWARD"
+	if user.there {
+		chain = "DOCKER-USER"
+	}
+	var fix []string
+	for _, b := range lost {
+		fix = append(fix, fmt.Sprintf("iptables -I %s -i %s -j ACCEPT", chain, b), fmt.Sprintf("iptables -I %s -o %s -j ACCEPT", chain, b))
+	}
+	f.Fix = strings.Join(fix, "\n")
+	if chain == "FORWARD" {
+		f.Fix += "\n(Docker keeps a chain DOCKER-USER for such rules; strata never changes rules of others)"
+	}
+	return f
+}
+
+// userChain is what was found of accepting rules for links by name.
+type userChain struct {
+	there   bool
+	in, out map[string]bool
+}
+
+func (u userChain) lets(bridge string) bool { return u.in[bridge] && u.out[bridge] }
+
+// foreignChains finds forward chains of others that drop by default, and what
+// rules that admins make let pass.
+func (h *Host) foreignChains() (droppers []string, user userChain, err error) {
+	user = userChain{in: map[string]bool{}, out: map[string]bool{}}
+	conn, err := nftables.New()
+	if err != nil {
+		return nil, user, err
+	}
+	chains, err := conn.ListChains()
+	if err != nil {
+		return nil, user, err
+	}
+	for _, c := range chains {
+		if strings.HasPrefix(c.Table.Name, "strata") || c.Table.Family != nftables.TableFamilyIPv4 && c.Table.Family != nftables.TableFamilyINet {
+			continue
+		}
+		forward := c.Hooknum != nil && *c.Hooknum == *nftables.ChainHookForward
+		if forward && c.Policy != nil && *c.Policy == nftables.ChainPolicyDrop {
+			droppers = append(droppers, "chain "+c.Name+" of nft table "+c.Table.Name)
+		}
+		if !forward && c.Name != "DOCKER-USER" {
+			continue
+		}
+		user.there = user.there || c.Name == "DOCKER-USER"
+		rules, err := conn.GetRules(c.Table, c)
+		if err != nil {
+			return nil, user, err
+		}
+		for _, r := range rules {
+			user.note(r.Exprs)
+		}
+	}
+	return droppers, user, nil
+}
+
+// note takes down a rule that accepts all from, or all to, one link.
+func (u userChain) note(rule []expr.Any) {
+	var into map[string]bool
+	name, accepts, further := "", false, false
+	for i, e := range rule {
+		switch e := e.(type) {
+		case *expr.Meta:
+			if e.Key == expr.MetaKeyIIFNAME {
+				into = u.in
+			} else if e.Key == expr.MetaKeyOIFNAME {
+				into = u.out
+			} else {
+				further = true
+			}
+		case *expr.Cmp:
+			_, afterMeta := rule[max(i-1, 0)].(*expr.Meta)
+			if e.Op != expr.CmpOpEq || !afterMeta || name != "" {
+				further = true
+			}
+			name = string(bytes.TrimRight(e.Data, "\x00"))
+		case *expr.Verdict:
+			accepts = e.Kind == expr.VerdictAccept
+		case *expr.Counter:
+		default:
+			further = true
+		}
+	}
+	if accepts && !further && into != nil && name != "" {
+		into[name] = true
+	}
+}
+
+// legacyForwardDrops tells whether iptables' older interface has a FORWARD
+// policy of DROP. Looking must not load the module, so it is asked only if it is
+// there.
+func legacyForwardDrops() bool {
+	names, err := readFile("/proc/thread-self/net/ip_tables_names")
+	if err != nil || !strings.Contains(names, "filter") {
+		return false
+	}
+	policy, err := legacyPolicy()
+	return err == nil && policy == legacyDrop
+}
+
+var errShort = errors.New("the kernel's answer is too short")

@@ -1,0 +1,338 @@
+package network
+
+import (
+	"context"
+	"errors"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/network/dns"
+	"github.com/strata-project/strata/internal/network/internal/fresh"
+)
+
+// actAsDNS, set to a folder, makes the test's program the answering process.
+const actAsDNS = "STRATA_TEST_DNS"
+
+func TestMain(m *testing.M) {
+	if dir := os.Getenv(actAsDNS); dir != "" {
+		if err := dns.Run(context.Background(), dns.Config{Dir: dir, ResolvConf: dir + "/resolv.conf", Ready: os.Stdout}); err != nil {
+			os.Exit(1)
+		}
+		os.Exit(0)
+	}
+	os.Exit(m.Run())
+}
+
+// nothingLeft wants neither links nor tables of strata's.
+func nothingLeft(t *testing.T) {
+	t.Helper()
+	for _, line := range strings.Split(host(t, "ip", "-o", "link"), "\n") {
+		if strings.Contains(line, ": sv") || strings.Contains(line, ": st") {
+			t.Error("left behind:", line)
+		}
+	}
+	if said := host(t, "nft", "list", "tables"); strings.Contains(said, "strata") {
+		t.Error("left behind:", said)
+	}
+}
+
+func TestNothingIsTouchedBeforeTheFirstConnectAndNothingLeftAfterDestroy(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	if _, err := h.Allocate(Default, "0000000000aa", "a"); err != nil {
+		t.Fatal(err)
+	}
+	if err := h.Sync(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t)
+	if now := sysctl("ipv4/ip_forward"); now != "0" {
+		t.Error("forwarding is", now)
+	}
+	if _, err := h.Create(t.Context(), Network{Name: "other"}); err != nil {
+		t.Fatal(err)
+	}
+	a := join(t, h, Default, 1, tcp(8080, 80))
+	join(t, h, "other", 2)
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t)
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Error("twice:", err)
+	}
+	g := startGuest(t, a.id)
+	if _, err := h.Connect(t.Context(), a.id, g.pid, a.address, nil); err != nil {
+		t.Error("after Destroy:", err)
+	}
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}
+
+func reopen(t *testing.T, old *Host) *Host {
+	t.Helper()
+	old.Close()
+	h, err := Open(t.Context(), old.o)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(h.Close)
+	return h
+}
+
+func TestConnectionsOutliveTheDaemon(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	o := outside(t)
+	h := open(t, "")
+	a, gone, cut := join(t, h, Default, 1, tcp(8080, 80)), join(t, h, Default, 2, tcp(8081, 80)), join(t, h, Default, 3)
+	var echo net.Listener
+	err := a.within(func() (err error) { echo, err = net.Listen("tcp", ":80"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer echo.Close()
+	go func() {
+		for c, err := echo.Accept(); err == nil; c, err = echo.Accept() {
+			go func() {
+				b := make([]byte, 100)
+				for n, err := c.Read(b); err == nil; n, err = c.Read(b) {
+					_, _ = c.Write(b[:n])
+				}
+			}()
+		}
+	}()
+	var through net.Conn
+	err = o.within(func() (err error) { through, err = net.Dial("tcp", "192.0.2.2:8080"); return err })
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer through.Close()
+	says := func(when string) {
+		t.Helper()
+		b := make([]byte, 100)
+		_ = through.SetDeadline(time.Now().Add(time.Second))
+		_, err := through.Write([]byte(when))
+		n, errRead := through.Read(b)
+		if err := errors.Join(err, errRead); err != nil || string(b[:n]) != when {
+			t.Fatalf("%s: %q, %v", when, b[:n], err)
+		}
+	}
+	says("before")
+	h = reopen(t, h)
+	says("without a daemon")
+	for _, g := range []*guest{a, gone, cut} {
+		if err := h.Reserve(g.id, g.id, g.address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	// One does not run any more; one runs and has lost its link.
+	host(t, "ip", "link", "del", linkOf(t, cut.id))
+	err = h.Sync(t.Context(), map[string]Running{
+		a.id:   {PID: a.pid, Address: a.address, Ports: []Port{tcp(8080, 80)}},
+		cut.id: {PID: cut.pid, Address: cut.address, Ports: []Port{tcp(8082, 80)}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	says("with a new daemon")
+	cut.serve("tcp", ":80", "cut")
+	wants(t, "tcp", "192.0.2.2:8082", "cut from 192.0.2.2")
+	if l := linkOf(t, gone.id); l != "" {
+		t.Error("left behind:", l)
+	}
+	if said := host(t, "nft", "list", "ruleset"); strings.Contains(said, "8081") || strings.Contains(said, gone.address.IPv4.String()+" ") {
+		t.Error("what does not run is still in the filter:\n", said)
+	}
+	if e, ok := h.PortOwner(tcp(8080, 80)); !ok || e != a.id {
+		t.Error(e, ok)
+	}
+	// Somebody flushes everything: the next Connect puts it right, for all.
+	host(t, "nft", "flush", "ruleset")
+	join(t, h, Default, 5)
+	says("after the rules were lost")
+	wants(t, "tcp", "192.0.2.2:8082", "cut from 192.0.2.2")
+}
+
+func linkOf(t *testing.T, id string) string {
+	t.Helper()
+	ports, err := portsOf([]string{"strata0"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range ports {
+		if strings.HasPrefix(p.name, linkPrefix+id) {
+			return p.name
+		}
+	}
+	return ""
+}
+
+func TestAnotherStratasRulesAreReplaced(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	host(t, "nft", "add table inet strata; add chain inet strata old { type filter hook input priority 0; }; add rule inet strata old drop; add set inet strata v00000000 { type inet_service; }")
+	h := open(t, "")
+	a := join(t, h, Default, 1, tcp(8080, 80))
+	a.serve("tcp", ":80", "a")
+	n, _ := h.Network(Default)
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+n.Gateway4.String())
+	if strings.Contains(host(t, "nft", "list", "ruleset"), "chain old") {
+		t.Error("the old rules are still there")
+	}
+}
+
+func TestTwoRootsSideBySide(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	outside(t)
+	h, o := open(t, ""), open(t, "1a2b3c")
+	a, b := join(t, h, Default, 1, tcp(8080, 80)), join(t, o, Default, 0xb2, tcp(8081, 80))
+	a.serve("tcp", ":80", "a")
+	b.serve("tcp", ":80", "b")
+	a.fails("tcp", at(b.address, "4", 80))
+	b.fails("tcp", at(a.address, "4", 80))
+	wants(t, "tcp", "192.0.2.2:8080", "a from 192.0.2.2")
+	wants(t, "tcp", "192.0.2.2:8081", "b from 192.0.2.2")
+	a.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	b.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	wants(t, "tcp", "192.0.2.2:8081", "b from 192.0.2.2")
+	b.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	if err := o.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t)
+}
+
+// dockerRules are what Docker's daemon sets up that matters to others.
+var dockerRules = [][]string{
+	{"-P", "FORWARD", "DROP"}, {"-N", "DOCKER-USER"}, {"-N", "DOCKER"}, {"-A", "FORWARD", "-j", "DOCKER-USER"}, {"-A", "DOCKER-USER", "-j", "RETURN"},
+	{"-A", "FORWARD", "-o", "docker0", "-m", "conntrack", "--ctstate", "RELATED,ESTABLISHED", "-j", "ACCEPT"},
+	{"-A", "FORWARD", "-o", "docker0", "-j", "DOCKER"}, {"-A", "FORWARD", "-i", "docker0", "!", "-o", "docker0", "-j", "ACCEPT"},
+	{"-t", "nat", "-N", "DOCKER"}, {"-t", "nat", "-A", "PREROUTING", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER"},
+	{"-t", "nat", "-A", "OUTPUT", "!", "-d", "127.0.0.0/8", "-m", "addrtype", "--dst-type", "LOCAL", "-j", "DOCKER"},
+	{"-t", "nat", "-A", "DOCKER", "-i", "docker0", "-j", "RETURN"},
+}
+
+func TestBesideDocker(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	if _, err := exec.LookPath("iptables"); err != nil {
+		t.Skip("no iptables here")
+	}
+	loopbackUp(t)
+	o := outside(t)
+	for _, r := range dockerRules {
+		if out, err := exec.Command("iptables", r...).CombinedOutput(); err != nil {
+			t.Skipf("this kernel lacks what Docker's rules need: iptables %v: %s", r, out)
+		}
+	}
+	h := open(t, "")
+	finding := func() Finding {
+		for _, f := range h.Check(t.Context()) {
+			if f.Name == "foreign-forward" {
+				return f
+			}
+		}
+		t.Fatal("no finding about forwarding")
+		return Finding{}
+	}
+	a, b := join(t, h, Default, 1, tcp(8080, 80)), join(t, h, Default, 2)
+	a.serve("tcp", ":80", "a")
+	n, _ := h.Network(Default)
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+n.Gateway4.String())
+	wants(t, "tcp", "192.0.2.2:8080", "a from 192.0.2.2")
+	a.fails("tcp", "192.0.2.1:80")
+	o.fails("tcp", "192.0.2.2:8080")
+	f := finding()
+	if f.OK || !strings.Contains(f.Fix, "DOCKER-USER") {
+		t.Errorf("%+v", f)
+	}
+	for _, line := range strings.Split(f.Fix, "\n") {
+		if strings.HasPrefix(line, "iptables ") {
+			host(t, strings.Fields(line)...)
+		}
+	}
+	a.wants("tcp", "192.0.2.1:80", "outside from 192.0.2.2")
+	o.wants("tcp", "192.0.2.2:8080", "a from 192.0.2.1")
+	b.wants("tcp", at(a.address, "4", 80), "a from "+b.address.IPv4.String())
+	if f := finding(); !f.OK {
+		t.Errorf("%+v", f)
+	}
+}
+
+func TestHundredParallelConnects(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	const many = 100
+	var guests []*guest
+	for i := range many {
+		guests = append(guests, startGuest(t, "0000000001"+string("0123456789"[i/10])+string("0123456789"[i%10])))
+	}
+	var wait sync.WaitGroup
+	began := time.Now()
+	for i, g := range guests {
+		wait.Go(func() {
+			var err error
+			if g.address, err = h.Allocate(Default, g.id, g.id); err != nil {
+				t.Error(err)
+				return
+			}
+			if _, err := h.Connect(t.Context(), g.id, g.pid, g.address, []Port{tcp(uint16(10000+i), 80)}); err != nil {
+				t.Error(err)
+			}
+			names, err := os.ReadFile(filepath.Join(h.o.RunDir, dns.NamesFile))
+			if err != nil || !strings.Contains(string(names), g.id) {
+				t.Error("connected before its name was written", err)
+			}
+		})
+	}
+	wait.Wait()
+	t.Logf("%d connected in %v", many, time.Since(began))
+	seen := map[string]bool{}
+	for _, g := range guests {
+		if seen[g.address.IPv4.String()] {
+			t.Error("given twice:", g.address)
+		}
+		seen[g.address.IPv4.String()] = true
+	}
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	nothingLeft(t)
+}
+
+func TestForeignBridgeOfThatNameIsRefused(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	host(t, "ip", "link", "add", "strata0", "type", "veth", "peer", "name", "x")
+	h := open(t, "")
+	if err := h.Ensure(t.Context(), Default); !fault.Is(err, fault.Conflict) {
+		t.Error(err)
+	}
+}
