@@ -51,7 +51,7 @@ func (w *session) importArchive(ctx context.Context, r io.Reader, names []string
 	var f found
 	var err error
 	if _, ok := a.files["index.json"]; ok {
-		f, err = a.layout(ctx, names, opt)
+		f, err = a.layout(names, opt)
 	} else {
 		f, err = a.docker(ctx, names, opt)
 	}
@@ -174,7 +174,7 @@ const (
 )
 
 // layout reads an OCI layout.
-func (a *archive) layout(_ context.Context, names []string, opt ImportOptions) (found, error) {
+func (a *archive) layout(names []string, opt ImportOptions) (found, error) {
 	raw, err := a.read("index.json", MaxManifest)
 	if err != nil {
 		return found{}, err

@@ -31,6 +31,22 @@ func (o PullOptions) keys() authn.Keychain {
 	return o.Keychain
 }
 
+// Login is a keychain of one login, for the registry of the pull or push that it
+// is given to. Fields that are not needed are empty; without any it is anonymous.
+type Login struct {
+	Username, Password string
+	IdentityToken      string // to be exchanged for a bearer token
+	RegistryToken      string // a bearer token
+}
+
+// Resolve returns the login, whatever the registry.
+func (l Login) Resolve(authn.Resource) (authn.Authenticator, error) {
+	if l == (Login{}) {
+		return authn.Anonymous, nil
+	}
+	return authn.FromConfig(authn.AuthConfig{Username: l.Username, Password: l.Password, IdentityToken: l.IdentityToken, RegistryToken: l.RegistryToken}), nil
+}
+
 // pullAtOnce is how many layers of one image are fetched in parallel.
 const pullAtOnce = 3
 

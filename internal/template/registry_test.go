@@ -362,6 +362,33 @@ func TestPullErrorsSayWhatToDo(t *testing.T) {
 	wantKind(t, err, fault.Denied, "docker login")
 }
 
+func TestPullLogsIn(t *testing.T) {
+	s, reg := open(t), newRegistry(t)
+	ref := reg.write(t, "private:1", image(t, Host().Architecture, makeTar(t, file("a", "x"))))
+	reg.through(func(inner http.Handler) http.Handler {
+		return http.HandlerFunc(func(w http.ResponseWriter, req *http.Request) {
+			if user, pass, ok := req.BasicAuth(); !ok || user != "me" || pass != "secret" {
+				w.Header().Set("WWW-Authenticate", `Basic realm="x"`)
+				w.WriteHeader(http.StatusUnauthorized)
+				return
+			}
+			inner.ServeHTTP(w, req)
+		})
+	})
+	for login, works := range map[Login]bool{{}: false, {Username: "me", Password: "wrong"}: false, {Username: "me", Password: "secret"}: true} {
+		_, err := s.Pull(t.Context(), ref, PullOptions{Keychain: login}, nil)
+		if works && err != nil || !works && !fault.Is(err, fault.Denied) {
+			t.Errorf("%+v: %v", login, err)
+		}
+		if err != nil && strings.Contains(err.Error(), "wrong") {
+			t.Errorf("the password is in %q", err)
+		}
+	}
+	if err := s.Push(t.Context(), ref, reg.host+"/copy:1", PushOptions{Keychain: Login{Username: "me", Password: "secret"}}, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPullsOfTheSameAtOnce(t *testing.T) {
 	s, reg := open(t), newRegistry(t)
 	layer := makeTar(t, file("big", noise(1<<20)))

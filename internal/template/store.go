@@ -211,6 +211,7 @@ func (s *Store) eachFile(dir string, take func(hex string, data []byte) bool) er
 			return err
 		}
 		if !isDigest("sha256:"+hex) || !take(hex, data) {
+			// Not Debug as all else here: nobody above sees that something is left out.
 			s.log.Warn("template file is damaged or of another version, and left out", "path", path)
 			s.unread = s.unread || dir == recordDir
 		}

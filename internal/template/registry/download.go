@@ -56,8 +56,30 @@ func (c *Client) Download(ctx context.Context, b Blob) error {
 	if err := d.takeUp(ctx); err != nil {
 		return err
 	}
+	resumed := d.done > 0
+	if err := d.toTheEnd(ctx); err != nil {
+		return err
+	}
+	if d.sum() != b.Digest && resumed { // what an earlier time left may be at fault
+		if err := d.again(); err != nil {
+			return err
+		}
+		if err := d.toTheEnd(ctx); err != nil {
+			return err
+		}
+	}
+	if got := d.sum(); got != b.Digest {
+		os.Remove(b.To)
+		return fault.Invalidf("the registry sent blob %s where %s was asked for", got, b.Digest).
+			Help("the image is damaged, or it was tampered with; what was downloaded of it is removed")
+	}
+	return nil
+}
+
+// toTheEnd asks for the rest until it is there, and takes up what breaks off.
+func (d *download) toTheEnd(ctx context.Context) error {
 	wait, failed := firstWait, 0
-	for d.done < b.Size {
+	for d.done < d.Size {
 		before := d.done
 		err := d.more(ctx)
 		if err == nil {
@@ -70,7 +92,7 @@ func (c *Client) Download(ctx context.Context, b Blob) error {
 			wait, failed = firstWait, 0
 		}
 		if failed++; failed >= attempts || !passing(err) {
-			return fault.Wrap(Explain(err, c.repo.Name()), "download blob %s", b.Digest)
+			return fault.Wrap(Explain(err, d.client.repo.Name()), "download blob %s", d.Digest)
 		}
 		select {
 		case <-time.After(wait):
@@ -78,11 +100,6 @@ func (c *Client) Download(ctx context.Context, b Blob) error {
 			return ctx.Err()
 		}
 		wait = min(2*wait, lastWait)
-	}
-	if got := "sha256:" + hex.EncodeToString(d.hash.Sum(nil)); got != b.Digest {
-		os.Remove(b.To)
-		return fault.Invalidf("the registry sent blob %s where %s was asked for", got, b.Digest).
-			Help("the image is damaged, or it was tampered with; what was downloaded of it is removed")
 	}
 	return nil
 }
@@ -107,6 +124,8 @@ type download struct {
 	hash   hash.Hash
 	done   int64
 }
+
+func (d *download) sum() string { return "sha256:" + hex.EncodeToString(d.hash.Sum(nil)) }
 
 // takeUp hashes what an earlier download left.
 func (d *download) takeUp(ctx context.Context) error {
