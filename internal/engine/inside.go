@@ -99,9 +99,9 @@ func inside(ctx context.Context, live stratum.Live, p stratum.Process, in io.Rea
 		_ = conn.SetReadDeadline(time.Now())
 	})
 	defer stop()
-	fed := make(chan error, 1)
+	broken := make(chan error, 1)
 	if in != nil {
-		go func() { fed <- feedStdin(conn, in) }()
+		go feedStdin(conn, in, broken)
 	}
 	ended, err := collect(conn, out, errs)
 	if ctx.Err() != nil {
@@ -113,30 +113,31 @@ func inside(ctx context.Context, live stratum.Live, p stratum.Process, in io.Rea
 		return ended, err
 	}
 	select {
-	case broken := <-fed: // what was to be sent broke off: the program cannot know
-		return ended, broken
+	case err := <-broken: // what was to be sent broke off: the program cannot know
+		return ended, err
 	default:
 		return ended, nil
 	}
 }
 
-// feedStdin sends in as frames, and its end. A peer that does not listen any more
-// is no error: how the program ended says more.
-func feedStdin(conn net.Conn, in io.Reader) error {
+// feedStdin sends in as frames, and its end. Where in broke off, broken is told
+// before the peer can end. A peer that does not listen any more is no error: how
+// the program ended says more.
+func feedStdin(conn net.Conn, in io.Reader, broken chan<- error) {
 	buf := make([]byte, 32<<10)
 	for {
 		n, err := in.Read(buf)
 		if n > 0 {
 			if stream.Write(conn, stream.Stdin, buf[:n]) != nil {
-				return nil
+				return
 			}
 		}
 		if err != nil {
-			_ = stream.Write(conn, stream.CloseStdin, nil)
-			if errors.Is(err, io.EOF) {
-				return nil
+			if !errors.Is(err, io.EOF) {
+				broken <- err
 			}
-			return err
+			_ = stream.Write(conn, stream.CloseStdin, nil)
+			return
 		}
 	}
 }

@@ -107,8 +107,10 @@ func (e *Engine) reconcile(ctx context.Context) error {
 			unknown[id] = d
 		}
 	}
+	lost := e.keepRanges()
 	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
 	e.cleanUnknown(ctx, unknown)
+	e.otherRanges(lost)
 	if err := ctx.Err(); err != nil {
 		return err
 	}
@@ -216,14 +218,6 @@ func (e *Engine) admit(rec environment.Record) {
 	if rec.Phase == environment.PhaseCreated || rec.Phase == environment.PhaseCopying {
 		state = environment.Made
 	}
-	if !e.ranges.keep(rec.IDBase) {
-		// Another root has it: owners on disk are not shifted, so any other will do.
-		if base, err := e.ranges.take(); err == nil {
-			rec.IDBase = base
-		} else {
-			e.log.Error("no id range for environment", "id", rec.ID, "error", err)
-		}
-	}
 	if rec.Address.Network != "" {
 		if err := e.o.Network.Reserve(rec.ID, rec.Name, rec.Address); err != nil {
 			e.log.Error("address not reserved", "id", rec.ID, "address", rec.Address.IPv4, "error", err)
@@ -231,6 +225,37 @@ func (e *Engine) admit(rec environment.Record) {
 	}
 	en := newEntry(rec, state)
 	e.ids[rec.ID], e.names[rec.Name] = en, en
+}
+
+// keepRanges takes the id ranges that records have, and returns whose range
+// another root has meanwhile.
+func (e *Engine) keepRanges() (lost []*entry) {
+	for _, en := range e.entries() {
+		if !e.ranges.keep(en.snapshot().IDBase) {
+			lost = append(lost, en)
+		}
+	}
+	return lost
+}
+
+// otherRanges gives those environments other ranges: owners on disk are not
+// shifted, so any will do. What runs keeps the one it runs with.
+func (e *Engine) otherRanges(lost []*entry) {
+	for _, en := range lost {
+		en.mu.Lock()
+		live := en.run != nil
+		en.mu.Unlock()
+		base, err := uint32(0), error(nil)
+		if !live {
+			base, err = e.ranges.take()
+		}
+		if live || err != nil {
+			e.log.Error("id range of environment is another root's", "id", en.id(), "error", err)
+			continue
+		}
+		en.do(func() { en.rec.IDBase = base })
+		e.saved(en)
+	}
 }
 
 // runs returns which ids have anything of a run on the host, with their driver.
