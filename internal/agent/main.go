@@ -5,6 +5,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/files"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
@@ -21,6 +22,11 @@ func Run(args []string) int {
 	case "enter":
 		guard()
 		return enter(keeper(wire.ExecSyncFD))
+	}
+	if len(args) == 3 {
+		if status, ok := files.Run(args[1], args[2]); ok {
+			return status
+		}
 	}
 	return usage()
 }

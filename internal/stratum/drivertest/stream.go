@@ -29,6 +29,7 @@ var streamCases = []one{
 	{"an exec has its own input", 0, execStdin},
 	{"an exec of a missing program is fault 127's", 0, execMissing},
 	{"a second client sees what comes after", 0, attachLater},
+	{"files are copied by the agent", 0, execFiles},
 }
 
 func outputsApart(s *suite) {
@@ -146,4 +147,30 @@ func attachLater(s *suite) {
 	second.say(stream.Stdin, []byte("two\n"))
 	s.equal("what the first saw", r.wait().stdout, "got one\ngot two\n")
 	s.contains("what the second saw", second.wait().stdout, "got two\n")
+}
+
+func execFiles(s *suite) {
+	r := s.start(s.sh("mkdir /root/d; echo text >/root/d/f; chown 1000 /root/d/f; ln -s /etc/passwd /root/l; sleep 99"))
+	s.eventually("the files", func() bool { return r.exec("readlink", "/root/l").ended.Status == 0 })
+	agent := func(args ...string) stratum.Process { return stratum.Process{Args: args, Agent: true, User: "0:0", WorkDir: "/"} }
+	got := r.execAs(agent("stat", "/root/l"))
+	s.contains("the link", got.stdout, `"type":"link"`)
+	s.contains("the link", got.stdout, `"link":"/etc/passwd"`)
+	packed := r.execAs(agent("tar-create", "/root/d"))
+	s.contains("the stream", packed.stdout, "d/f")
+	in := agent("tar-extract", "/tmp")
+	in.Stdin = true
+	x, err := r.tryExec(in)
+	if err != nil {
+		s.Fatal(err)
+	}
+	x.say(stream.Stdin, []byte(packed.stdout))
+	x.say(stream.CloseStdin, nil)
+	if ended := x.wait(); ended.ended.Status != 0 {
+		s.Errorf("tar-extract: %+v", ended)
+	}
+	s.equal("what was copied", r.exec("sh", "-c", "cat /tmp/d/f; stat -c %u /tmp/d/f").stdout, "text\n1000\n")
+	got = r.execAs(agent("tar-create", "/no/such"))
+	s.contains("what is missing", got.stderr, `{"kind":"missing"`)
+	s.equal("the status", int(got.ended.Status), 1)
 }

@@ -1,0 +1,151 @@
+package files_test
+
+import (
+	"archive/tar"
+	"bytes"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/files"
+	"github.com/strata-project/strata/internal/require"
+)
+
+func must(t testing.TB, err error) {
+	t.Helper()
+	if err != nil {
+		t.Fatal(err)
+	}
+}
+
+func TestATreeComesBackAsItWas(t *testing.T) {
+	require.Root(t)
+	src, dst := filepath.Join(t.TempDir(), "tree"), t.TempDir()
+	must(t, os.MkdirAll(filepath.Join(src, "sub/empty"), 0o750))
+	must(t, os.WriteFile(filepath.Join(src, "file"), bytes.Repeat([]byte("x"), 200_000), 0o640))
+	must(t, os.WriteFile(filepath.Join(src, "suid"), nil, 0o755))
+	must(t, os.Lchown(filepath.Join(src, "suid"), 1000, 50))
+	must(t, os.Chmod(filepath.Join(src, "suid"), 0o755|os.ModeSetuid))
+	must(t, os.Link(filepath.Join(src, "file"), filepath.Join(src, "sub/same")))
+	must(t, os.Symlink("/etc/passwd", filepath.Join(src, "sub/link")))
+	must(t, unix.Mkfifo(filepath.Join(src, "fifo"), 0o600))
+	attr := unix.Setxattr(filepath.Join(src, "file"), "user.colour", []byte("blue"), 0)
+	old := time.Unix(1_000_000_000, 123456789)
+	must(t, os.Chtimes(filepath.Join(src, "sub"), old, old))
+	must(t, os.Chtimes(filepath.Join(src, "file"), old, old))
+
+	var stream bytes.Buffer
+	must(t, files.Create(&stream, src))
+	must(t, files.Extract(dst, &stream))
+
+	var a, b syscall.Stat_t
+	for _, name := range []string{"", "file", "suid", "sub", "sub/same", "sub/link", "sub/empty", "fifo"} {
+		must(t, syscall.Lstat(filepath.Join(src, name), &a))
+		must(t, syscall.Lstat(filepath.Join(dst, "tree", name), &b))
+		if a.Mode != b.Mode || a.Uid != b.Uid || a.Gid != b.Gid || a.Nlink != b.Nlink {
+			t.Errorf("%q is %+v; want %+v", name, b, a)
+		}
+		if name == "file" || name == "sub" {
+			if a.Mtim != b.Mtim {
+				t.Errorf("%q has time %v; want %v", name, b.Mtim, a.Mtim)
+			}
+		}
+	}
+	if attr == nil {
+		value := make([]byte, 16)
+		if n, err := unix.Getxattr(filepath.Join(dst, "tree/file"), "user.colour", value); err != nil || string(value[:n]) != "blue" {
+			t.Errorf("the attribute is %q, %v", value[:max(n, 0)], err)
+		}
+	}
+}
+
+// hostile are streams that try to leave the folder.
+func hostile(entries ...*tar.Header) *bytes.Buffer {
+	var b bytes.Buffer
+	w := tar.NewWriter(&b)
+	for _, h := range entries {
+		h.Mode = 0o644
+		if h.Typeflag == tar.TypeReg {
+			h.Size = 4
+		}
+		if w.WriteHeader(h) == nil && h.Size > 0 {
+			w.Write([]byte("evil"))
+		}
+	}
+	w.Close()
+	return &b
+}
+
+func TestNoEntryLeavesTheFolder(t *testing.T) {
+	for name, entries := range map[string][]*tar.Header{
+		"dots in the name":          {{Name: "../evil", Typeflag: tar.TypeReg}},
+		"dots further in":           {{Name: "a/../../evil", Typeflag: tar.TypeReg}},
+		"a link to an outer folder": {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: ".."}, {Name: "l/evil", Typeflag: tar.TypeReg}},
+		"a hard link to outside":    {{Name: "evil", Typeflag: tar.TypeLink, Linkname: "../outside"}, {Name: "evil", Typeflag: tar.TypeReg}},
+		"an absolute link":          {{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "/tmp"}, {Name: "l/strata-evil", Typeflag: tar.TypeReg}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			top := t.TempDir()
+			must(t, os.WriteFile(filepath.Join(top, "outside"), []byte("good"), 0o644))
+			must(t, os.Mkdir(filepath.Join(top, "in"), 0o755))
+			err := files.Extract(filepath.Join(top, "in"), hostile(entries...))
+			if err == nil {
+				t.Error("no fault")
+			}
+			all, _ := os.ReadDir(top)
+			text, _ := os.ReadFile(filepath.Join(top, "outside"))
+			if len(all) != 2 || string(text) != "good" {
+				t.Errorf("outside: %v, %q", all, text)
+			}
+			if _, err := os.Lstat("/tmp/strata-evil"); err == nil {
+				t.Error("a link was followed to /tmp")
+				os.Remove("/tmp/strata-evil")
+			}
+		})
+	}
+}
+
+func TestAnAbsoluteNameIsBelowTheFolder(t *testing.T) {
+	require.Root(t)
+	dir := t.TempDir()
+	must(t, files.Extract(dir, hostile(&tar.Header{Name: "/a/b", Typeflag: tar.TypeReg})))
+	if text, err := os.ReadFile(filepath.Join(dir, "a/b")); err != nil || string(text) != "evil" {
+		t.Errorf("a/b: %q, %v", text, err)
+	}
+}
+
+func TestAFolderIsNoFile(t *testing.T) {
+	dir := t.TempDir()
+	must(t, os.Mkdir(filepath.Join(dir, "a"), 0o755))
+	if err := files.Extract(dir, hostile(&tar.Header{Name: "a", Typeflag: tar.TypeReg})); !errors.Is(err, unix.EISDIR) {
+		t.Errorf("a file over a folder: %v", err)
+	}
+}
+
+func TestWhatIsMissingIsSaid(t *testing.T) {
+	if err := files.Create(&bytes.Buffer{}, "/no/such"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "such") {
+		t.Errorf("Create: %v", err)
+	}
+	if err := files.Extract("/no/such", &bytes.Buffer{}); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("Extract: %v", err)
+	}
+}
+
+func FuzzExtract(f *testing.F) {
+	f.Add(hostile(&tar.Header{Name: "a", Typeflag: tar.TypeReg}).Bytes())
+	f.Add(hostile(&tar.Header{Name: "l", Typeflag: tar.TypeSymlink, Linkname: "/"}, &tar.Header{Name: "l/x", Typeflag: tar.TypeReg}).Bytes())
+	f.Fuzz(func(t *testing.T, stream []byte) {
+		top := t.TempDir()
+		must(t, os.Mkdir(filepath.Join(top, "in"), 0o755))
+		files.Extract(filepath.Join(top, "in"), bytes.NewReader(stream))
+		if all, _ := os.ReadDir(top); len(all) != 1 {
+			t.Errorf("left the folder: %v", all)
+		}
+	})
+}
