@@ -107,5 +107,5 @@ func answerNames(ctx context.Context, o options) error {
 	if o.dir == "" {
 		return fault.Invalidf("--dir is missing")
 	}
-	return dns.Run(ctx, dns.Config{Dir: o.dir, Log: o.log})
+	return dns.Run(ctx, dns.Config{Dir: o.dir, Ready: os.Stdout, Log: o.log})
 }
