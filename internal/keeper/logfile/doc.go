@@ -22,7 +22,7 @@
 //   - No file is longer than Size, and there are at most Files of them.
 //   - A record is written by one system call. What a crash left half-written at a
 //     file's end is never continued: the writer starts the next file, and the
-//     reader takes the first record that does not fit for the end of its file.
+//     reader passes over what is no whole record.
 //   - Output that could not be stored is counted, and a record of stream Lost
 //     says how much it was as soon as storing works again.
 //

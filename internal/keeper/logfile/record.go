@@ -5,6 +5,7 @@ import (
 	"errors"
 	"hash/crc32"
 	"strconv"
+	"sync"
 )
 
 // Stream says where a record's data came from.
@@ -36,7 +37,13 @@ const (
 // MinSize is the least size of a file: one head and one short record.
 const MinSize = 4096
 
-var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+// castagnoli is made when first needed: its tables would cost every keeper's
+// start half a millisecond.
+var castagnoli = sync.OnceValue(func() *crc32.Table { return crc32.MakeTable(crc32.Castagnoli) })
+
+func checksum(head, data []byte) uint32 {
+	return crc32.Update(crc32.Update(0, castagnoli(), head), castagnoli(), data)
+}
 
 // Record is a piece of output. Data is valid until the next record is read.
 type Record struct {
@@ -57,7 +64,8 @@ func parseFileHead(b []byte) (number uint64, ok bool) {
 	if len(b) < fileHead || string(b[:8]) != magicFile {
 		return 0, false
 	}
-	return binary.LittleEndian.Uint64(b[8:]), true
+	number = binary.LittleEndian.Uint64(b[8:])
+	return number, number > 0 && number < 1<<62
 }
 
 func putRecordHead(b []byte, s Stream, at int64, n int) {
@@ -68,8 +76,7 @@ func putRecordHead(b []byte, s Stream, at int64, n int) {
 }
 
 func putRecordTail(b []byte, head, data []byte) {
-	sum := crc32.Update(crc32.Update(0, castagnoli, head), castagnoli, data)
-	binary.LittleEndian.PutUint32(b, sum)
+	binary.LittleEndian.PutUint32(b, checksum(head, data))
 	binary.LittleEndian.PutUint32(b[4:], uint32(len(data)+overhead))
 }
 
@@ -88,7 +95,7 @@ func parse(b []byte) (Record, int, error) {
 		return Record{}, 0, nil
 	}
 	body, tail := b[:whole-recordTail], b[whole-recordTail:whole]
-	if crc32.Checksum(body, castagnoli) != binary.LittleEndian.Uint32(tail) ||
+	if checksum(body, nil) != binary.LittleEndian.Uint32(tail) ||
 		binary.LittleEndian.Uint32(tail[4:]) != uint32(whole) {
 		return Record{}, 0, errTorn
 	}

@@ -2,7 +2,6 @@ package logfile
 
 import (
 	"encoding/binary"
-	"hash/crc32"
 	"strconv"
 	"unsafe"
 
@@ -132,6 +131,13 @@ func lastRecord(fd int) (int64, error) {
 	if err := unix.Fstat(fd, &st); err != nil {
 		return 0, err
 	}
+	var first [fileHead]byte
+	if n, err := unix.Pread(fd, first[:], 0); err != nil || n != fileHead {
+		return 0, errTorn
+	}
+	if _, ok := parseFileHead(first[:]); !ok {
+		return 0, errTorn
+	}
 	if st.Size == fileHead {
 		return st.Size, nil
 	}
@@ -150,7 +156,7 @@ func lastRecord(fd int) (int64, error) {
 	if n, err := unix.Pread(fd, b, st.Size-whole); err != nil || int64(n) != whole {
 		return 0, errTorn
 	}
-	if crc32.Checksum(b[:whole-recordTail], castagnoli) != binary.LittleEndian.Uint32(tail[:]) {
+	if _, n, err := parse(b); err != nil || int64(n) != whole {
 		return 0, errTorn
 	}
 	return st.Size, nil
