@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -79,6 +80,7 @@ func (p *packer) one(path, name string) error {
 	}
 	head.Name = name
 	head.Uname, head.Gname = "", "" // the numbers count
+	head.AccessTime, head.ChangeTime = time.Time{}, time.Time{}
 	head.Format = tar.FormatPAX
 	if info.IsDir() {
 		head.Name += "/"

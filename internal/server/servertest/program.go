@@ -1,12 +1,15 @@
 package servertest
 
 import (
+	"archive/tar"
+	"bytes"
 	"context"
 	"encoding/json"
 	"fmt"
 	"io"
 	"net"
 	"os"
+	pathpkg "path"
 	"strconv"
 	"strings"
 	"time"
@@ -347,8 +350,20 @@ func (e *Engine) CopyOut(_ context.Context, ref, path string, w io.Writer) error
 	if !ok {
 		return fault.Missingf("there is no %s in %s", path, ref).At("path")
 	}
-	_, err := w.Write(data)
-	return err
+	out := tar.NewWriter(w)
+	for in := tar.NewReader(bytes.NewReader(data)); ; {
+		head, err := in.Next()
+		if err != nil {
+			return out.Close()
+		}
+		head.Name = pathpkg.Join(pathpkg.Base(path), head.Name)
+		if err := out.WriteHeader(head); err != nil {
+			return err
+		}
+		if _, err := io.Copy(out, in); err != nil {
+			return err
+		}
+	}
 }
 
 // CopyIn implements server.Files.

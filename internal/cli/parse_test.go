@@ -1,0 +1,296 @@
+package cli
+
+import (
+	"archive/tar"
+	"bytes"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func TestParsePort(t *testing.T) {
+	for text, want := range map[string][]api.Port{
+		"8080:80":             {{HostPort: 8080, Port: 80}},
+		"1:65535/udp":         {{HostPort: 1, Port: 65535, Protocol: "udp"}},
+		"127.0.0.1:53:5353":   {{HostIP: "127.0.0.1", HostPort: 53, Port: 5353}},
+		"[::1]:80:80/tcp":     {{HostIP: "::1", HostPort: 80, Port: 80, Protocol: "tcp"}},
+		"8000-8001:9000-9001": {{HostPort: 8000, Port: 9000}, {HostPort: 8001, Port: 9001}},
+	} {
+		if got, err := parsePort(text); err != nil || !cmp.Equal(got, want) {
+			t.Errorf("parsePort(%q) = %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "80", ":80", "80:", "0:80", "80:0", "65536:1", "a:b", "1:2/sctp", "::1:80:80", "[127.0.0.1]:1:1", "1.2.3:1:1",
+		"1-3:1-2", "1-5000:1-5000", "+1:2", "-1:2", "3-1:3-1", "[::1%lo]:1:1", "1:2/", "[::1:1:1"} {
+		if got, err := parsePort(text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("parsePort(%q) = %+v, %v; want an invalid fault", text, got, err)
+		}
+	}
+}
+
+func FuzzParsePort(f *testing.F) {
+	for _, seed := range []string{"8080:80", "[::1]:1-2:3-4/udp", "127.0.0.1:1:1", "1-65535:1-65535"} {
+		f.Add(seed)
+	}
+	f.Fuzz(func(t *testing.T, text string) {
+		all, err := parsePort(text)
+		if err != nil {
+			return
+		}
+		if len(all) == 0 || len(all) > maxRange {
+			t.Fatalf("%q gives %d ports", text, len(all))
+		}
+		for _, p := range all {
+			again, err := parsePort(portsText([]api.Port{p}))
+			if p.Protocol == "tcp" {
+				p.Protocol = ""
+			}
+			if err != nil || len(again) != 1 || again[0] != p {
+				t.Errorf("%+v of %q reads back as %+v, %v", p, text, again, err)
+			}
+		}
+	})
+}
+
+func TestParseVolume(t *testing.T) {
+	for text, want := range map[string]api.Volume{
+		"/a:/b":        {Source: "/a", Target: "/b"},
+		"/a/../c:/b":   {Source: "/c", Target: "/b"},
+		"./a:/b:ro":    {Source: "/here/a", Target: "/b", ReadOnly: true},
+		"..:/b:rw":     {Source: "/", Target: "/b"},
+		"/a b:/c d:ro": {Source: "/a b", Target: "/c d", ReadOnly: true},
+	} {
+		if got, err := parseVolume(text, "/here"); err != nil || got != want {
+			t.Errorf("parseVolume(%q) = %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "/a", "a:/b", ":/b", "/a:", "/a:b", "/a:/b:rx", "/a:/b:ro:x", "/a:/b:"} {
+		if got, err := parseVolume(text, "/here"); !fault.Is(err, fault.Invalid) {
+			t.Errorf("parseVolume(%q) = %+v, %v; want an invalid fault", text, got, err)
+		}
+	}
+}
+
+func FuzzParseVolume(f *testing.F) {
+	f.Add("/a:/b:ro")
+	f.Add("./x:/y")
+	f.Fuzz(func(t *testing.T, text string) {
+		v, err := parseVolume(text, "/here")
+		if err != nil {
+			return
+		}
+		if !filepath.IsAbs(v.Source) || !strings.HasPrefix(v.Target, "/") {
+			t.Errorf("%q gives %+v", text, v)
+		}
+		mode := "rw"
+		if v.ReadOnly {
+			mode = "ro"
+		}
+		if again, err := parseVolume(v.Source+":"+v.Target+":"+mode, "/"); err != nil || again != v {
+			t.Errorf("%+v reads back as %+v, %v", v, again, err)
+		}
+	})
+}
+
+func TestParseTmpfs(t *testing.T) {
+	for text, want := range map[string]api.Tmpfs{
+		"/t":                   {Target: "/t"},
+		"/t:size=64M":          {Target: "/t", Size: 64 << 20},
+		"/t:mode=1777,size=1G": {Target: "/t", Size: 1 << 30, Mode: 0o1777},
+	} {
+		if got, err := parseTmpfs(text); err != nil || got != want {
+			t.Errorf("parseTmpfs(%q) = %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", "t", "/t:x", "/t:size=", "/t:mode=9", "/t:mode=77777", "/t:size=1M,,"} {
+		if got, err := parseTmpfs(text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("parseTmpfs(%q) = %+v, %v; want an invalid fault", text, got, err)
+		}
+	}
+}
+
+func FuzzParseTmpfs(f *testing.F) {
+	f.Add("/t:size=64M,mode=1777")
+	f.Fuzz(func(t *testing.T, text string) {
+		v, err := parseTmpfs(text)
+		if err != nil || strings.Contains(v.Target, ":") {
+			return
+		}
+		if again, err := parseTmpfs(fmt.Sprintf("%s:size=%d,mode=%o", v.Target, v.Size, v.Mode)); err != nil || again != v {
+			t.Errorf("%+v reads back as %+v, %v", v, again, err)
+		}
+	})
+}
+
+func TestParseSide(t *testing.T) {
+	for text, want := range map[string]side{
+		"web:/etc": {"web", "/etc"}, "web:etc": {"web", "/etc"}, "/a:b": {"", "/a:b"}, "./a:b": {"", "./a:b"}, "-": {"", "-"},
+		"plain": {"", "plain"}, "dir/a:b": {"", "dir/a:b"}, "..": {"", ".."}, "web:/a:b": {"web", "/a:b"},
+	} {
+		if got, err := parseSide(text); err != nil || got != want {
+			t.Errorf("parseSide(%q) = %+v, %v", text, got, err)
+		}
+	}
+	for _, text := range []string{"", ":/x", "web:"} {
+		if got, err := parseSide(text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("parseSide(%q) = %+v, %v; want an invalid fault", text, got, err)
+		}
+	}
+}
+
+func FuzzParseSide(f *testing.F) {
+	f.Add("web:/etc")
+	f.Fuzz(func(t *testing.T, text string) {
+		s, err := parseSide(text)
+		if err == nil && (s.path == "" || s.name != "" && !strings.HasPrefix(s.path, "/") || strings.Contains(s.name, "/")) {
+			t.Errorf("%q gives %+v", text, s)
+		}
+	})
+}
+
+func TestParseMoment(t *testing.T) {
+	now := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	for text, want := range map[string]time.Time{
+		"10m": now.Add(-10 * time.Minute), "2026-01-01T00:00:00Z": now.Truncate(24 * time.Hour).Add(-24 * time.Hour), "1700000000.5": time.Unix(1700000000, 5e8), "": {},
+	} {
+		if got, err := parseMoment("since", text, now); err != nil || !got.Equal(want) {
+			t.Errorf("parseMoment(%q) = %v, %v", text, got, err)
+		}
+	}
+	if _, err := parseMoment("since", "-5m", now); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a moment in the future: %v", err)
+	}
+}
+
+func TestDetachKeysLeaveTheSessionAndNothingElseIsLost(t *testing.T) {
+	keys, err := parseKeys("")
+	if err != nil || !bytes.Equal(keys, []byte{16, 17}) {
+		t.Fatalf("default keys %v, %v", keys, err)
+	}
+	for typed, want := range map[string]struct {
+		out  string
+		left bool
+	}{
+		"abc": {"abc", false}, "a\x10\x11b": {"a", true}, "\x10x\x11": {"\x10x\x11", false}, "\x10\x10\x11": {"\x10", true},
+	} {
+		// One byte at a time, as a user types.
+		d := &detachable{r: &slow{[]byte(typed)}, keys: keys}
+		out, err := io.ReadAll(d)
+		if got := err == client.ErrDetached; string(out) != want.out || got != want.left {
+			t.Errorf("%q gives %q, %v; want %q, left %v", typed, out, err, want.out, want.left)
+		}
+	}
+	for _, text := range []string{"ctrl-", "ctrl-1", "ab", "ctrl-p,,"} {
+		if _, err := parseKeys(text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("parseKeys(%q): %v", text, err)
+		}
+	}
+}
+
+type slow struct{ data []byte }
+
+func (s *slow) Read(p []byte) (int, error) {
+	if len(s.data) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, s.data[:1])
+	s.data = s.data[n:]
+	return n, nil
+}
+
+func TestPackAndUnpackKeepFilesAsTheyAre(t *testing.T) {
+	from, to := t.TempDir(), t.TempDir()
+	os.Mkdir(filepath.Join(from, "sub"), 0o750)
+	os.WriteFile(filepath.Join(from, "sub", "file"), []byte("content"), 0o640)
+	os.Link(filepath.Join(from, "sub", "file"), filepath.Join(from, "twin"))
+	os.Symlink("sub/file", filepath.Join(from, "link"))
+	os.WriteFile(filepath.Join(from, "suid"), nil, 0o755)
+	os.Chmod(filepath.Join(from, "suid"), 0o755|os.ModeSetuid)
+	old := time.Date(2020, 1, 1, 0, 0, 0, 0, time.UTC)
+	os.Chtimes(filepath.Join(from, "sub"), old, old)
+	var wire bytes.Buffer
+	p := newPacker(&wire)
+	if err := p.pack(from, "top", false); err != nil {
+		t.Fatal(err)
+	}
+	if err := p.close(); err != nil {
+		t.Fatal(err)
+	}
+	if err := unpack(&wire, to, renamed("top", "new")); err != nil {
+		t.Fatal(err)
+	}
+	at := filepath.Join(to, "new")
+	data, err := os.ReadFile(filepath.Join(at, "sub", "file"))
+	info, _ := os.Stat(filepath.Join(at, "sub"))
+	if err != nil || string(data) != "content" || info.Mode().Perm() != 0o750 || !info.ModTime().Equal(old) {
+		t.Errorf("%q %v, folder %v %v", data, err, info.Mode(), info.ModTime())
+	}
+	one, _ := os.Stat(filepath.Join(at, "sub", "file"))
+	two, _ := os.Stat(filepath.Join(at, "twin"))
+	if one.Sys().(*syscall.Stat_t).Ino != two.Sys().(*syscall.Stat_t).Ino {
+		t.Error("the hard link is a copy")
+	}
+	if link, _ := os.Readlink(filepath.Join(at, "link")); link != "sub/file" {
+		t.Errorf("link %q", link)
+	}
+	if info, _ := os.Stat(filepath.Join(at, "suid")); os.Geteuid() == 0 && info.Mode()&os.ModeSetuid == 0 {
+		t.Error("set-user-id is lost")
+	}
+}
+
+func TestUnpackNeverLeavesItsFolder(t *testing.T) {
+	outside := t.TempDir()
+	victim := filepath.Join(outside, "victim")
+	os.WriteFile(victim, []byte("host"), 0o644)
+	for what, entries := range map[string][]tar.Header{
+		"dots":               {{Name: "x/../../../victim", Typeflag: tar.TypeReg, Size: 4}},
+		"an absolute path":   {{Name: victim, Typeflag: tar.TypeReg, Size: 4}},
+		"through a link":     {{Name: "top/d", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "top/d/victim", Typeflag: tar.TypeReg, Size: 4}},
+		"onto a link":        {{Name: "top/f", Typeflag: tar.TypeSymlink, Linkname: victim}, {Name: "top/f", Typeflag: tar.TypeReg, Size: 4}},
+		"a hard link to it":  {{Name: "top/h", Typeflag: tar.TypeLink, Linkname: victim}, {Name: "top/h", Typeflag: tar.TypeReg, Size: 4}},
+		"mode through links": {{Name: "top/m", Typeflag: tar.TypeSymlink, Linkname: outside}, {Name: "top/m", Typeflag: tar.TypeDir, Mode: 0o000}},
+	} {
+		var wire bytes.Buffer
+		w := tar.NewWriter(&wire)
+		for _, h := range entries {
+			h.Mode |= 0o600
+			w.WriteHeader(&h)
+			if h.Size > 0 {
+				io.WriteString(w, "evil")
+			}
+		}
+		w.Close()
+		err := unpack(&wire, filepath.Join(outside, "in"), renamed("top", "top"))
+		if data, _ := os.ReadFile(victim); string(data) != "host" {
+			t.Errorf("%s (%v): the file outside says %q", what, err, data)
+		}
+		if info, err := os.Stat(outside); err != nil || info.Mode().Perm() == 0o600 {
+			t.Errorf("%s: the folder outside is %v, %v", what, info.Mode(), err)
+		}
+		os.RemoveAll(filepath.Join(outside, "in"))
+	}
+}
+
+func TestEveryCommandSaysHowItIsUsed(t *testing.T) {
+	root := (&app{out: io.Discard, err: io.Discard}).command()
+	commands := walk(root)
+	if len(commands) < 40 {
+		t.Fatalf("only %d commands", len(commands))
+	}
+	for _, c := range commands {
+		if c.Short == "" || !strings.Contains(c.Long, "Examples:\n  ") {
+			t.Errorf("%q has no description with examples", c.CommandPath())
+		}
+	}
+}
