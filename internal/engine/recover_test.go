@@ -40,14 +40,14 @@ func TestRecover(t *testing.T) {
 	}{
 		"created":                                   {phase: environment.PhaseCreated, run: nothing, want: api.Created},
 		"created, files were being copied":          {phase: environment.PhaseCreated, run: live, want: api.Created},
-		"a start that had not begun":                {phase: environment.PhaseStarting, run: nothing, want: api.Stopped, crash: true, status: 255},
+		"a start that had not begun":                {phase: environment.PhaseStarting, run: nothing, want: api.Stopped, crash: true, status: 137},
 		"a start that came through":                 {phase: environment.PhaseStarting, run: live, want: api.Running},
-		"a start that had not begun, always":        {phase: environment.PhaseStarting, run: nothing, spec: api.Spec{Restart: always}, want: api.Running, crash: true, status: 255},
+		"a start that had not begun, always":        {phase: environment.PhaseStarting, run: nothing, spec: api.Spec{Restart: always}, want: api.Running, crash: true, status: 137},
 		"running":                                   {phase: environment.PhaseRunning, run: live, want: api.Running},
 		"it ended meanwhile":                        {phase: environment.PhaseRunning, run: over, want: api.Stopped, status: 7},
 		"it ended meanwhile, always":                {phase: environment.PhaseRunning, run: over, spec: api.Spec{Restart: always}, want: api.Running, status: 7},
-		"its keeper was killed":                     {phase: environment.PhaseRunning, run: lost, want: api.Stopped, crash: true, status: 255},
-		"it was cleaned, and not yet written down":  {phase: environment.PhaseRunning, run: nothing, want: api.Stopped, crash: true, status: 255},
+		"its keeper was killed":                     {phase: environment.PhaseRunning, run: lost, want: api.Stopped, crash: true, status: 137},
+		"it was cleaned, and not yet written down":  {phase: environment.PhaseRunning, run: nothing, want: api.Stopped, crash: true, status: 137},
 		"being stopped":                             {phase: environment.PhaseStopping, run: live, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped},
 		"being stopped, and it had":                 {phase: environment.PhaseStopping, run: over, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped, status: 7},
 		"stopped":                                   {phase: environment.PhaseStopped, run: nothing, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped},
@@ -58,8 +58,8 @@ func TestRecover(t *testing.T) {
 		"to go at its end, never started":           {phase: environment.PhaseCreated, run: nothing, spec: api.Spec{AutoRemove: true}, want: api.Created},
 		"to go at its end, files were being copied": {phase: environment.PhaseCopying, run: live, spec: api.Spec{AutoRemove: true}, want: api.Created},
 		"to go at its end, between stop and start":  {phase: environment.PhaseStopping, run: nothing, spec: api.Spec{AutoRemove: true}},
-		"a reboot while it ran":                     {phase: environment.PhaseRunning, run: nothing, rebooted: true, want: api.Stopped, crash: true, status: 255},
-		"a reboot while it ran, unless-stopped":     {phase: environment.PhaseRunning, run: nothing, rebooted: true, spec: api.Spec{Restart: unless}, want: api.Running, crash: true, status: 255},
+		"a reboot while it ran":                     {phase: environment.PhaseRunning, run: nothing, rebooted: true, want: api.Stopped, crash: true, status: 137},
+		"a reboot while it ran, unless-stopped":     {phase: environment.PhaseRunning, run: nothing, rebooted: true, spec: api.Spec{Restart: unless}, want: api.Running, crash: true, status: 137},
 		"a reboot while stopped, always":            {phase: environment.PhaseStopped, run: nothing, rebooted: true, spec: api.Spec{Restart: always}, stopped: true, want: api.Running},
 		"a reboot while stopped, unless-stopped":    {phase: environment.PhaseStopped, run: nothing, rebooted: true, spec: api.Spec{Restart: unless}, stopped: true, want: api.Stopped},
 		"a reboot, to go at its end":                {phase: environment.PhaseCreated, run: nothing, rebooted: true, spec: api.Spec{AutoRemove: true}},
@@ -214,7 +214,7 @@ func TestKeeperLost(t *testing.T) {
 	env := l.run(api.Spec{Name: "web"})
 	l.host.Lose(env.ID)
 	l.until("it is stopped", func() bool { return l.get("web").State == api.Stopped })
-	if exit := l.get("web").Exit; exit.Crash == "" || exit.Status != 255 {
+	if exit := l.get("web").Exit; exit.Crash == "" || exit.Status != 137 {
 		t.Errorf("%+v", exit)
 	}
 	l.must(l.Start(t.Context(), "web", nil))

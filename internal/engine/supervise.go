@@ -2,15 +2,15 @@ package engine
 
 import (
 	"context"
+	"syscall"
 	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
 )
 
-// statusLost is the exit status of a run whose keeper was lost. Source: dockerd,
-// which gives 255 where it lost a container's shim.
-const statusLost = 255
+// statusLost is the exit status of a run whose keeper was lost: as if killed.
+const statusLost = 128 + int(syscall.SIGKILL)
 
 // watch waits for the end of a run. It returns early when the engine closes: the
 // run goes on, and the next engine watches it.
