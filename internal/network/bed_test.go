@@ -246,3 +246,7 @@ func addr(a Address, version string) string {
 func at(a Address, version string, port int) string {
 	return net.JoinHostPort(addr(a, version), fmt.Sprint(port))
 }
+
+func listenPacket(at string) (net.PacketConn, error) { return net.ListenPacket("udp", at) }
+
+func listen(at string) (net.Listener, error) { return net.Listen("tcp", at) }

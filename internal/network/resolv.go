@@ -25,7 +25,7 @@ func (h *Host) ResolvConf(n Network, dns []netip.Addr, search []string) []byte {
 		b.WriteString("nameserver " + s.String() + "\n")
 	}
 	if len(dns) == 0 {
-		b.WriteString("options ndots:0 timeout:2\n")
+		b.WriteString("options ndots:0\n")
 	}
 	return []byte(b.String())
 }

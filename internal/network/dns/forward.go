@@ -23,8 +23,9 @@ import (
 // network namespace, or when it is stopped. Source: systemd-resolved.service(8).
 const resolvedConf = "/run/systemd/resolve/resolv.conf"
 
-// serverTimeout is the wait for one server. As the C library's, less two.
-const serverTimeout = 3 * time.Second
+// serverTimeout is the wait for one server: three of them fit into the 5 s that
+// the C library waits for us (resolv.conf(5), timeout).
+const serverTimeout = 1500 * time.Millisecond
 
 // maxServers bounds how many are asked.
 const maxServers = 6

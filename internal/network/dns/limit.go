@@ -24,6 +24,7 @@ type limits struct {
 	mu     sync.Mutex
 	askers map[netip.Addr]*asker
 	under  int
+	forgot time.Time
 }
 
 type asker struct {
@@ -39,7 +40,8 @@ func (l *limits) of(a netip.Addr) *asker {
 	now := l.now()
 	k := l.askers[a]
 	if k == nil {
-		if len(l.askers) >= askersKept {
+		if len(l.askers) >= askersKept && now.Sub(l.forgot) > time.Second {
+			l.forgot = now // it looks at all of them: not for every question
 			l.forget(now)
 		}
 		if len(l.askers) >= askersKept {
