@@ -17,7 +17,7 @@ import (
 
 // lab is an engine on stand-ins, and what outlives it.
 type lab struct {
-	t         *testing.T
+	t         testing.TB
 	dir       string
 	host      *enginetest.Host
 	driver    stratum.Driver
@@ -27,14 +27,14 @@ type lab struct {
 	*engine.Engine
 }
 
-func newLab(t *testing.T) *lab {
+func newLab(t testing.TB) *lab {
 	t.Helper()
 	l := prepared(t)
 	l.open()
 	return l
 }
 
-func prepared(t *testing.T) *lab {
+func prepared(t testing.TB) *lab {
 	h := enginetest.NewHost()
 	return &lab{t: t, dir: t.TempDir(), host: h, driver: enginetest.NewDriver(h), templates: enginetest.NewTemplates(), pool: &enginetest.Pool{}}
 }
