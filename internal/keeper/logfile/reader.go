@@ -61,6 +61,7 @@ type reader struct {
 	f      *os.File
 	number uint64 // of f, or of the last file that was read to its end
 	at     int64  // how far f was read
+	record int64  // where the record stands that each is called for
 	skip   int    // bytes of the next record's data to leave out
 	buf    []byte
 }
@@ -116,6 +117,7 @@ func (r *reader) file(ctx context.Context) error {
 			if size == 0 {
 				break // still being written, or torn
 			}
+			r.record = r.at + int64(used)
 			used += size
 			if r.skip > 0 {
 				rec.Data, r.skip = rec.Data[min(r.skip, len(rec.Data)):], 0
@@ -181,32 +183,29 @@ type place struct {
 // after another's end, and where the records end. last tells whether the file's
 // final line end is the log's, which starts no line; it is false from then on.
 func (r *reader) lines(last *bool, most int) (places []place, end int64) {
-	size := int64(0)
-	total := 0
+	size := int64(-1) // of the last record's data
+	record := int64(0)
 	var final place
 	each, since := r.each, r.since
 	defer func() { r.each, r.since = each, since }()
 	r.since = 0
-	at := r.at
 	r.each = func(rec Record) error {
-		size = int64(len(rec.Data) + overhead)
+		size, record = int64(len(rec.Data)), r.record
 		for i, c := range rec.Data {
 			if c == '\n' && rec.Stream != Lost {
-				final = place{at, i + 1}
+				final = place{record, i + 1}
 				if places = append(places, final); len(places) > 2*most+2 { // one more than asked for: the last may not count
 					places = append(places[:0], places[len(places)-most-1:]...)
 				}
 			}
 		}
-		total = len(rec.Data)
-		at += size
 		return nil
 	}
 	r.file(context.Background())
 	end = r.at
-	if size > 0 && *last {
+	if size >= 0 && *last {
 		*last = false
-		if len(places) > 0 && final.at == at-size && final.skip == total {
+		if len(places) > 0 && final == (place{record, int(size)}) {
 			places = places[:len(places)-1]
 		}
 	}
