@@ -99,7 +99,7 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 		return nil, err
 	}
 	rec.TemplateID, rec.Stratum, rec.Reason = t.ID, choice.Stratum, choice.Reason
-	rec.Created, rec.Phase = time.Now(), environment.PhaseCreated
+	rec.Phase = environment.PhaseCreated
 	rec.Notes = notes(spec, rec.Resolved)
 	if network := rec.Resolved.Network; network != environment.NoNetwork {
 		if rec.Address, err = e.o.Network.Allocate(ctx, network, rec.ID, rec.Name); err != nil {
@@ -161,7 +161,7 @@ func (e *Engine) reserve(spec api.Spec) (*entry, error) {
 	for e.ids[id] != nil {
 		id = environment.NewID()
 	}
-	en := newEntry(environment.Record{ID: id, Name: name, Spec: spec, IDBase: base}, environment.Made)
+	en := newEntry(environment.Record{ID: id, Name: name, Spec: spec, IDBase: base, Created: time.Now()}, environment.Made)
 	en.hidden = true
 	e.names[name], e.ids[id] = en, en
 	return en, nil

@@ -16,6 +16,7 @@ import (
 // see the package's comment.
 type entry struct {
 	key    string        // its id, for life
+	made   time.Time     // when it was created, for life
 	op     chan struct{} // holds one token while a transition is under way
 	saving sync.Mutex    // one write of the record at a time
 
@@ -43,7 +44,7 @@ type run struct {
 }
 
 func newEntry(rec environment.Record, state environment.State) *entry {
-	return &entry{key: rec.ID, op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
+	return &entry{key: rec.ID, made: rec.Created, op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
 }
 
 // lock takes the operation lock. Kinds: Busy where ctx's deadline passes first.

@@ -17,18 +17,19 @@ import (
 // List returns the environments that f chooses, the oldest first. It looks at
 // nothing but memory.
 func (e *Engine) List(_ context.Context, f ListFilter) []api.Environment {
-	all := []api.Environment{}
-	for _, en := range e.entries() {
+	entries := e.entries()
+	slices.SortFunc(entries, func(a, b *entry) int {
+		if c := a.made.Compare(b.made); c != 0 {
+			return c
+		}
+		return strings.Compare(a.key, b.key)
+	})
+	all := make([]api.Environment, 0, len(entries))
+	for _, en := range entries {
 		if v := en.view(); f.chooses(&v) {
 			all = append(all, v)
 		}
 	}
-	slices.SortFunc(all, func(a, b api.Environment) int {
-		if c := a.Created.Compare(b.Created); c != 0 {
-			return c
-		}
-		return strings.Compare(a.ID, b.ID)
-	})
 	return all
 }
 
