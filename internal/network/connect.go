@@ -121,7 +121,11 @@ func (h *Host) freeLink(id string) string {
 	const digits = "0123456789abcdefghijklmnopqrstuvwxyz"
 	for range len(digits) {
 		name := linkPrefix + id + string(digits[h.generation.Add(1)%uint32(len(digits))])
-		if !h.watched[name] {
+		if h.watched[name] {
+			continue
+		}
+		// One that an earlier daemon left may still be there.
+		if index, err := h.rtnl.linkIndex(name); err != nil || index == 0 {
 			return name
 		}
 	}

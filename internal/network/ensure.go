@@ -140,6 +140,10 @@ func bridgeSysctls(n Network) error {
 	if err := setSysctl("ipv4/conf/"+n.Bridge+"/route_localnet", "1"); err != nil {
 		return err
 	}
+	// What comes in on the bridge may well leave on it (published ports): no news for the sender.
+	if err := setSysctl("ipv4/conf/"+n.Bridge+"/send_redirects", "0"); err != nil {
+		return err
+	}
 	if !n.IPv6.IsValid() {
 		return nil
 	}

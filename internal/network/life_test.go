@@ -205,6 +205,12 @@ func TestTwoRootsSideBySide(t *testing.T) {
 	outside(t)
 	h, o := open(t, ""), open(t, "1a2b3c")
 	a, b := join(t, h, Default, 1, tcp(8080, 80)), join(t, o, Default, 0xb2, tcp(8081, 80))
+	if err := o.CheckPort(tcp(8080, 80)); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "another strata root") {
+		t.Error(err)
+	}
+	if err := h.CheckPort(tcp(9000, 80)); err != nil {
+		t.Error(err)
+	}
 	a.serve("tcp", ":80", "a")
 	b.serve("tcp", ":80", "b")
 	a.fails("tcp", at(b.address, "4", 80))
@@ -335,4 +341,22 @@ func TestForeignBridgeOfThatNameIsRefused(t *testing.T) {
 	if err := h.Ensure(t.Context(), Default); !fault.Is(err, fault.Conflict) {
 		t.Error(err)
 	}
+}
+
+func TestCheckFindsWhatThisHostHasAndChangesNothing(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	for _, f := range h.Check(t.Context()) {
+		t.Logf("%+v", f)
+		if !f.OK && f.Name != "uplink" {
+			t.Errorf("%s: %s", f.Name, f.Detail)
+		}
+		if f.How == "" || !f.OK && (f.Lost == "" || f.Fix == "") {
+			t.Errorf("%s says too little", f.Name)
+		}
+	}
+	nothingLeft(t)
 }

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/network/nft"
 )
 
 // Port is one published port.
@@ -102,7 +103,19 @@ func (h *Host) CheckPort(p Port) error {
 	if e != nil {
 		return heldBy(p, e)
 	}
-	return h.checkHost(p)
+	if err := h.checkHost(p); err != nil {
+		return err
+	}
+	root, err := h.table.Elsewhere(nft.Publish{
+		HostIP: p.HostIP, HostPort: p.HostPort, Protocol: p.Protocol, IPv4: netip.IPv4Unspecified(), IPv6: netip.IPv6Unspecified(),
+	})
+	if err != nil {
+		h.log.Debug("what other roots publish is not known", "err", err)
+	}
+	if root != "" {
+		return fault.Conflictf("%s is published by another strata root on this host (nft table inet %s)", p.listens(), root).At("ports").Help("choose another port of the host")
+	}
+	return nil
 }
 
 func heldBy(p Port, e *environment) error {

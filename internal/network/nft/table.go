@@ -229,6 +229,48 @@ func (t *Table) elements() ([]Element, error) {
 	return found, nil
 }
 
+// Elsewhere returns the name of another root's table that publishes p, "" where
+// there is none.
+func (t *Table) Elsewhere(p Publish) (string, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	keys := map[string]bool{}
+	for _, e := range p.Elements() {
+		keys[e.Set+e.Key] = true
+	}
+	holder := ""
+	err := t.batch(func(c *nftables.Conn) error {
+		tables, err := c.ListTablesOfFamily(nftables.TableFamilyINet)
+		if err != nil {
+			return err
+		}
+		for _, table := range tables {
+			if table.Name == t.rules.Table || table.Name != rootTable && !strings.HasPrefix(table.Name, rootTable+"-") {
+				continue
+			}
+			for _, name := range []string{Any4, Any6, At4, At6} {
+				plan, _ := planOf(name)
+				set := t.set(plan)
+				set.Table = table
+				held, err := c.GetSetElements(set)
+				if err != nil {
+					return nil // not a table like ours, or on its way out
+				}
+				for _, e := range held {
+					if keys[name+string(e.Key)] {
+						holder = table.Name
+					}
+				}
+			}
+		}
+		return nil
+	})
+	return holder, err
+}
+
+// rootTable is the table of the installed root; private ones add a hyphen and their tag.
+const rootTable = "strata"
+
 // Match makes the sets and maps hold exactly the wanted elements, and returns
 // how many were missing and how many too many.
 func (t *Table) Match(wanted []Element) (added, removed int, err error) {
