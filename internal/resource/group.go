@@ -49,6 +49,11 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 	for _, dir := range r.dirs {
 		path := dir + "/" + id
 		err := r.tree.mkdir(path)
+		if errors.Is(err, unix.ENOENT) { // the whole root was removed meanwhile
+			if err = r.make(); err == nil {
+				err = r.tree.mkdir(path)
+			}
+		}
 		if errors.Is(err, unix.EEXIST) {
 			return nil, fault.Conflictf("the control group %s is there already", path)
 		}

@@ -187,7 +187,7 @@ type Output struct {
 // Command returns a CLI command that is not started yet.
 func (b *Bed) Command(ctx context.Context, args ...string) *exec.Cmd {
 	cmd := exec.CommandContext(ctx, filepath.Join(b.bin, "strata"), args...)
-	cmd.Env = append(os.Environ(), place.RootVariable+"="+b.Places.Root)
+	cmd.Env = append(os.Environ(), place.RootVariable+"="+b.Places.Root, "STRATA_AUTOSTART=no")
 	return cmd
 }
 

@@ -59,6 +59,7 @@ func (b *Bed) buildDebian(archive string) {
 	run := func(args ...string) {
 		b.t.Helper()
 		cmd := exec.Command(b.Program("strata"), append([]string{"--root", root}, args...)...)
+		cmd.Env = append(os.Environ(), "STRATA_AUTOSTART=no")
 		if out, err := cmd.CombinedOutput(); err != nil {
 			b.t.Errorf("strata %v: %v\n%s", args, err, out)
 		}
@@ -69,7 +70,9 @@ func (b *Bed) buildDebian(archive string) {
 	}
 	defer func() { daemon.Process.Signal(syscall.SIGTERM); daemon.Wait() }()
 	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
-		if exec.Command(b.Program("strata"), "--root", root, "info").Run() == nil {
+		probe := exec.Command(b.Program("strata"), "--root", root, "info")
+		probe.Env = append(os.Environ(), "STRATA_AUTOSTART=no")
+		if probe.Run() == nil {
 			break
 		}
 	}

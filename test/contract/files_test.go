@@ -25,7 +25,7 @@ func init() {
 }
 
 func limitMemory(t *testing.T, a at) {
-	line := "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null"
+	line := "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
 	expect(t, a.sh(t, line, "--memory", "64M"), 0, strconv.Itoa(64<<20))
 }
 
@@ -101,13 +101,11 @@ func volumeOwners(t *testing.T, a at) {
 func volumeSemantics(t *testing.T, a at) {
 	dir := t.TempDir()
 	os.Chmod(dir, 0o777)
-	line := `set -e; cd /v
-echo a > a; mv a b; ln b c; ln -s b d; test "$(cat d)" = a; test "$(stat -c %h b)" = 2
-mkdir -p x/y; mv x z; test -d z/y; rm -r z
-flock b sh -c 'flock -n b true && exit 1 || exit 0'
-dd if=/dev/zero of=big bs=1 count=1 seek=5368709120 2>/dev/null; test "$(stat -c %s big)" = 5368709121; rm big
-echo done`
-	expect(t, a.sh(t, line, "-v", dir+":/v"), 0, "done")
+	self, err := os.Executable()
+	if err != nil {
+		t.Fatal(err)
+	}
+	expect(t, a.run("--rm", "-v", dir+":/v", "-v", self+":/check:ro", "busybox", "/check", insideVolume, "/v"), 0, "all is as it should be")
 }
 
 func copyFiles(t *testing.T, a at) {
@@ -121,9 +119,9 @@ func copyFiles(t *testing.T, a at) {
 	name := a.start(t, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
 	back := func(what string) {
 		t.Helper()
-		a.Run("cp", tree, name+":/opt")
+		a.Run("cp", tree, name+":/made")
 		out := filepath.Join(dir, what)
-		a.Run("cp", name+":/opt", out)
+		a.Run("cp", name+":/made", out)
 		data, err := os.ReadFile(filepath.Join(out, "sub", "file"))
 		info, _ := os.Stat(filepath.Join(out, "sub", "file"))
 		link, _ := os.Readlink(filepath.Join(out, "link"))
@@ -133,7 +131,7 @@ func copyFiles(t *testing.T, a at) {
 		a.Run("cp", filepath.Join(tree, "sub", "file"), name+":/tmp/renamed")
 	}
 	back("running")
-	expect(t, a.exec(t, name, "cat /tmp/renamed && rm -r /opt /tmp/renamed"), 0, "content")
+	expect(t, a.exec(t, name, "cat /tmp/renamed && rm -r /made /tmp/renamed"), 0, "content")
 	a.Run("stop", name)
 	back("stopped")
 	if env := a.show(t, name); env.State != "stopped" {
@@ -152,7 +150,8 @@ func copyFiles(t *testing.T, a at) {
 		t.Errorf("the host's file now says %q", data)
 	}
 	a.Try("cp", name+":/evil/file", filepath.Join(dir, "stolen"))
-	if data, _ := os.ReadFile(filepath.Join(dir, "stolen")); string(data) == "host" {
+	// A link is copied as a link, as docker does; the bytes behind it are never read.
+	if info, err := os.Lstat(filepath.Join(dir, "stolen")); err == nil && info.Mode().IsRegular() {
 		t.Error("copying out followed a link to the host's file")
 	}
 	if out := a.Try("cp", name+":/no/such", dir); out.Status == 0 {

@@ -177,3 +177,7 @@ func cgroups(l resource.Layout, own string) (app, system []spec.Cgroup) {
 	}
 	return app, append(system, app...)
 }
+
+// Destroy removes what is left on the host when nothing runs any more: the
+// control groups' own root. The next Start makes it anew.
+func (d *Driver) Destroy(ctx context.Context) error { return d.o.Resources.Remove(ctx) }
