@@ -119,7 +119,15 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 		return nil, err
 	}
 	en.do(func() { en.rec, en.hidden = rec, false })
+	e.goes(e.prepare)
 	return en, nil
+}
+
+// prepare makes folders ahead for the next creates.
+func (e *Engine) prepare() {
+	if err := e.store.Prepare(); err != nil {
+		e.log.Debug("no spare folder made", "error", err)
+	}
 }
 
 // notes says what is not as a user might think.

@@ -127,6 +127,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	for _, en := range e.entries() {
 		e.resume(en)
 	}
+	e.goes(e.prepare)
 	return e.noteBoot()
 }
 

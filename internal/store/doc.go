@@ -11,6 +11,8 @@
 //   - A removal is one rename of the folder into state/trash; from then on the
 //     environment does not exist. What lies in the trash is deleted when there is
 //     time, by this daemon or by the next.
+//   - A folder comes from a small stock of spare ones, made ahead in state/spare;
+//     until it is renamed to its id it is nobody's.
 //   - A record of a newer form, or one that cannot be read, is reported and left
 //     where it is; it is never overwritten or deleted.
 //

@@ -35,6 +35,7 @@ const (
 type Store struct {
 	environments string
 	trash        string
+	stock        stock
 	temp         atomic.Uint64
 }
 
@@ -46,6 +47,10 @@ func Open(state string) (*Store, error) {
 			return nil, fmt.Errorf("make the state folder: %w", err)
 		}
 	}
+	s.stock.dir = filepath.Join(state, "spare")
+	if err := s.stock.adopt(); err != nil {
+		return nil, fmt.Errorf("look for spare folders: %w", err)
+	}
 	return s, nil
 }
 
@@ -54,6 +59,9 @@ func (s *Store) Dir(id string) string { return filepath.Join(s.environments, id)
 
 // Make makes the folder of a new environment. Kinds: Conflict.
 func (s *Store) Make(id string) error {
+	if taken, err := s.stock.take(s.Dir(id)); taken || err != nil {
+		return err
+	}
 	err := os.Mkdir(s.Dir(id), 0o700)
 	if errors.Is(err, fs.ErrExist) {
 		return fault.Conflictf("there is an environment %s already", id)
@@ -85,7 +93,7 @@ func (s *Store) Write(r environment.Record, care Care) (err error) {
 			err = fmt.Errorf("write record of %s: %w", r.ID, err)
 		}
 	}()
-	if err := writeFile(temp, data, care > Fleeting); err != nil {
+	if err := writeFile(dir, temp, data, care > Fleeting); err != nil {
 		return err
 	}
 	if err := os.Rename(temp, filepath.Join(dir, recordName)); err != nil {
@@ -100,8 +108,8 @@ func (s *Store) Write(r environment.Record, care Care) (err error) {
 	return syncDir(s.environments)
 }
 
-func writeFile(path string, data []byte, sync bool) error {
-	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+func writeFile(dir, temp string, data []byte, sync bool) error {
+	f, err := create(dir, temp)
 	if err != nil {
 		return err
 	}

@@ -207,3 +207,51 @@ func FuzzDecode(f *testing.F) {
 		}
 	})
 }
+
+func TestSpareFolders(t *testing.T) {
+	s, dir := opened(t)
+	if err := s.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	spare := func() int {
+		entries, _ := os.ReadDir(filepath.Join(dir, "spare"))
+		return len(entries)
+	}
+	many := spare()
+	if many == 0 {
+		t.Fatal("none were made")
+	}
+	other := "aaaaaaaaaaaa"
+	if err := s.Make(id); !fault.Is(err, fault.Conflict) {
+		t.Errorf("over another: %v", err)
+	}
+	if err := s.Make(other); err != nil {
+		t.Fatal(err)
+	}
+	r := record(3)
+	r.ID = other
+	for range 3 {
+		if err := s.Write(r, store.Lasting); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if got, err := s.Read(other); err != nil || got.Name != r.Name {
+		t.Errorf("%+v, %v", got, err)
+	}
+	left, _ := filepath.Glob(filepath.Join(dir, "environments", other, ".*"))
+	if len(left) > 0 || spare() > many-1 {
+		t.Errorf("left %v, %d spare of %d", left, spare(), many)
+	}
+	// The next daemon takes them over, but for one that is half made.
+	if err := os.Mkdir(filepath.Join(dir, "spare", "half"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	again, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := spare()
+	if err := again.Make("bbbbbbbbbbbb"); err != nil || spare() != before-1 {
+		t.Errorf("%v, %d spare of %d", err, spare(), before)
+	}
+}
