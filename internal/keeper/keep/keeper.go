@@ -51,6 +51,7 @@ type keeper struct {
 
 	scratch []byte
 	busy    bool // there was work since memory was last given back
+	litter  bool // that work used the heap: moving bytes does not
 }
 
 // bufferSize fits a frame of the longest payload.
@@ -102,7 +103,10 @@ func (k *keeper) run() {
 func (k *keeper) giveBack() {
 	unmapBuffer(k.scratch)
 	k.scratch, k.busy = nil, false
-	debug.FreeOSMemory()
+	if k.litter {
+		k.litter = false
+		debug.FreeOSMemory()
+	}
 }
 
 // done tells whether nobody needs the keeper any more.
@@ -225,6 +229,7 @@ func (p payloadSocket) ready(uint32) {
 		return
 	}
 	k.said++
+	k.litter = true
 	if err != nil || n == 0 || k.said > maxSaid {
 		discard(fd)
 		k.close(&k.payload)
@@ -241,7 +246,7 @@ func (p payloadSocket) ready(uint32) {
 // hear acts on a message of the payload; fd is -1 or becomes the callee's.
 func (k *keeper) hear(m wire.Message, fd int) {
 	switch {
-	case m.Type == wire.TTY && fd >= 0 && k.spec.TTY && k.phase == starting && k.main.peer < 0:
+	case m.Type == wire.TTY && fd >= 0 && k.spec.TTY && k.phase <= starting && k.main.peer < 0:
 		if k.main.terminal(fd) == nil {
 			return
 		}
