@@ -232,17 +232,29 @@ func run(binary string, files []uintptr, join []string) (pid int, gone <-chan st
 	if len(join) == 0 {
 		err = start()
 	} else {
-		done := make(chan error)
-		go func() {
-			runtime.LockOSThread() // the thread is in the keeper's groups, and ends here
-			done <- start()
-		}()
-		err = <-done
+		err = onThread(start)
 	}
 	if err != nil {
 		return 0, nil, err
 	}
 	return pid, reap(pid, pidfd), nil
+}
+
+// onThread runs do on a thread that ends with it, because do moves it to other
+// cgroups. That cannot be the process's main thread: the runtime never ends that
+// one, so it is kept busy while another does the work.
+func onThread(do func() error) error {
+	done := make(chan error)
+	go func() {
+		runtime.LockOSThread()
+		if unix.Gettid() == unix.Getpid() {
+			done <- onThread(do)
+			runtime.UnlockOSThread()
+			return
+		}
+		done <- do()
+	}()
+	return <-done
 }
 
 // reap waits for a child without a thread; the channel closes when it is gone.

@@ -29,6 +29,7 @@ type controlSocket struct{ k *keeper }
 
 func (s controlSocket) ready(uint32) {
 	k := s.k
+	k.litter = true
 	fd, _, err := unix.Accept4(k.control, unix.SOCK_CLOEXEC|unix.SOCK_NONBLOCK)
 	if err != nil {
 		return

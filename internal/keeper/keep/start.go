@@ -37,7 +37,7 @@ func Run() int {
 		return 1
 	}
 	ignoreSignals()
-	k.busy = true
+	k.busy, k.litter = true, true
 	k.run()
 	return 0
 }
