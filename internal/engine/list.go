@@ -2,10 +2,12 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"runtime"
 	"slices"
 	"strings"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -56,9 +58,31 @@ func (e *Engine) Get(ctx context.Context, ref string) (api.Environment, error) {
 	if err != nil {
 		return api.Environment{}, err
 	}
+	en.overSoon(ctx)
 	v := en.view()
 	e.detail(ctx, en, &v)
 	return v, nil
+}
+
+// overPatience bounds the wait of overSoon.
+const overPatience = time.Second
+
+// overSoon waits until the end of a run that is over has been dealt with: a client
+// learns of the end from the keeper, and may ask before the daemon has heard.
+func (en *entry) overSoon(ctx context.Context) {
+	en.mu.Lock()
+	r := en.run
+	en.mu.Unlock()
+	if r == nil || r.live.PID() <= 0 || !errors.Is(unix.Kill(r.live.PID(), 0), unix.ESRCH) {
+		return
+	}
+	timer := time.NewTimer(overPatience)
+	defer timer.Stop()
+	select {
+	case <-r.done:
+	case <-ctx.Done():
+	case <-timer.C:
+	}
 }
 
 // Info says what this daemon is.

@@ -35,11 +35,17 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 	en.mu.Lock()
 	rec, remove := en.rec, en.rec.Spec.AutoRemove && !r.keep
 	en.mu.Unlock()
+	if remove && exit.Crash == "" {
+		e.endedForGood(ctx, en, rec, exit)
+		return
+	}
+	if kept := e.cleanRun(ctx, en, rec); kept != nil && exit.Crash != "" {
+		exit = *kept // it was lost only after it had written down how the run ended
+	}
 	if remove {
 		e.endedForGood(ctx, en, rec, exit)
 		return
 	}
-	e.cleanRun(ctx, en, rec)
 	e.givePorts(en)
 	en.mu.Lock()
 	final := r.final || r.keep || en.state == environment.Stopping || e.resetting.Load()

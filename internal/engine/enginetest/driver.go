@@ -31,7 +31,6 @@ type Host struct {
 	mu     sync.Mutex
 	runs   map[string]*Run
 	starts atomic.Int64
-	pids   atomic.Int64
 }
 
 // NewHost returns a host on which nothing runs.
@@ -163,7 +162,7 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		}
 	}
 	r := &Run{
-		Plan: p, pid: int(d.host.pids.Add(1)) + 100000, Signalled: make(chan syscall.Signal, 16), Killed: make(chan struct{}),
+		Plan: p, pid: os.Getpid(), Signalled: make(chan syscall.Signal, 16), Killed: make(chan struct{}),
 		Ended: make(chan struct{}), Booted: make(chan struct{}),
 	}
 	d.host.mu.Lock()
