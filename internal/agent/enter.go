@@ -7,14 +7,14 @@ import (
 
 // enter becomes a program inside a zone that runs already. The keeper has made
 // it the leader of a session, inside all namespaces and with the root's ids.
-func enter(k keeper) int {
+func enter(k *keeper) int {
 	if err := become(k); err != nil {
 		k.failed(err)
 	}
 	return 125
 }
 
-func become(k keeper) error {
+func become(k *keeper) error {
 	b, err := readAll(wire.ExecProcessFD, spec.MaxSize)
 	if err != nil {
 		return wrap(err, "read the process")

@@ -11,8 +11,8 @@ import (
 
 // settle takes from PID 1, once the main program runs, what it needs no more: the
 // standard streams, which are the program's alone, and nearly all capabilities.
-// null is a descriptor of /dev/null, opened before the program could replace it.
-func settle(s *spec.Init, null int) error {
+// filter is that of the main program; null is a descriptor of /dev/null, opened before the program could replace it.
+func settle(s *spec.Init, filter unix.SockFprog, null int) error {
 	for fd := range 3 {
 		if err := unix.Dup3(null, fd, 0); err != nil {
 			return wrap(err, "leave the standard streams")
@@ -33,20 +33,63 @@ func settle(s *spec.Init, null int) error {
 	if _, _, errno := syscall.AllThreadsSyscall6(unix.SYS_PRCTL, unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0, 0); errno != 0 {
 		return wrap(errno, "set no_new_privs")
 	}
-	filter := s.Seccomp
-	if s.Main != nil {
-		filter = s.Main.Seccomp
-	}
-	if len(filter) < 8 || len(filter)/8 > maxFilter {
+	if filter.Len == 0 {
 		return nil
 	}
-	code := filterCode(filter)
-	program := unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	if _, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&program))); errno != 0 {
+	if _, _, errno := syscall.Syscall(unix.SYS_SECCOMP, unix.SECCOMP_SET_MODE_FILTER, unix.SECCOMP_FILTER_FLAG_TSYNC, uintptr(unsafe.Pointer(&filter))); errno != 0 {
 		return wrap(errno, "load the seccomp filter")
 	}
 	return nil
 }
 
-// idle gives back the memory that only the start needed.
-func idle() {}
+// shrink gives back the pages of the program itself, of which a waiting PID 1
+// uses few. What it does use comes back from the page cache, where all agents of
+// the host share it. Garbage stays: to collect it takes more memory than there is of it.
+func shrink() {
+	for _, s := range program() {
+		_ = unix.Madvise(s, unix.MADV_DONTNEED) // tolerated: it only costs memory
+	}
+}
+
+// The parts of the auxiliary vector and of program headers that matter here.
+// Source: linux/auxvec.h and elf(5), Elf64_Phdr.
+const (
+	auxHeaders, auxHeaderSize, auxHeaderCount = 3, 4, 5
+
+	segmentLoad, segmentWritable = 1, 2
+)
+
+type programHeader struct {
+	kind, flags                                                    uint32
+	offset, address, physical, sizeInFile, sizeInMemory, alignment uint64
+}
+
+// program returns the read-only segments of this program in memory.
+func program() (segments [][]byte) {
+	vector, err := unix.Auxv()
+	if err != nil {
+		return nil
+	}
+	var at, size, count uintptr
+	for _, v := range vector {
+		switch v[0] {
+		case auxHeaders:
+			at = v[1]
+		case auxHeaderSize:
+			size = v[1]
+		case auxHeaderCount:
+			count = v[1]
+		}
+	}
+	if at == 0 || size != unsafe.Sizeof(programHeader{}) {
+		return nil
+	}
+	page := uint64(unix.Getpagesize())
+	for _, h := range unsafe.Slice((*programHeader)(unsafe.Add(nil, at)), count) {
+		if h.kind == segmentLoad && h.flags&segmentWritable == 0 {
+			start, end := h.address&^(page-1), (h.address+h.sizeInMemory+page-1)&^(page-1)
+			segments = append(segments, unsafe.Slice((*byte)(unsafe.Add(nil, uintptr(start))), end-start))
+		}
+	}
+	return segments
+}

@@ -10,22 +10,22 @@ import (
 )
 
 // initialize is PID 1 of a zone.
-func initialize(k keeper) int {
+func initialize(k *keeper) int {
 	r := newReaper(k)
 	main, err := start(k)
+	if err == nil {
+		err = k.say(wire.Message{Type: wire.Started}, -1)
+	}
 	if err != nil {
 		k.settle(err)
 		return 1 // and with it the main program, where that was started
-	}
-	if err := k.say(wire.Message{Type: wire.Started}, -1); err != nil {
-		return 1
 	}
 	return r.run(main)
 }
 
 // start builds the root and starts what is to run in it. With kind system it
-// returns only if that failed.
-func start(k keeper) (main int, err error) {
+// returns only if it failed.
+func start(k *keeper) (main int, err error) {
 	b, err := readAll(spec.FD, spec.MaxSize)
 	if err != nil {
 		return 0, wrap(err, "read the specification")
@@ -54,16 +54,22 @@ func start(k keeper) (main int, err error) {
 	if s.System {
 		return 0, replaceWith(k, s.Main, img)
 	}
-	if img != nil {
+	var filter unix.SockFprog
+	if img == nil {
+		if filter, err = filterOf(s.Seccomp); err != nil {
+			return 0, err
+		}
+	} else {
+		filter = img.filter
 		if main, err = launch(s.Main, img); err != nil {
 			return 0, err
 		}
 	}
-	return main, settle(s, null)
+	return main, settle(s, filter, null)
 }
 
 // inside makes the zone's inside, and moves there.
-func inside(k keeper, s *spec.Init) error {
+func inside(k *keeper, s *spec.Init) error {
 	if err := build(s); err != nil {
 		return err
 	}
@@ -77,7 +83,7 @@ func inside(k keeper, s *spec.Init) error {
 }
 
 // stage prepares the main program and its standard streams.
-func stage(k keeper, s *spec.Init) (*image, error) {
+func stage(k *keeper, s *spec.Init) (*image, error) {
 	img, err := prepare(s.Main)
 	if err != nil {
 		return nil, err
@@ -104,7 +110,7 @@ func stage(k keeper, s *spec.Init) (*image, error) {
 
 // notify makes the socket on which the init says that it is up, and gives its
 // receiving side to the keeper.
-func notify(k keeper, path string) error {
+func notify(k *keeper, path string) error {
 	sock, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return err
@@ -151,13 +157,13 @@ func launch(p *wire.Process, img *image) (pid int, err error) {
 }
 
 // replaceWith becomes the template's init. It returns only if that failed.
-func replaceWith(k keeper, p *wire.Process, img *image) error {
+func replaceWith(k *keeper, p *wire.Process, img *image) error {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
 		return err
 	}
 	text := spec.AppendMessage(nil, wire.Message{Type: wire.Started})
-	if errno := herald(uintptr(report[0]), uintptr(report[1]), uintptr(k), &text[0], uintptr(len(text))); errno != 0 {
+	if errno := herald(uintptr(report[0]), uintptr(report[1]), uintptr(k.sock), &text[0], uintptr(len(text))); errno != 0 {
 		return wrap(errno, "start a process")
 	}
 	unix.Close(report[0])

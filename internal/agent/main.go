@@ -18,10 +18,10 @@ func Run(args []string) int {
 	switch args[1] {
 	case "init":
 		guard()
-		return initialize(keeper(wire.PayloadSyncFD))
+		return initialize(&keeper{sock: wire.PayloadSyncFD})
 	case "enter":
 		guard()
-		return enter(keeper(wire.ExecSyncFD))
+		return enter(&keeper{sock: wire.ExecSyncFD})
 	}
 	if len(args) == 3 {
 		if status, ok := files.Run(args[1], args[2]); ok {

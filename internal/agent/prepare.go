@@ -104,23 +104,25 @@ func (img *image) limit(p *wire.Process, root bool) error {
 	for _, l := range p.Rlimits {
 		img.rlimits = append(img.rlimits, rlimit{uintptr(l.Type), unix.Rlimit{Cur: l.Soft, Max: l.Hard}})
 	}
-	if n := len(p.Seccomp); n%8 != 0 || n/8 > maxFilter {
-		return fail(invalid, "seccomp", "the seccomp filter is malformed")
-	} else if n > 0 {
-		code := filterCode(p.Seccomp)
-		img.filter = unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}
-	}
-	return nil
+	var err error
+	img.filter, err = filterOf(p.Seccomp)
+	return err
 }
 
-// filterCode copies a filter to where it is aligned.
-func filterCode(b []byte) []unix.SockFilter {
+// filterOf copies a filter to where it is aligned.
+func filterOf(b []byte) (unix.SockFprog, error) {
+	if len(b) == 0 {
+		return unix.SockFprog{}, nil
+	}
+	if len(b)%8 != 0 || len(b)/8 > maxFilter {
+		return unix.SockFprog{}, fail(invalid, "seccomp", "the seccomp filter is malformed")
+	}
 	code := make([]unix.SockFilter, len(b)/8)
 	for i := range code {
 		in := b[i*8:]
 		code[i] = unix.SockFilter{Code: binary.NativeEndian.Uint16(in), Jt: in[2], Jf: in[3], K: binary.NativeEndian.Uint32(in[4:])}
 	}
-	return code
+	return unix.SockFprog{Len: uint16(len(code)), Filter: &code[0]}, nil
 }
 
 // lastCapability asks the kernel; /proc/sys may be out of reach.

@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,16 +14,23 @@ import (
 // maxSignal is the highest signal. Source: signal(7), SIGRTMAX.
 const maxSignal = 64
 
+// settleAfter is how long the main program must have run before PID 1 gives
+// back memory: most short programs are over by then.
+const settleAfter = 50 * time.Millisecond
+
 // reaper is PID 1 once the main program runs: it reaps every process that has
 // lost its parent, forwards signals to the main program, and ends with it.
 type reaper struct {
-	k       keeper
+	k       *keeper
 	signals chan os.Signal
+	main    int // 0: the zone is idle
+	status  unix.WaitStatus
+	ended   bool
 }
 
 // newReaper takes signals from now on, so that none is lost.
-func newReaper(k keeper) *reaper {
-	r := &reaper{k, make(chan os.Signal, maxSignal)}
+func newReaper(k *keeper) *reaper {
+	r := &reaper{k: k, signals: make(chan os.Signal, maxSignal)}
 	signal.Notify(r.signals)
 	return r
 }
@@ -30,41 +38,53 @@ func newReaper(k keeper) *reaper {
 // run returns the exit status of PID 1. The end of PID 1 ends every process of
 // the zone. main is 0 in an idle zone.
 func (r *reaper) run(main int) int {
+	r.main = main
 	// The keeper's end shows as a signal, so that no thread has to wait for it.
-	_, _ = unix.FcntlInt(uintptr(r.k), unix.F_SETOWN, os.Getpid())
-	if _, err := unix.FcntlInt(uintptr(r.k), unix.F_SETFL, unix.O_ASYNC); err != nil || r.k.gone() {
+	_, _ = unix.FcntlInt(uintptr(r.k.sock), unix.F_SETOWN, os.Getpid())
+	if _, err := unix.FcntlInt(uintptr(r.k.sock), unix.F_SETFL, unix.O_ASYNC); err != nil || r.k.gone() {
 		return 1
 	}
-	idle()
+	later := time.After(settleAfter)
 	for {
-		if status, ended := reap(main); ended {
-			return r.end(status)
+		if r.reap(); r.ended {
+			return r.end()
 		}
-		switch s := (<-r.signals).(syscall.Signal); s {
-		case unix.SIGCHLD:
-		case unix.SIGURG: // Go's own, to wake its threads
-		case unix.SIGIO:
-			if r.k.gone() {
+		select {
+		case s := <-r.signals:
+			if r.take(s.(syscall.Signal)) {
 				return 1
 			}
-			forward(main, s)
-		default:
-			if main == 0 && (s == unix.SIGTERM || s == unix.SIGINT) {
-				return 0
-			}
-			forward(main, s)
+		case <-later:
+			shrink()
 		}
 	}
 }
 
-func forward(main int, s syscall.Signal) {
-	if main > 0 {
-		_ = unix.Kill(main, s) // it may have ended this moment
+// take does what a signal asks for, and tells whether PID 1 has to end.
+func (r *reaper) take(s syscall.Signal) bool {
+	switch s {
+	case unix.SIGCHLD:
+		return false // whoever has ended is reaped next
+	case unix.SIGURG:
+		return false // Go's own, to wake its threads
+	case unix.SIGIO:
+		if r.k.gone() {
+			return true
+		}
+	case unix.SIGTERM, unix.SIGINT:
+		if r.main == 0 { // an idle zone has nobody to ask
+			r.ended = true
+			return false
+		}
 	}
+	if r.main > 0 {
+		_ = unix.Kill(r.main, s) // it may have ended this moment
+	}
+	return false
 }
 
-// reap takes every process that has ended, and tells whether main was among them.
-func reap(main int) (status unix.WaitStatus, ended bool) {
+// reap takes every process that has ended, and notes whether main was among them.
+func (r *reaper) reap() {
 	for {
 		var s unix.WaitStatus
 		pid, err := unix.Wait4(-1, &s, unix.WNOHANG, nil)
@@ -72,19 +92,19 @@ func reap(main int) (status unix.WaitStatus, ended bool) {
 			continue
 		}
 		if err != nil || pid <= 0 {
-			return status, ended
+			return
 		}
-		if pid == main {
-			status, ended = s, true
+		if pid == r.main {
+			r.status, r.ended = s, true
 		}
 	}
 }
 
 // end reports how the main program ended.
-func (r *reaper) end(s unix.WaitStatus) int {
-	_ = r.k.say(wire.Message{Type: wire.Ended, Status: int(s)}, -1) // a keeper that is gone has nobody to tell
-	if s.Signaled() {
-		return 128 + int(s.Signal())
+func (r *reaper) end() int {
+	_ = r.k.say(wire.Message{Type: wire.Ended, Status: int(r.status)}, -1) // a keeper that is gone has nobody to tell
+	if r.status.Signaled() {
+		return 128 + int(r.status.Signal())
 	}
-	return s.ExitStatus()
+	return r.status.ExitStatus()
 }

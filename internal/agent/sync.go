@@ -8,21 +8,13 @@ import (
 )
 
 // keeper is the agent's socket to its keeper.
-type keeper int
-
-// settle is failed for PID 1: whatever went wrong, it answers to go, and stays
-// until the keeper has heard it.
-func (k keeper) settle(err error) {
-	buf := make([]byte, 512)
-	if !heard {
-		_, _ = unix.Read(int(k), buf)
-	}
-	k.failed(err)
-	_ = again(func() error { _, err := unix.Read(int(k), buf); return err })
+type keeper struct {
+	sock  int
+	heard bool // it has said go
 }
 
 // say sends m, and fd with it where it is not negative.
-func (k keeper) say(m wire.Message, fd int) error {
+func (k *keeper) say(m wire.Message, fd int) error {
 	if f := m.Fault; f != nil && len(f.Message) > wire.MaxMessage/8 {
 		f.Message = f.Message[:wire.MaxMessage/8]
 	}
@@ -31,41 +23,49 @@ func (k keeper) say(m wire.Message, fd int) error {
 		rights = unix.UnixRights(fd)
 	}
 	return again(func() error {
-		return unix.Sendmsg(int(k), spec.AppendMessage(nil, m), rights, nil, unix.MSG_NOSIGNAL)
+		return unix.Sendmsg(k.sock, spec.AppendMessage(nil, m), rights, nil, unix.MSG_NOSIGNAL)
 	})
 }
 
 // failed tells the keeper why nothing was started.
-func (k keeper) failed(err error) {
+func (k *keeper) failed(err error) {
 	_ = k.say(wire.Message{Type: wire.Failed, Fault: failureOf(err)}, -1) // a keeper that is gone needs no answer
 }
 
-// heard is set once the keeper has said go.
-var heard bool
-
 // wait blocks until the keeper says go.
-func (k keeper) wait() error {
+func (k *keeper) wait() error {
 	buf := make([]byte, 4096)
 	var n int
 	err := again(func() (err error) {
-		n, err = unix.Read(int(k), buf)
+		n, err = unix.Read(k.sock, buf)
 		return err
 	})
 	if err != nil {
 		return wrap(err, "wait for the keeper")
 	}
 	kind, err := spec.ReadType(buf[:n])
-	heard = true
+	k.heard = true
 	if err != nil || kind != wire.Go {
 		return fail(internal, "", "the keeper did not say go")
 	}
 	return nil
 }
 
+// settle is failed for PID 1: it answers to go, whatever went wrong before, and
+// stays until the keeper has heard it.
+func (k *keeper) settle(err error) {
+	buf := make([]byte, 512)
+	if !k.heard {
+		_, _ = unix.Read(k.sock, buf)
+	}
+	k.failed(err)
+	_ = again(func() error { _, err := unix.Read(k.sock, buf); return err })
+}
+
 // gone tells whether the keeper has closed its end. It does not block.
-func (k keeper) gone() bool {
+func (k *keeper) gone() bool {
 	buf := make([]byte, 1)
-	n, _, err := unix.Recvfrom(int(k), buf, unix.MSG_DONTWAIT|unix.MSG_PEEK)
+	n, _, err := unix.Recvfrom(k.sock, buf, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 	return (err == nil && n == 0) || err == unix.ECONNRESET
 }
 
@@ -80,7 +80,12 @@ func again(f func() error) error {
 // readAll reads fd to its end, at most limit bytes, and closes it.
 func readAll(fd, limit int) ([]byte, error) {
 	defer unix.Close(fd)
-	buf := make([]byte, 0, 16<<10)
+	size := 16 << 10
+	var st unix.Stat_t
+	if unix.Fstat(fd, &st) == nil && st.Size > 0 && st.Size < int64(limit) {
+		size = int(st.Size) + 1 // one more shows the end without growing
+	}
+	buf := make([]byte, 0, size)
 	for {
 		if len(buf) == cap(buf) {
 			if len(buf) >= limit {

@@ -3,6 +3,7 @@ package spec
 import (
 	"errors"
 	"unicode/utf8"
+	"unsafe"
 )
 
 // ErrJSON says that a spec is not the JSON it should be. The reader says no
@@ -152,7 +153,24 @@ func (r *reader) text() string {
 		r.fail()
 		return ""
 	}
-	var out []byte
+	// Nearly every text has no escapes, and is then a part of the document, which
+	// nobody writes to: copies would be garbage in a process that stays.
+	for start := r.at; r.at < len(r.b); r.at++ {
+		if c := r.b[r.at]; c == '"' {
+			r.at++
+			return unsafe.String(unsafe.SliceData(r.b[start:]), r.at-1-start)
+		} else if c == '\\' {
+			return r.escaped(append([]byte(nil), r.b[start:r.at]...))
+		} else if c < ' ' {
+			break
+		}
+	}
+	r.fail()
+	return ""
+}
+
+// escaped reads the rest of a text that begins with out.
+func (r *reader) escaped(out []byte) string {
 	for r.at < len(r.b) {
 		c := r.b[r.at]
 		r.at++
