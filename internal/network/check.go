@@ -31,7 +31,7 @@ type Finding struct {
 // what must be tried is tried in a network namespace that is thrown away.
 func (h *Host) Check(ctx context.Context) []Finding {
 	found := probe()
-	return append(found, h.checkUplink(), h.checkForwarding(), h.checkForeign())
+	return append(found, h.checkUplink(), h.checkForwarding(), h.checkForeign(), h.checkNames())
 }
 
 // probe tries the kernel's parts in a namespace of its own.
@@ -55,7 +55,7 @@ func probe() []Finding {
 		note(&veth, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "probe2"}))
 		table := nft.Open("strata-probe")
 		defer table.Close()
-		_, err := table.Ensure(nil)
+		_, err := table.Ensure(func() []nft.Element { return nil })
 		note(&filter, err)
 	})
 	var found []Finding
@@ -66,6 +66,16 @@ func probe() []Finding {
 		found = append(found, *f)
 	}
 	return found
+}
+
+func (h *Host) checkNames() Finding {
+	f := Finding{Name: "names", OK: true, How: "asked how the last start of the name service went", Detail: "not started yet, or answering",
+		Lost: "environments do not find each other by name; other names are asked of the host's servers",
+		Fix:  "let the program that listens on port 53 of every address listen on the addresses that need it (bind: listen-on; dnsmasq: bind-interfaces), then restart stratad"}
+	if err := h.NamesFault(); err != nil {
+		f.OK, f.Detail = false, err.Error()
+	}
+	return f
 }
 
 // inThrowaway runs f on a thread with a new network namespace; both end with it.

@@ -147,22 +147,23 @@ func (h *Host) put(elements []nft.Element) error {
 
 // match makes the filter hold exactly what is wanted, with h.ensuring held.
 func (h *Host) match() error {
-	h.mu.Lock()
-	wanted := h.wanted()
-	h.mu.Unlock()
-	made, err := h.table.Ensure(wanted)
+	made, err := h.table.Ensure(h.wanted)
 	if err != nil || made {
 		return err
 	}
-	added, removed, err := h.table.Match(wanted)
+	added, removed, err := h.table.Match(h.wanted)
 	if err == nil && added+removed > 0 {
 		h.log.Debug("the nft tables were put right", "added", added, "removed", removed)
 	}
 	return err
 }
 
-// wanted are all elements of this root, with h.mu held.
+// wanted are all elements of this root. The filter calls it while it is locked:
+// whoever is claimed before is in it, and whoever is claimed after puts his own
+// elements in after.
 func (h *Host) wanted() []nft.Element {
+	h.mu.Lock()
+	defer h.mu.Unlock()
 	var all []nft.Element
 	for _, n := range h.networks {
 		if n.index != 0 {

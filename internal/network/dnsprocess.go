@@ -33,7 +33,19 @@ const pidFile = "names.pid"
 func (h *Host) EnsureDNS(ctx context.Context) error {
 	h.ensuring.Lock()
 	defer h.ensuring.Unlock()
-	return h.syncDNS(ctx, true)
+	err := h.syncDNS(ctx, true)
+	h.mu.Lock()
+	h.namesFault = err
+	h.mu.Unlock()
+	return err
+}
+
+// NamesFault tells why names are not answered, nil where they are. A program of
+// the host that listens on port 53 of every address is the usual reason.
+func (h *Host) NamesFault() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.namesFault
 }
 
 // syncDNS tells the process about networks; with start, it is started or
@@ -111,7 +123,7 @@ func (h *Host) startDNS(ctx context.Context) error {
 		if line == "" {
 			line = fmt.Sprint("it said nothing: ", err)
 		}
-		return fault.Unablef("start name service: %s", line).Help("is port 53 of the gateway address taken by another program?")
+		return fault.Unablef("start name service: %s", line).Help("a program of the host that listens on port 53 of every address is in the way")
 	}
 	start, err := startTime(cmd.Process.Pid)
 	if err != nil {

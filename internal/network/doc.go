@@ -43,6 +43,6 @@
 //
 // # Lock order
 //
-// Host.ensuring, then Host.mu, then the locks of nft.Table, rtnl and zoneFile,
-// which are never held together.
+// Host.ensuring, then nft.Table's or zoneFile's, then Host.mu, then rtnl's and
+// zoneFile's counters. Host.mu is never held while the filter is changed.
 package network

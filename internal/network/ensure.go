@@ -77,8 +77,13 @@ func (h *Host) ensure(ctx context.Context, name string) (int32, error) {
 	if err := h.zone.flush(); err != nil {
 		return failed(fault.Wrap(err, "publish names"))
 	}
-	if err := h.syncDNS(ctx, true); err != nil {
-		return failed(err)
+	// Without names much still works: environments start, and NamesFault says so.
+	err = h.syncDNS(ctx, true)
+	h.mu.Lock()
+	h.namesFault = err
+	h.mu.Unlock()
+	if err != nil {
+		h.log.Debug("names are not answered", "err", err)
 	}
 	return index, nil
 }

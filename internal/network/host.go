@@ -48,6 +48,7 @@ type Host struct {
 	environments map[string]*environment
 	watched      map[string]bool // links that are gone or going, still in nft's set of ports
 	closed       bool
+	namesFault   error // why names are not answered
 }
 
 type networkState struct {

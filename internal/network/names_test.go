@@ -174,3 +174,37 @@ func TestNamesAreAnswered(t *testing.T) {
 	}
 	nothingLeft(t)
 }
+
+func TestEnvironmentsStartWhereNamesCannotBeAnswered(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	taken, err := listenPacket("0.0.0.0:53")
+	if err != nil {
+		t.Fatal(err)
+	}
+	h := withNames(t)
+	a, b := join(t, h, Default, 1), join(t, h, Default, 2)
+	b.serve("tcp", ":80", "b")
+	a.wants("tcp", at(b.address, "4", 80), "b from "+a.address.IPv4.String())
+	if err := h.NamesFault(); err == nil || !strings.Contains(err.Error(), "address already in use") {
+		t.Error(err)
+	}
+	for _, f := range h.Check(t.Context()) {
+		if f.Name == "names" && f.OK {
+			t.Errorf("%+v", f)
+		}
+	}
+	taken.Close()
+	if err := h.EnsureDNS(t.Context()); err != nil || h.NamesFault() != nil {
+		t.Error(err, h.NamesFault())
+	}
+	n, _ := h.Network(Default)
+	if said, err := a.query("udp", n.Gateway4.String()+":53", "guest2", dns.TypeA); err != nil || said != b.address.IPv4.String() {
+		t.Error(said, err)
+	}
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+}

@@ -18,10 +18,10 @@ import (
 	"github.com/miekg/dns"
 )
 
-// resolvedConf lists the servers that systemd-resolved asks itself; its own
+// ResolvedConf lists the servers that systemd-resolved asks itself; its own
 // address in /etc/resolv.conf is of no use where its socket is not: in another
 // network namespace, or when it is stopped. Source: systemd-resolved.service(8).
-const resolvedConf = "/run/systemd/resolve/resolv.conf"
+const ResolvedConf = "/run/systemd/resolve/resolv.conf"
 
 // serverTimeout is the wait for one server: three of them fit into the 5 s that
 // the C library waits for us (resolv.conf(5), timeout).
@@ -52,7 +52,7 @@ func (f *forwarder) list() []netip.AddrPort {
 	now.read = time.Now()
 	f.servers = readServers(f.path)
 	if slices.ContainsFunc(f.servers, func(a netip.AddrPort) bool { return a.Addr().IsLoopback() }) {
-		f.servers = append(f.servers, readServers(resolvedConf)...)
+		f.servers = append(f.servers, readServers(ResolvedConf)...)
 	}
 	f.servers = f.servers[:min(len(f.servers), maxServers)]
 	f.seen = now

@@ -117,14 +117,16 @@ func (t *Table) present() (bool, error) {
 }
 
 // Ensure puts the ruleset in place where the kernel lacks it or has another
-// strata's, with the given elements. It tells whether it had to; a ruleset that
-// is there stays untouched, elements included.
-func (t *Table) Ensure(elements []Element) (made bool, err error) {
+// strata's, with the wanted elements. It tells whether it had to; a ruleset that
+// is there stays untouched, elements included. wanted is called while no other
+// change can happen, so that what it does not know yet comes after.
+func (t *Table) Ensure(wanted func() []Element) (made bool, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if present, err := t.present(); err != nil || present {
 		return false, err
 	}
+	elements := wanted()
 	inet, bridge := t.tables()
 	err = t.batch(func(c *nftables.Conn) error {
 		for _, table := range []*nftables.Table{inet, bridge} {
@@ -272,15 +274,15 @@ func (t *Table) Elsewhere(p Publish) (string, error) {
 const rootTable = "strata"
 
 // Match makes the sets and maps hold exactly the wanted elements, and returns
-// how many were missing and how many too many.
-func (t *Table) Match(wanted []Element) (added, removed int, err error) {
+// how many were missing and how many too many. wanted is called as Ensure does.
+func (t *Table) Match(wanted func() []Element) (added, removed int, err error) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	held, err := t.elements()
 	if err != nil {
 		return 0, 0, err
 	}
-	out, in := Difference(held, wanted)
+	out, in := Difference(held, wanted())
 	if len(out)+len(in) == 0 {
 		return 0, 0, nil
 	}

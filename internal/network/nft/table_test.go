@@ -96,7 +96,7 @@ func TestKernelHasWhatIsPrinted(t *testing.T) {
 	}
 	table := Open("strata")
 	defer table.Close()
-	made, err := table.Ensure(testElements())
+	made, err := table.Ensure(testElements)
 	if err != nil || !made {
 		t.Fatal(made, err)
 	}
@@ -122,10 +122,10 @@ func TestKernelHasWhatIsPrinted(t *testing.T) {
 			t.Errorf("%q is not in the kernel's ruleset:\n%s", want, said)
 		}
 	}
-	if made, err = table.Ensure(nil); err != nil || made {
+	if made, err = table.Ensure(testElements); err != nil || made {
 		t.Fatal("a ruleset that is there was made again", made, err)
 	}
-	if added, removed, err := table.Match(testElements()); err != nil || added+removed != 0 {
+	if added, removed, err := table.Match(testElements); err != nil || added+removed != 0 {
 		t.Fatal("what was put in is not what is found", added, removed, err)
 	}
 	if err := table.Change(testGuest.Elements(), nil); err != nil {
@@ -134,10 +134,10 @@ func TestKernelHasWhatIsPrinted(t *testing.T) {
 	if err := table.Change(testGuest.Elements(), nil); !Missing(err) {
 		t.Fatal("taking out what is gone:", err)
 	}
-	if added, removed, err := table.Match(testElements()); err != nil || added != 4 || removed != 0 {
+	if added, removed, err := table.Match(testElements); err != nil || added != 4 || removed != 0 {
 		t.Fatal(added, removed, err)
 	}
-	if added, removed, err := table.Match(testNetwork.Elements()); err != nil || added != 0 || removed == 0 {
+	if added, removed, err := table.Match(testNetwork.Elements); err != nil || added != 0 || removed == 0 {
 		t.Fatal(added, removed, err)
 	}
 	if err := table.Destroy(); err != nil {
