@@ -97,7 +97,7 @@ func loop(b *bed.Bed, k *known, prefix string, stop <-chan struct{}) {
 // here runs the CLI without ever starting a daemon of its own.
 func here(b *bed.Bed, args ...string) bool {
 	cmd := b.Command(context.Background(), args...)
-	cmd.Env = append(cmd.Env, "STRATA_NO_AUTOSTART=1")
+	cmd.Env = append(cmd.Env, "STRATA_AUTOSTART=no")
 	return cmd.Run() == nil
 }
 
