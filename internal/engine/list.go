@@ -68,20 +68,23 @@ func (e *Engine) Get(ctx context.Context, ref string) (api.Environment, error) {
 const overPatience = time.Second
 
 // overSoon waits until the end of a run that is over has been dealt with: a client
-// learns of the end from the keeper, and may ask before the daemon has heard.
+// learns of the end from the keeper, and may ask before the daemon has heard, and
+// even before the start has returned.
 func (en *entry) overSoon(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, overPatience)
+	defer cancel()
+	if en.until(ctx, func() bool { return en.state != environment.Starting }) != nil {
+		return
+	}
 	en.mu.Lock()
 	r := en.run
 	en.mu.Unlock()
 	if r == nil || r.live.PID() <= 0 || !errors.Is(unix.Kill(r.live.PID(), 0), unix.ESRCH) {
 		return
 	}
-	timer := time.NewTimer(overPatience)
-	defer timer.Stop()
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-	case <-timer.C:
 	}
 }
 
