@@ -75,6 +75,9 @@ func Run(ctx context.Context, c Config) (err error) {
 	ctx, quit := context.WithCancel(ctx)
 	defer quit()
 	context.AfterFunc(ctx, func() { listener.Close() })
+	if err := whenGone(ctx, path, quit); err != nil {
+		return err
+	}
 	say("ready")
 	for {
 		conn, err := listener.AcceptUnix()
@@ -98,6 +101,35 @@ func takeLock(path string) (*os.File, error) {
 		return nil, fmt.Errorf("another process answers names for %s: %w", filepath.Dir(path), err)
 	}
 	return f, nil
+}
+
+// whenGone calls quit once path is removed: a root whose folder was deleted has
+// nobody left to say so.
+func whenGone(ctx context.Context, path string, quit func()) error {
+	fd, err := unix.InotifyInit1(unix.IN_CLOEXEC | unix.IN_NONBLOCK)
+	if err != nil {
+		return fmt.Errorf("watch control socket: %w", err)
+	}
+	events := os.NewFile(uintptr(fd), "inotify")
+	// A file that is still open loses its name as a change of its attributes.
+	if _, err := unix.InotifyAddWatch(fd, path, unix.IN_ATTRIB|unix.IN_DELETE_SELF|unix.IN_MOVE_SELF); err != nil {
+		events.Close()
+		return fmt.Errorf("watch control socket: %w", err)
+	}
+	context.AfterFunc(ctx, func() { events.Close() })
+	go func() {
+		b := make([]byte, 4096)
+		for {
+			if _, err := events.Read(b); err != nil {
+				return
+			}
+			if _, err := os.Lstat(path); errors.Is(err, os.ErrNotExist) {
+				quit()
+				return
+			}
+		}
+	}()
+	return nil
 }
 
 // controlTimeout bounds one exchange with the daemon.
