@@ -35,7 +35,8 @@ func (h *house) show() error {
 				return err
 			}
 		}
-		if err := h.bind(source, f); err != nil {
+		// An image whose /etc is a link that leads nowhere goes without.
+		if err := h.bind(source, f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
 			return wrap(err, f.Path)
 		}
 	}
@@ -98,6 +99,9 @@ func (h *house) write() error {
 		}
 		dir, name := split(f.Path)
 		parent, err := target(h.Root, dir, true, inRoot)
+		if err == unix.EEXIST || err == unix.ENOTDIR { // a link that leads nowhere
+			continue
+		}
 		if err != nil {
 			return wrap(err, f.Path)
 		}

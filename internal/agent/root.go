@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/spec"
+	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
 // Attributes of mounts that hold no programs of the template.
@@ -310,10 +311,9 @@ func (h *house) enter() error {
 	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
 		return wrap(err, "leave the host's tree")
 	}
-	for _, fd := range []int{h.Root, h.proc, h.sys, h.dev, h.empty} {
-		if fd >= 0 {
-			unix.Close(fd)
-		}
+	// Whatever else was handed over, or opened on the way, is of no use any more.
+	if err := unix.CloseRange(wire.PayloadSyncFD+1, 1<<31-1, 0); err != nil {
+		return wrap(err, "close files")
 	}
 	return unix.Chdir("/")
 }

@@ -249,6 +249,8 @@ func (r *reader) bytes() []byte {
 	text := r.text()
 	if len(text)%4 != 0 {
 		r.fail()
+	}
+	if r.bad || text == "" {
 		return nil
 	}
 	out := make([]byte, 0, len(text)/4*3)

@@ -6,7 +6,7 @@ import (
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
-// AppendMessage appends m as JSON to b. Invalid UTF-8 is passed on as it is.
+// AppendMessage appends m as JSON to b.
 func AppendMessage(b []byte, m wire.Message) []byte {
 	b = AppendText(append(b, `{"type":`...), m.Type)
 	if m.Status != 0 {
@@ -26,6 +26,7 @@ func AppendMessage(b []byte, m wire.Message) []byte {
 	return append(b, '}')
 }
 
+// AppendText appends text as a JSON string to b. Invalid UTF-8 is passed on as it is.
 func AppendText(b []byte, text string) []byte {
 	const hex = "0123456789abcdef"
 	b = append(b, '"')
