@@ -202,8 +202,14 @@ func (h *Host) makeLink(ctx context.Context, p linkPlan, target *os.File, networ
 		return fault.Unablef("the network %q is full: its bridge holds at most %d links", network, MaxConnected).At("network").Help("stop environments, or use another network")
 	case errors.Is(err, unix.EEXIST):
 		return fault.Conflictf("%w, or eth0 inside: there is one already", err)
+	case err != nil:
+		return err
 	}
-	return err
+	index, err := h.rtnl.linkIndex(p.Link)
+	if err != nil {
+		return err
+	}
+	return h.rtnl.do(nil, p.station(index))
 }
 
 // configure gives eth0 in target its addresses and routes, and sets lo up.

@@ -32,3 +32,35 @@ func TestTwoEnvironmentsReachEachOtherAndTheHost(t *testing.T) {
 		t.Errorf("%+v, %v", s, err)
 	}
 }
+
+func TestANewRunIsReachedAtOnceThoughTheOldOneLingers(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	asker := join(t, h, Default, 2)
+	g := join(t, h, Default, 1, tcp(8080, 80))
+	g.serve("tcp", ":80", "first")
+	n, _ := h.Network(Default)
+	wants(t, "tcp", "127.0.0.1:8080", "first from "+n.Gateway4.String())
+	asker.wants("tcp", at(g.address, "4", 80), "first from "+asker.address.IPv4.String())
+	for range 3 {
+		if err := h.Disconnect(t.Context(), g.id); err != nil {
+			t.Fatal(err)
+		}
+		again := startGuest(t, g.id)
+		again.address = g.address
+		again.serve("tcp", ":80", "again")
+		if _, err := h.Connect(t.Context(), again.id, again.pid, again.address, []Port{tcp(8080, 80)}); err != nil {
+			t.Fatal(err)
+		}
+		asker.wants("tcp", at(g.address, "4", 80), "again from "+asker.address.IPv4.String())
+		wants(t, "tcp", "127.0.0.1:8080", "again from "+n.Gateway4.String())
+	}
+	eventually(t, "links of earlier runs are gone", func() bool {
+		ports, err := portsOf([]string{n.Bridge})
+		return err == nil && len(ports) == 2
+	})
+	asker.wants("tcp", at(g.address, "4", 80), "again from "+asker.address.IPv4.String())
+}

@@ -55,6 +55,7 @@ func (p linkPlan) String() string {
 	if p.Hairpin {
 		fmt.Fprintf(&b, "bridge link set dev %s hairpin on\n", p.Link)
 	}
+	fmt.Fprintf(&b, "bridge fdb replace %s dev %s master static\n", p.MAC, p.Link)
 	fmt.Fprintf(&b, "in TARGET:\nip link set lo up\nip link set %s up\n", inside)
 	fmt.Fprintf(&b, "ip address add %s dev %s\n", p.IPv4, inside)
 	if p.IPv6.IsValid() {
@@ -115,7 +116,19 @@ func (p linkPlan) port() *request {
 	})
 }
 
-// requests are all for the host's side.
+// station tells the bridge at once that the hardware address is behind the link
+// with the given index: it may still know it behind that of an earlier run, whose
+// namespace is on its way out, and a server that never speaks first would be lost.
+func (p linkPlan) station(index int32) *request {
+	// struct ndmsg of linux/neighbour.h: family, padding, index, state, flags, type.
+	body := binary.NativeEndian.AppendUint32([]byte{unix.AF_BRIDGE, 0, 0, 0}, uint32(index))
+	body = binary.NativeEndian.AppendUint16(body, unix.NUD_NOARP)
+	body = append(body, unix.NTF_MASTER, 0)
+	q := &request{what: "tell bridge of " + p.MAC.String(), kind: unix.RTM_NEWNEIGH, flags: unix.NLM_F_CREATE | unix.NLM_F_REPLACE, body: body}
+	return q.attr(unix.NDA_LLADDR, p.MAC)
+}
+
+// requests are the first for the host's side.
 func (p linkPlan) requests(target int) []*request {
 	if p.Hairpin {
 		return []*request{p.outer(target), p.port()}

@@ -67,7 +67,7 @@ func TestLinkPlanPrintsAsWrittenDown(t *testing.T) {
 		}
 		p.Hairpin = c.pin
 		fmt.Fprintf(&b, "# %s\n%s", c.name, p)
-		for _, q := range append(p.requests(9), p.inner(2)...) {
+		for _, q := range append(append(p.requests(9), p.station(8)), p.inner(2)...) {
 			fmt.Fprintf(&b, "%-40s type %d flags %#x %x\n", q.what, q.kind, q.flags, q.body)
 		}
 	}
