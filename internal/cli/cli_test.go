@@ -10,6 +10,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"testing"
+	"time"
 
 	"github.com/rogpeppe/go-internal/testscript"
 
@@ -30,7 +31,11 @@ func TestMain(m *testing.M) {
 	})
 }
 
+// fakeLife ends a fake daemon that the CLI started, since nobody else does.
+const fakeLife = 5 * time.Second
+
 func fakeDaemon(root string) error {
+	time.AfterFunc(fakeLife, func() { os.Exit(0) })
 	l, err := server.Listen(filepath.Join(root, "strata.sock"))
 	if err != nil {
 		return err
@@ -66,6 +71,12 @@ func TestScripts(t *testing.T) {
 			go h.Serve(l)
 			env.Defer(func() { h.Close() })
 			return nil
+		},
+		Condition: func(cond string) (bool, error) {
+			if cond == "root" {
+				return os.Geteuid() == 0, nil
+			}
+			return false, fmt.Errorf("unknown condition %q", cond)
 		},
 		Cmds: map[string]func(*testscript.TestScript, bool, []string){"status": status},
 	})

@@ -294,3 +294,14 @@ func TestEveryCommandSaysHowItIsUsed(t *testing.T) {
 		}
 	}
 }
+
+func TestReferenceIsWhatTheCodeSays(t *testing.T) {
+	var got bytes.Buffer
+	if err := Reference(&got); err != nil {
+		t.Fatal(err)
+	}
+	want, err := os.ReadFile(filepath.Join("..", "..", "docs", "reference", "cli.md"))
+	if err != nil || !bytes.Equal(got.Bytes(), want) {
+		t.Errorf("docs/reference/cli.md is stale (%v): run `make generate`", err)
+	}
+}

@@ -5,7 +5,6 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
-	"flag"
 	"fmt"
 	"io"
 	"log/slog"
@@ -25,8 +24,6 @@ import (
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/server/servertest"
 )
-
-var update = flag.Bool("update", false, "write api/openapi.json anew")
 
 // rig is a server on a unix socket with the fake engine behind it.
 type rig struct {
@@ -103,20 +100,21 @@ func (r *rig) create(spec string) api.Environment {
 	return e
 }
 
-func TestOpenAPIFileIsWhatTheCodeSays(t *testing.T) {
-	got, err := server.New(servertest.New(), slog.New(slog.DiscardHandler)).OpenAPI()
+func TestGeneratedFilesAreWhatTheCodeSays(t *testing.T) {
+	s := server.New(servertest.New(), slog.New(slog.DiscardHandler))
+	description, err := s.OpenAPI()
 	if err != nil {
 		t.Fatal(err)
 	}
-	path := filepath.Join("..", "..", "api", "openapi.json")
-	if *update {
-		if err := os.WriteFile(path, got, 0o644); err != nil {
-			t.Fatal(err)
-		}
+	var reference bytes.Buffer
+	if err := s.Reference(&reference); err != nil {
+		t.Fatal(err)
 	}
-	want, err := os.ReadFile(path)
-	if err != nil || !bytes.Equal(got, want) {
-		t.Errorf("api/openapi.json is stale (%v): run `make generate`", err)
+	for path, got := range map[string][]byte{"api/openapi.json": description, "docs/reference/api.md": reference.Bytes()} {
+		want, err := os.ReadFile(filepath.Join("..", "..", path))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s is stale (%v): run `make generate`", path, err)
+		}
 	}
 }
 
