@@ -128,6 +128,11 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		e.resume(en)
 	}
 	e.goes(e.prepare)
+	e.goes(func() {
+		if err := e.ranges.sweep(); err != nil {
+			e.log.Debug("claims of id ranges not swept", "error", err)
+		}
+	})
 	return e.noteBoot()
 }
 

@@ -12,6 +12,8 @@ import (
 	"strings"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/fault"
 )
 
@@ -159,12 +161,53 @@ func (r *ranges) claim(i int) bool {
 		if string(owner) == r.owner {
 			return true
 		}
-		if _, err := os.Stat(string(owner)); !errors.Is(err, fs.ErrNotExist) {
+		if !gone(string(owner)) || r.drop(r.path(i)) != nil {
 			return false
 		}
-		_ = os.Remove(r.path(i)) // the root that it was for is gone
 	}
 	return false
+}
+
+// gone tells whether the root that a claim is for is no more.
+func gone(owner string) bool {
+	_, err := os.Stat(owner)
+	return errors.Is(err, fs.ErrNotExist)
+}
+
+// drop removes the claim at path, if its root is gone. The folder is locked, so
+// that of two roots that find it at once the second looks at what the first has
+// made of it.
+func (r *ranges) drop(path string) error {
+	dir, err := os.Open(r.dir)
+	if err != nil {
+		return err
+	}
+	defer dir.Close()
+	if err := unix.Flock(int(dir.Fd()), unix.LOCK_EX); err != nil {
+		return err
+	}
+	if owner, err := os.ReadFile(path); err != nil || !gone(string(owner)) {
+		return nil
+	}
+	return os.Remove(path)
+}
+
+// sweep drops the claims of roots that are gone: a private root may be removed
+// together with its environments.
+func (r *ranges) sweep() error {
+	entries, err := os.ReadDir(r.dir)
+	if err != nil {
+		return err
+	}
+	for _, entry := range entries {
+		path := filepath.Join(r.dir, entry.Name())
+		if owner, err := os.ReadFile(path); err == nil && gone(string(owner)) {
+			if err := r.drop(path); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
 }
 
 func (r *ranges) path(i int) string { return filepath.Join(r.dir, strconv.Itoa(i)) }

@@ -209,6 +209,21 @@ func TestTwoRootsShareNoRange(t *testing.T) {
 	}
 }
 
+// TestClaimsOfGoneRoots: a private root may be removed with what it had claimed.
+func TestClaimsOfGoneRoots(t *testing.T) {
+	l := prepared(t)
+	claims := filepath.Join(l.dir, "claims")
+	l.must(os.MkdirAll(claims, 0o700))
+	for i := range 50 {
+		l.must(os.WriteFile(filepath.Join(claims, fmt.Sprint(i*300)), []byte("/no/such/root/state"), 0o600))
+	}
+	l.open()
+	l.until("they are swept", func() bool {
+		left, _ := os.ReadDir(claims)
+		return len(left) == 0
+	})
+}
+
 func TestKeeperLost(t *testing.T) {
 	l := newLab(t)
 	env := l.run(api.Spec{Name: "web"})
