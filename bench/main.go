@@ -122,6 +122,7 @@ func facts() {
 }
 
 func (e *env) up() error {
+	os.Setenv("STRATA_AUTOSTART", "no") // the daemon that is measured is this one
 	if err := os.MkdirAll(e.root, 0o711); err != nil {
 		return err
 	}
