@@ -168,8 +168,12 @@ func (r *ranges) claim(i int) bool {
 	return false
 }
 
-// gone tells whether the root that a claim is for is no more.
+// gone tells whether the root that a claim is for is no more. One that says
+// nothing is being written.
 func gone(owner string) bool {
+	if owner == "" {
+		return false
+	}
 	_, err := os.Stat(owner)
 	return errors.Is(err, fs.ErrNotExist)
 }
