@@ -173,7 +173,7 @@ func (e *env) podman() (func() *exec.Cmd, error) {
 		return nil, fmt.Errorf("import: %w: %s", err, strings.TrimSpace(string(out)))
 	}
 	run := func() *exec.Cmd {
-		return exec.Command("podman", append(store, "run", "--rm", "--memory", "256m", "--cpus", "1", "--pids-limit", "100", "--ulimit", "host", "bench", "/bin/true")...)
+		return exec.Command("podman", append(store, "run", "--rm", "--memory", "256m", "--cpus", "1", "--pids-limit", "100", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", "bench", "/bin/true")...)
 	}
 	if out, err := run().CombinedOutput(); err != nil {
 		return nil, fmt.Errorf("run: %w: %s", err, strings.TrimSpace(string(out)))
