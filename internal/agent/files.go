@@ -1,6 +1,8 @@
 package agent
 
 import (
+	"strconv"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/spec"
@@ -14,55 +16,47 @@ func withField(f wire.Failure, field string) wire.Failure {
 	return f
 }
 
-// show puts strata's own files over the template's. They live in a small tmpfs
-// that is attached nowhere in the end, so that the private disk never holds what
-// belongs to one run, and a read-only root has them as well.
-func (h *house) show() error {
-	source := -1
-	for _, f := range h.Files {
+// sources writes the files that are shown over the template's. They live in a
+// small tmpfs, so that the private disk never holds what belongs to one run, and a
+// read-only root has them as well. The kernel copies parts of attached mounts
+// only, so it is attached where the zone's own /dev/shm covers it next: to take
+// it away again would cost more than all the rest.
+func (h *house) sources() (err error) {
+	for i, f := range h.Files {
 		if !f.Bind {
 			continue
 		}
-		if source < 0 {
-			var err error
-			if source, err = tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
+		if h.source < 0 {
+			if h.source, err = tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
 				return err
 			}
-			defer unix.Close(source)
-			// Attached for the moment, at a place of strata's own: the kernel
-			// copies parts of attached mounts only.
-			if err := attachIn(source, h.dev, "shm", true, noLinks); err != nil {
+			if err := attachIn(h.source, h.dev, "shm", true, noLinks); err != nil {
 				return err
 			}
 		}
-		// An image whose /etc is a link that leads nowhere goes without.
-		if err := h.bind(source, f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
+		if err := put(h.source, strconv.Itoa(i), f.Data); err != nil {
 			return wrap(err, f.Path)
 		}
 	}
-	if source < 0 {
-		return nil
-	}
-	return detach(source)
+	return nil
 }
 
-// detach takes the mount off the place it is at; the copies of its parts stay.
-func detach(mount int) error {
-	if err := unix.Fchdir(mount); err != nil {
-		return err
+// show puts those files where they belong.
+func (h *house) show() error {
+	for i, f := range h.Files {
+		if !f.Bind {
+			continue
+		}
+		// An image whose /etc is a link that leads nowhere goes without.
+		if err := h.bind(strconv.Itoa(i), f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
+			return wrap(err, f.Path)
+		}
 	}
-	if err := unix.Unmount(".", unix.MNT_DETACH); err != nil {
-		return wrap(err, "take the source of files away")
-	}
-	return unix.Chdir("/") // the host's still
+	return nil
 }
 
-func (h *house) bind(source int, f spec.File) error {
-	_, name := split(f.Path)
-	if err := put(source, name, f.Data); err != nil {
-		return err
-	}
-	fd, err := clone(source, name, false)
+func (h *house) bind(name string, f spec.File) error {
+	fd, err := clone(h.source, name, false)
 	if err != nil {
 		return err
 	}

@@ -5,14 +5,12 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
-
-	"github.com/strata-project/strata/internal/agent/spec"
 )
 
 // settle takes from PID 1, once the main program runs, what it needs no more: the
 // standard streams, which are the program's alone, and nearly all capabilities.
 // filter is that of the main program; null is a descriptor of /dev/null, opened before the program could replace it.
-func settle(s *spec.Init, filter unix.SockFprog, null int) error {
+func settle(keep []int, filter unix.SockFprog, null int) error {
 	for fd := range 3 {
 		if err := unix.Dup3(null, fd, 0); err != nil {
 			return wrap(err, "leave the standard streams")
@@ -20,7 +18,7 @@ func settle(s *spec.Init, filter unix.SockFprog, null int) error {
 	}
 	unix.Close(null)
 	var caps [2]unix.CapUserData
-	for _, c := range s.Keep {
+	for _, c := range keep {
 		if c >= 0 && c < 64 {
 			caps[c/32].Effective |= 1 << (c % 32)
 			caps[c/32].Permitted |= 1 << (c % 32)

@@ -2,6 +2,7 @@ package agent
 
 import (
 	"encoding/binary"
+	"os/signal"
 
 	"golang.org/x/sys/unix"
 
@@ -12,7 +13,7 @@ import (
 // initialize is PID 1 of a zone.
 func initialize(k *keeper) int {
 	r := newReaper(k)
-	main, err := start(k)
+	s, err := start(r)
 	if err == nil {
 		err = k.say(wire.Message{Type: wire.Started}, -1)
 	}
@@ -20,52 +21,53 @@ func initialize(k *keeper) int {
 		k.settle(err)
 		return 1 // and with it the main program, where that was started
 	}
-	return r.run(main)
+	if err := settle(s.Keep, r.filter, r.null); err != nil {
+		say("strata-agent: " + err.Error() + "\n")
+		return 1
+	}
+	return r.run()
 }
 
 // start builds the root and starts what is to run in it. With kind system it
 // returns only if it failed.
-func start(k *keeper) (main int, err error) {
+func start(r *reaper) (*spec.Init, error) {
+	k := r.k
 	b, err := readAll(spec.FD, spec.MaxSize)
 	if err != nil {
-		return 0, wrap(err, "read the specification")
+		return nil, wrap(err, "read the specification")
 	}
 	s, err := spec.ReadInit(b)
 	if err != nil {
-		return 0, err
+		return nil, err
 	}
 	if err := inside(k, s); err != nil {
-		return 0, err
+		return nil, err
 	}
-	null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return 0, wrap(err, "open /dev/null")
+	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
+		return nil, wrap(err, "open /dev/null")
 	}
 	var img *image
 	if s.Main != nil {
 		if img, err = stage(k, s); err != nil {
-			return 0, err
+			return nil, err
 		}
 	}
 	// Only now: all of this took place while the daemon connected the network.
 	if err := k.wait(); err != nil {
-		return 0, err
+		return nil, err
 	}
 	if s.System {
-		return 0, replaceWith(k, s.Main, img)
+		return nil, replaceWith(k, s.Main, img)
 	}
-	var filter unix.SockFprog
+	signal.Notify(r.signals, ownSignals...)
 	if img == nil {
-		if filter, err = filterOf(s.Seccomp); err != nil {
-			return 0, err
-		}
-	} else {
-		filter = img.filter
-		if main, err = launch(s.Main, img); err != nil {
-			return 0, err
-		}
+		signal.Notify(r.signals, usualSignals...)
+		r.filter, err = filterOf(s.Seccomp)
+		return s, err
 	}
-	return main, settle(s, filter, null)
+	r.filter = img.filter
+	r.main, err = launch(s.Main, img, func() { signal.Notify(r.signals, usualSignals...) })
+	return s, err
 }
 
 // inside makes the zone's inside, and moves there.
@@ -125,8 +127,9 @@ func notify(k *keeper, path string) error {
 	return k.say(wire.Message{Type: wire.Notify}, sock)
 }
 
-// launch forks the main program and waits until it is executed.
-func launch(p *wire.Process, img *image) (pid int, err error) {
+// launch forks the main program and waits until it is executed; it does
+// meanwhile what can be done beside that.
+func launch(p *wire.Process, img *image, meanwhile func()) (pid int, err error) {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
 		return 0, err
@@ -141,6 +144,7 @@ func launch(p *wire.Process, img *image) (pid int, err error) {
 	if errno != 0 {
 		return 0, wrap(errno, "start a process")
 	}
+	meanwhile()
 	buf := make([]byte, 8)
 	var n int
 	err = again(func() (err error) {

@@ -63,6 +63,9 @@ func newRig(t testing.TB) *rig {
 
 func buildAgent(t testing.TB) string {
 	t.Helper()
+	if dir := os.Getenv("STRATA_BIN"); dir != "" {
+		return filepath.Join(dir, "strata-agent")
+	}
 	out := filepath.Join(t.TempDir(), "strata-agent")
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", out, "../../cmd/strata-agent")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")

@@ -21,12 +21,13 @@ const (
 type house struct {
 	*spec.Init
 	proc, sys, dev int
+	source         int // a tmpfs with strata's own files, covered by another
 	empty          int // a tmpfs that nothing can be written to, once it is in use
 }
 
 // build puts the whole root together and moves into it.
 func build(s *spec.Init) error {
-	h := &house{Init: s, proc: -1, sys: -1, dev: -1, empty: -1}
+	h := &house{Init: s, proc: -1, sys: -1, dev: -1, source: -1, empty: -1}
 	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
 		return wrap(err, "make mounts private")
 	}
@@ -104,6 +105,9 @@ func (h *house) devices() error {
 			return err
 		}
 		unix.Close(nodes[i])
+	}
+	if err := h.sources(); err != nil {
+		return err
 	}
 	for _, m := range []struct {
 		path, kind string

@@ -19,7 +19,7 @@ import (
 )
 
 // patience bounds every single step of a case.
-const patience = 20 * time.Second
+var patience = require.Patience(20 * time.Second)
 
 // Fixture is a driver under test and what belongs to it.
 type Fixture struct {

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
@@ -50,7 +51,7 @@ func newSuite(t *testing.T, f Fixture) *suite {
 func settled(t *testing.T, f Fixture, before string) {
 	t.Helper()
 	var after string
-	for end := time.Now().Add(5 * time.Second); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
+	for end := time.Now().Add(require.Patience(5 * time.Second)); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		if after = f.Host(t); after == before {
 			return
 		}

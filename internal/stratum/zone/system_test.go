@@ -78,7 +78,7 @@ func TestSystemd(t *testing.T) {
 	p.System, p.Main = true, stratum.Process{Args: []string{"/sbin/init"}}
 	p.Hostname = "deb"
 	p.Files = []stratum.File{{Path: "/etc/hostname", Data: []byte("deb\n")}, {Path: "/etc/hosts", Data: []byte("127.0.0.1 localhost deb\n")}, {Path: "/etc/resolv.conf", Data: []byte("nameserver 10.0.0.1\n")}}
-	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	ctx, cancel := context.WithTimeout(t.Context(), require.Patience(2*time.Minute))
 	defer cancel()
 	began := time.Now()
 	live, err := r.driver.Start(ctx, p, stratum.StartOptions{})
@@ -94,7 +94,7 @@ func TestSystemd(t *testing.T) {
 	})
 	select {
 	case <-live.Ready():
-	case <-time.After(30 * time.Second):
+	case <-time.After(require.Patience(30 * time.Second)):
 		t.Error("not ready")
 	}
 	t.Logf("ready after %s", time.Since(began))
@@ -131,7 +131,7 @@ func TestSystemd(t *testing.T) {
 	}
 	took := time.Since(began)
 	t.Logf("stopped after %s with %+v", took, e)
-	if took > 5*time.Second {
+	if took > require.Patience(5*time.Second) {
 		log()
 		t.Errorf("the stop took %s", took)
 	}

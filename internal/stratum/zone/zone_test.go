@@ -25,10 +25,15 @@ import (
 	"github.com/strata-project/strata/internal/stratum/zone"
 )
 
-// TestMain builds the programs that the driver looks for on the PATH.
+// TestMain puts the programs that the driver looks for on the PATH: those of
+// STRATA_BIN, or ones that it builds.
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	if dir := os.Getenv("STRATA_BIN"); dir != "" {
+		os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+		return m.Run()
+	}
 	dir, err := os.MkdirTemp("", "strata-bin")
 	if err != nil {
 		panic(err)
