@@ -158,11 +158,13 @@ func (en *entry) view() api.Environment {
 	if u := en.run; u != nil && en.state.Live() {
 		v.PID, v.KeeperPID = u.live.PID(), u.live.KeeperPID()
 		v.Health, v.Failing = u.health, u.failing
+		up := r.Resolved.Kind == environment.App // which is up as soon as it runs
 		select {
 		case <-u.live.Ready():
-			v.Ready = en.state == environment.Running && (u.health == "" || u.health == healthy)
+			up = true
 		default:
 		}
+		v.Ready = up && en.state == environment.Running && (u.health == "" || u.health == healthy)
 	}
 	return v
 }

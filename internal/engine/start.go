@@ -184,15 +184,9 @@ func (e *Engine) begin(ctx context.Context, en *entry, live stratum.Live, starte
 // supervise starts what watches a run.
 func (e *Engine) supervise(ctx context.Context, en *entry, r *run) {
 	e.goes(func() { e.watch(en, r) })
-	rec := en.snapshot()
-	select {
-	case <-r.live.Ready():
-		if rec.Resolved.Health == nil {
-			return
-		}
-	default:
+	if resolved := en.snapshot().Resolved; resolved.Health != nil || resolved.Kind == environment.System {
+		e.goes(func() { e.watchReady(en, r, resolved.Health) })
 	}
-	e.goes(func() { e.watchReady(en, r, rec.Resolved.Health) })
 }
 
 // settle ends a run (or a start) that is over: with the restart policy's wait
