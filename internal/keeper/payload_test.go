@@ -29,6 +29,10 @@ func TestMain(m *testing.M) {
 	case wire.ExecArgs[0]:
 		os.Exit(agent())
 	}
+	if dir := os.Getenv("STRATA_BIN"); dir != "" {
+		binary = filepath.Join(dir, "strata-keeper")
+		os.Exit(m.Run())
+	}
 	os.Exit(func() int {
 		dir, err := os.MkdirTemp("", "keeper")
 		if err != nil {

@@ -63,7 +63,7 @@ func Bind(ctx context.Context, source string, users *os.File, readOnly bool) (*T
 		tree.Close()
 		if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EPERM) {
 			return nil, fault.Unablef("%s cannot be a volume: %s: %w", source, unmappable(source), err).At("volume").
-				Help("put the data on ext4, xfs, btrfs or tmpfs, or name a folder without foreign mounts below it")
+				Help("put the data on ext4, xfs, btrfs or (from kernel 6.3 on) tmpfs, or name a folder without foreign mounts below it")
 		}
 		return nil, fmt.Errorf("idmap the volume's source %s: %w", source, err)
 	}

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"golang.org/x/sys/unix"
@@ -79,7 +80,7 @@ func newVolume(t *testing.T) string {
 	must(t, os.WriteFile(dir+"/file", nil, 0o644))
 	must(t, os.Chown(dir+"/file", 1000, 1000))
 	must(t, unix.Mknod(dir+"/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))))
-	must(t, unix.Mount("strata", dir+"/sub", "tmpfs", 0, ""))
+	must(t, unix.Mount(t.TempDir(), dir+"/sub", "", unix.MS_BIND, "")) // not tmpfs: idmapped from 6.3 on only
 	t.Cleanup(func() { must(t, unix.Unmount(dir+"/sub", 0)) })
 	must(t, os.WriteFile(dir+"/sub/deep", []byte("below"), 0o644))
 	return dir
@@ -120,6 +121,17 @@ func TestBind(t *testing.T) {
 			t.Errorf("it reads %q, %v", text, err)
 		}
 		enter(t, "use the volume of a file", tree)
+	})
+	t.Run("a tmpfs, or a refusal that names it", func(t *testing.T) {
+		source := filepath.Join(t.TempDir(), "tmpfs")
+		must(t, os.Mkdir(source, 0o755))
+		must(t, unix.Mount("strata", source, "tmpfs", 0, ""))
+		defer unix.Unmount(source, 0)
+		tree, err := mount.Bind(ctx, source, users, false)
+		defer tree.Close()
+		if err != nil && (fault.KindOf(err) != fault.Unable || !strings.Contains(err.Error(), "(tmpfs)")) {
+			t.Errorf("Bind: %v, kind %v", err, fault.KindOf(err))
+		}
 	})
 	for what, bad := range map[string]struct {
 		source string

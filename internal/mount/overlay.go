@@ -176,7 +176,8 @@ func overlayByFD(s OverlaySpec) (*Tree, error) {
 		dirs = append(dirs, Option{Key: "upperdir", Of: upper}, Option{Key: "workdir", Of: work})
 	}
 	tree, err := s.fileSystem(dirs).Mount()
-	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) {
+	// Before 6.5 overlay's options are strings for all that fsconfig(2) may say.
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.EBADF) || errors.Is(err, unix.EOPNOTSUPP) {
 		return nil, fmt.Errorf("%w: %w", errNoFDs, err)
 	}
 	return checkWritable(s, tree, err)

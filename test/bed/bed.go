@@ -24,7 +24,7 @@ import (
 )
 
 // Patience bounds every single command of a test.
-const Patience = 2 * time.Minute
+var Patience = require.Patience(2 * time.Minute)
 
 // Bed is one private strata. It is safe for concurrent use but for the methods
 // that end and start the daemon.
@@ -119,7 +119,7 @@ func (b *Bed) StartDaemon() {
 	b.mu.Unlock()
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	for deadline := time.Now().Add(20 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(20 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		if out := b.Try("info", "--json"); out.Status == 0 {
 			return
 		}
@@ -158,7 +158,7 @@ func (b *Bed) SignalDaemon(sig syscall.Signal, wait bool) {
 		}
 		b.t.Fatalf("signal the daemon: %v", err)
 	}
-	for deadline := time.Now().Add(20 * time.Second); wait; time.Sleep(time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(20 * time.Second)); wait; time.Sleep(time.Millisecond) {
 		if cmd.Process.Signal(syscall.Signal(0)) != nil {
 			return
 		}
@@ -241,7 +241,7 @@ func (b *Bed) close() {
 	}
 	b.SignalDaemon(syscall.SIGTERM, true)
 	var left []string
-	for deadline := time.Now().Add(10 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(10 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		if left = b.Left(); len(left) == 0 {
 			break
 		}

@@ -20,7 +20,6 @@ var debianOnce sync.Map // Bed → *sync.Once
 func Debian(t testing.TB, b *Bed) string {
 	t.Helper()
 	const name = "debian-systemd"
-	require.Tool(t, "mmdebstrap")
 	once, _ := debianOnce.LoadOrStore(b, new(sync.Once))
 	once.(*sync.Once).Do(func() {
 		archive := filepath.Join(os.TempDir(), "strata-test-debian-systemd.tar")
@@ -36,6 +35,7 @@ func Debian(t testing.TB, b *Bed) string {
 			b.Run("template", "import", "--name", name, archive)
 			return
 		}
+		require.Tool(t, "mmdebstrap")
 		// The bed's daemon has no way out of its namespace: a builder in the host's
 		// namespace makes the archive.
 		builder := &Bed{t: t, Places: b.Places, bin: b.bin}
@@ -69,7 +69,7 @@ func (b *Bed) buildDebian(archive string) {
 		b.t.Fatal(err)
 	}
 	defer func() { daemon.Process.Signal(syscall.SIGTERM); daemon.Wait() }()
-	for deadline := time.Now().Add(20 * time.Second); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(20 * time.Second)); time.Now().Before(deadline); time.Sleep(5 * time.Millisecond) {
 		probe := exec.Command(b.Program("strata"), "--root", root, "info")
 		probe.Env = append(os.Environ(), "STRATA_AUTOSTART=no")
 		if probe.Run() == nil {

@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/require"
 )
 
 // Terminal is a CLI command that runs on a terminal of its own.
@@ -76,7 +78,7 @@ func (t *Terminal) read() {
 // Expect waits until text stands on the terminal behind what was expected before.
 func (t *Terminal) Expect(text string) {
 	t.t.Helper()
-	for deadline := time.Now().Add(15 * time.Second); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(15 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
 		t.mu.Lock()
 		at := strings.Index(t.screen.String()[t.seen:], text)
 		if at >= 0 {
@@ -122,7 +124,7 @@ func (t *Terminal) Wait() int {
 	t.cancel()
 	select {
 	case <-t.ended:
-	case <-time.After(time.Second): // a child may hold the terminal
+	case <-time.After(require.Patience(time.Second)): // a child may hold the terminal
 	}
 	return t.cmd.ProcessState.ExitCode()
 }

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
@@ -142,6 +143,7 @@ func (a at) show(t *testing.T, name string) api.Environment {
 // until waits for a condition of the outside world, checked again and again.
 func until(t *testing.T, what string, bound time.Duration, met func() bool) {
 	t.Helper()
+	bound = require.Patience(bound)
 	for deadline := time.Now().Add(bound); !met(); time.Sleep(10 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatalf("%s: not within %v", what, bound)

@@ -5,6 +5,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
@@ -43,7 +44,7 @@ func systemStops(t *testing.T, a at) {
 printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c "echo orderly > /root/end"\n' > /etc/systemd/system/mark.service
 systemctl daemon-reload && systemctl start mark`)
 	out := a.Try("stop", name)
-	if out.Status != 0 || out.Took > 30*time.Second {
+	if out.Status != 0 || out.Took > require.Patience(30*time.Second) {
 		t.Errorf("stop: status %d after %v\n%s", out.Status, out.Took, out.Stderr)
 	}
 	if exit := a.show(t, name).Exit; exit == nil || exit.Signal == 9 {

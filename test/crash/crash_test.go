@@ -19,6 +19,7 @@ import (
 	"github.com/vishvananda/netlink"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
@@ -153,9 +154,10 @@ func check(t *testing.T, b *bed.Bed, k *known, moment int) {
 	}
 	settles(t, fmt.Sprintf("moment %d: run folders", moment), func() []string { return unknown(b.Places.Run+"/env/*", running) })
 	settles(t, fmt.Sprintf("moment %d: cgroups", moment), func() []string {
-		return slices.DeleteFunc(unknown("/sys/fs/cgroup/*/"+b.Places.Name("strata")+"/*", running), func(g string) bool {
-			return filepath.Base(g) == "keepers" || !isDir(g)
-		})
+		name := b.Places.Name("strata")
+		// At the top of cgroup v2, or of each hierarchy of v1.
+		groups := append(unknown("/sys/fs/cgroup/"+name+"/*", running), unknown("/sys/fs/cgroup/*/"+name+"/*", running)...)
+		return slices.DeleteFunc(groups, func(g string) bool { return filepath.Base(g) == "keepers" || !isDir(g) })
 	})
 	settles(t, fmt.Sprintf("moment %d: links", moment), func() (left []string) {
 		b.Host(func() {
@@ -197,7 +199,7 @@ func unknown(pattern string, ids []string) (left []string) {
 // settles waits until left is empty: the kernel takes things down in its own time.
 func settles(t *testing.T, what string, left func() []string) {
 	t.Helper()
-	for deadline := time.Now().Add(5 * time.Second); ; time.Sleep(20 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(5 * time.Second)); ; time.Sleep(20 * time.Millisecond) {
 		rest := left()
 		if len(rest) == 0 {
 			return
