@@ -21,6 +21,7 @@ type ListFilter struct {
 	Labels []string // NAME or NAME=VALUE
 	Names  []string // parts of names
 	States []api.State
+	Brief  bool // only what a table of many shows
 }
 
 // Create makes an environment and does not start it.
@@ -37,7 +38,7 @@ func (c *Client) List(ctx context.Context, f ListFilter) (all []api.Environment,
 
 // ListInto decodes the list into out, which may know fewer fields.
 func (c *Client) ListInto(ctx context.Context, f ListFilter, out any) error {
-	q := get(environments).with("all", flag(f.All))
+	q := get(environments).with("all", flag(f.All), "brief", flag(f.Brief))
 	for _, l := range f.Labels {
 		q = q.with("label", l)
 	}

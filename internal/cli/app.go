@@ -6,6 +6,7 @@ import (
 	"io"
 	"os"
 	"os/signal"
+	"runtime/debug"
 	"syscall"
 
 	"github.com/spf13/cobra"
@@ -27,8 +28,13 @@ type app struct {
 	places   place.Places
 }
 
+// gcPercent lets the collector begin late: most commands end before it is worth
+// the time. Sessions and copies use little memory however long they last.
+const gcPercent = 400
+
 // Main runs the CLI with the arguments of the process and returns its exit status.
 func Main() int {
+	debug.SetGCPercent(gcPercent)
 	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
 	a.outTTY, a.errTTY = term.IsTerminal(int(os.Stdout.Fd())), term.IsTerminal(int(os.Stderr.Fd()))
 	return a.run(os.Args[1:])

@@ -36,6 +36,7 @@ func (a *app) offer(given []string, ask func(context.Context, *client.Client) ([
 
 func namesOf(f client.ListFilter) func(context.Context, *client.Client) ([]string, error) {
 	return func(ctx context.Context, c *client.Client) ([]string, error) {
+		f.Brief = true
 		var found []brief
 		err := c.ListInto(ctx, f, &found)
 		var names []string

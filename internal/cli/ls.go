@@ -62,6 +62,7 @@ Examples:
 				}
 				return a.printJSON(raw)
 			}
+			f.Brief = true
 			var found []brief
 			if err := c.ListInto(ctx, f, &found); err != nil {
 				return err

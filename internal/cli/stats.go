@@ -70,7 +70,7 @@ func (a *app) measure(ctx context.Context, c *client.Client, names []string) ([]
 	all := len(names) == 0
 	if all {
 		var running []brief
-		if err := c.ListInto(ctx, client.ListFilter{States: []api.State{api.Running, api.Paused}}, &running); err != nil {
+		if err := c.ListInto(ctx, client.ListFilter{States: []api.State{api.Running, api.Paused}, Brief: true}, &running); err != nil {
 			return nil, err
 		}
 		for _, e := range running {

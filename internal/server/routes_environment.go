@@ -26,6 +26,7 @@ type listQuery struct {
 	All   bool     `query:"all" doc:"Also those that are stopped."`
 	Label []string `query:"label,explode" maxItems:"64" doc:"Only with this label: NAME or NAME=VALUE."`
 	Name  []string `query:"name,explode" maxItems:"64" doc:"Only where the name contains this."`
+	Brief bool     `query:"brief" doc:"Leave out what a table of many does not show: the spec but for its ports, the command, the reason and notes."`
 	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,removing" doc:"Only in this state."`
 }
 
@@ -89,10 +90,18 @@ func (s *Server) list(ctx context.Context, in *listQuery) (*huma.StreamResponse,
 	for _, st := range in.State {
 		f.States = append(f.States, api.State(st))
 	}
+	found := nonNil(s.engine.List(ctx, f))
+	if in.Brief {
+		for i := range found {
+			e := &found[i]
+			e.Spec = api.Spec{Template: e.Spec.Template, Ports: e.Spec.Ports}
+			e.Command, e.Reason, e.Notes = []string{}, "", nil
+		}
+	}
 	var out bytes.Buffer
 	encode := json.NewEncoder(&out)
 	encode.SetEscapeHTML(false)
-	if err := encode.Encode(nonNil(s.engine.List(ctx, f))); err != nil {
+	if err := encode.Encode(found); err != nil {
 		return nil, fault.Wrap(err, "encode the list")
 	}
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
