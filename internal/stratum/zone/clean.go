@@ -23,6 +23,9 @@ func (d *Driver) vacant(ctx context.Context, id string) error {
 
 // Clean implements stratum.Driver.
 func (d *Driver) Clean(ctx context.Context, id string) (*api.Exit, error) {
+	if id != filepath.Base(id) || id == "." || id == ".." {
+		return nil, fault.Invalidf("%q is no id of a run", id)
+	}
 	release, err := d.claim(id)
 	if err != nil {
 		return nil, err
@@ -57,9 +60,6 @@ func (d *Driver) sweep(ctx context.Context, id string) error {
 		}
 	} else if fault.KindOf(err) != fault.Missing {
 		return err
-	}
-	if id != filepath.Base(id) || id == "." || id == ".." {
-		return fault.Invalidf("%q is no id of a run", id)
 	}
 	if err := os.RemoveAll(d.run(id)); err != nil {
 		return fault.Internalf("remove the run folder: %w", err)
