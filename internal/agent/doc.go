@@ -26,7 +26,12 @@
 // those that strata's own mounts go to must not hold links at all. Masks go by
 // the descriptor of the mounted proc, never by a path. The zone's programs are:
 // the agent is not dumpable, so that they cannot trace it, and leaves them no
-// descriptor. Programs read /etc/passwd and /etc/group with bounds.
+// descriptor. Its program belongs to the host's root, whom no id inside means, so
+// nobody inside can write to it. /etc/passwd and /etc/group are read with bounds.
+//
+// An init (kind system) may mount and unmount in its own namespaces, masks
+// included: there, what keeps the host's proc files closed is that they belong to
+// ids that the zone does not have. The flags of volumes are locked (package mount).
 //
 // # Memory
 //
