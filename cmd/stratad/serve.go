@@ -13,9 +13,11 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/host"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/network"
 	"github.com/strata-project/strata/internal/place"
@@ -65,6 +67,10 @@ func serve(ctx context.Context, o options) (err error) {
 		return nil
 	})
 	e, err := assemble(ctx, o, &back)
+	if fault.Is(err, fault.Unable) {
+		// Nobody can ask this daemon for `strata host check`: it says by itself what is missing.
+		return fault.Join(err, host.Ready(host.Check(ctx)))
+	}
 	if err != nil {
 		return err
 	}
@@ -146,12 +152,26 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones}, Templates: engine.FromStore(templates), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
+		Check: check,
 	})
 	if err != nil {
 		return nil, err
 	}
 	back.Push("close the engine", e.Close)
 	return e, nil
+}
+
+// check is what the host can do, in the words of the wire.
+func check(ctx context.Context) []api.Finding {
+	var all []api.Finding
+	for _, f := range host.Check(ctx) {
+		wire := api.Finding{Name: f.Name, OK: f.OK, Needed: f.Needed, Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix}
+		if f.Unknown {
+			wire.Needed, wire.Detail = false, "not judged: "+f.Detail
+		}
+		all = append(all, wire)
+	}
+	return all
 }
 
 // namesCommand is how the process that answers names is started.
