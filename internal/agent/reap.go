@@ -32,14 +32,15 @@ type reaper struct {
 
 // To take a signal costs Go a change of threads and back (about 30 µs), so they
 // are taken when there is time: a child's end before there is a child, what
-// programs are usually sent while the main program is being executed, and the
-// real-time signals, which are ignored until then, once it has run for a while.
+// programs are usually sent (37 and 38 are what stops an init such as systemd)
+// while the main program is being executed, and the rest once it runs.
 // Source: signal(7) for the numbers.
 var (
 	ownSignals   = []os.Signal{unix.SIGCHLD, unix.SIGIO}
 	usualSignals = []os.Signal{
 		unix.SIGTERM, unix.SIGINT, unix.SIGHUP, unix.SIGQUIT, unix.SIGUSR1, unix.SIGUSR2, unix.SIGWINCH, unix.SIGCONT, unix.SIGTSTP,
 		unix.SIGTTIN, unix.SIGTTOU, unix.SIGALRM, unix.SIGVTALRM, unix.SIGPIPE, unix.SIGABRT, unix.SIGPWR, unix.SIGXCPU, unix.SIGXFSZ,
+		syscall.Signal(37), syscall.Signal(38),
 	}
 )
 
@@ -55,6 +56,10 @@ func (r *reaper) run() int {
 	if _, err := unix.FcntlInt(uintptr(r.k.sock), unix.F_SETFL, unix.O_ASYNC); err != nil || r.k.gone() {
 		return 1
 	}
+	for s := syscall.Signal(1); s <= maxSignal && !r.ended; s++ {
+		signal.Notify(r.signals, s) // nothing new where it is taken already
+		r.reap()
+	}
 	later := time.After(settleAfter)
 	for {
 		if r.reap(); r.ended {
@@ -66,7 +71,6 @@ func (r *reaper) run() int {
 				return 1
 			}
 		case <-later:
-			signal.Notify(r.signals)
 			shrink()
 		}
 	}
