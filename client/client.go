@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"net/url"
 	"os"
+	"strconv"
 	"strings"
 	"syscall"
 	"time"
@@ -240,6 +241,14 @@ func flag(v bool) string {
 		return "true"
 	}
 	return ""
+}
+
+// number is the query value of a count; 0 is left out.
+func number(n uint16) string {
+	if n == 0 {
+		return ""
+	}
+	return strconv.Itoa(int(n))
 }
 
 // moment is the query value of a time.

@@ -26,7 +26,8 @@ type Streams struct {
 	In      io.Reader             // its end ends the program's standard input; ErrDetached ends the session
 	Out     io.Writer             //
 	Err     io.Writer             //
-	Resize  <-chan Size           // new sizes of the caller's terminal
+	Size    Size                  // the caller's terminal at the start; zero: not known
+	Resize  <-chan Size           // new sizes of it
 	Signals <-chan syscall.Signal // signals to hand on to the program
 	// Joined, where it is set, is called once the daemon has taken the session,
 	// before anything is read or written.
@@ -44,7 +45,7 @@ const copySize = 32 << 10
 // streams, and returns how it ended. A fault at the field "command" of kind
 // Missing or Unable means that the program was not found or cannot be executed.
 func (c *Client) Run(ctx context.Context, ref string, s Streams) (api.Exit, error) {
-	return c.session(ctx, post(environments, ref, "attach").with("start", "true"), s)
+	return c.session(ctx, post(environments, ref, "attach").with("start", "true", "rows", number(s.Size.Rows), "cols", number(s.Size.Cols)), s)
 }
 
 // Attach joins the streams of a running environment's main program.

@@ -45,6 +45,7 @@ Examples:
 			p.Command = args[1:]
 			s := session{tty: p.TTY, input: p.Stdin, detach: keys}
 			end, err := a.join(ctx, s, func(ctx context.Context, streams client.Streams) (api.Exit, error) {
+				p.Rows, p.Cols = streams.Size.Rows, streams.Size.Cols
 				return c.Exec(ctx, args[0], p, streams)
 			})
 			if errors.Is(err, client.ErrDetached) {

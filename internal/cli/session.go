@@ -48,6 +48,10 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 	}
 	resize, signals := make(chan client.Size, 1), make(chan syscall.Signal, 8)
 	streams.Resize, streams.Signals = resize, signals
+	if s.tty {
+		streams.Size = sizeOf(a.out)
+		sendSize(resize, streams.Size) // a program that ran before has its size from another
+	}
 	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // from here on signals are the program's
 	defer cancel()
 	if s.tty && s.input {
@@ -62,9 +66,6 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 				restore = func() { _ = term.Restore(fd, old) }
 			}
 		}
-		if s.tty {
-			sendSize(resize, a.out)
-		}
 		close(joined)
 	}
 	caught := make(chan os.Signal, 8)
@@ -72,7 +73,7 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 	defer signal.Stop(caught)
 	go relay(ctx, cancel, relayed{caught: caught, joined: joined, signals: signals, resized: func() {
 		if s.tty {
-			sendSize(resize, a.out)
+			sendSize(resize, sizeOf(a.out))
 		}
 	}})
 	return open(ctx, streams)
@@ -121,24 +122,32 @@ func relay(ctx context.Context, giveUp func(), r relayed) {
 	}
 }
 
-// sendSize announces the size of this terminal; a size not yet sent is replaced.
-func sendSize(to chan client.Size, out io.Writer) {
+// sizeOf returns the size of the terminal that out, or else standard input, is;
+// zero where neither is one.
+func sizeOf(out io.Writer) client.Size {
 	for _, f := range []any{out, os.Stdin} {
 		file, ok := f.(*os.File)
 		if !ok {
 			continue
 		}
 		cols, rows, err := term.GetSize(int(file.Fd()))
-		if err != nil || rows <= 0 || cols <= 0 || rows > 65535 || cols > 65535 {
-			continue
+		if err == nil && rows > 0 && cols > 0 && rows <= 65535 && cols <= 65535 {
+			return client.Size{Rows: uint16(rows), Cols: uint16(cols)}
 		}
-		select {
-		case <-to:
-		default:
-		}
-		to <- client.Size{Rows: uint16(rows), Cols: uint16(cols)}
+	}
+	return client.Size{}
+}
+
+// sendSize announces a size; one not yet sent is replaced.
+func sendSize(to chan client.Size, size client.Size) {
+	if size == (client.Size{}) {
 		return
 	}
+	select {
+	case <-to:
+	default:
+	}
+	to <- size
 }
 
 // parseKeys reads keys such as "ctrl-p,ctrl-q" or "ctrl-]" into the bytes that a

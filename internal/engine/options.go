@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"log/slog"
+	"os"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -122,6 +123,12 @@ type ListFilter struct {
 	Labels map[string]string // an empty value asks for the label whatever its value
 	Names  []string          // parts of names
 	States []api.State
+}
+
+// Session is a client that joins the main program's streams before it runs.
+type Session struct {
+	Conn       *os.File
+	Rows, Cols uint16 // size of its terminal; 0: not known
 }
 
 // StopOptions say how to stop. Zero fields mean the environment's own.

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"os"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -18,14 +17,14 @@ const (
 	statusNotFound      = 127
 )
 
-// Start starts an environment and returns once its main program runs. attach,
+// Start starts an environment and returns once its main program runs. first,
 // which may be nil, takes part in the main program's streams from the first byte
-// on; the caller closes its own copy. A start waits for a transition that is
+// on; the caller closes its own copy of the connection. A start waits for a transition that is
 // under way. Kinds: Missing, Conflict (it runs already, a port is taken), Busy,
 // Unable; a fault at field "command" means that the main program is missing
 // (Missing) or cannot be executed (Unable). An environment that could not be
 // started stays, unless it is to be removed automatically.
-func (e *Engine) Start(ctx context.Context, ref string, attach *os.File) error {
+func (e *Engine) Start(ctx context.Context, ref string, first *Session) error {
 	if err := e.open(); err != nil {
 		return err
 	}
@@ -37,12 +36,12 @@ func (e *Engine) Start(ctx context.Context, ref string, attach *os.File) error {
 		return err
 	}
 	defer en.unlock()
-	return e.start(ctx, en, attach, false)
+	return e.start(ctx, en, first, false)
 }
 
 // start is called with the operation lock held. policy tells that it is the
 // restart policy that wants it.
-func (e *Engine) start(ctx context.Context, en *entry, attach *os.File, policy bool) error {
+func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bool) error {
 	err := en.move(environment.Start, func() {
 		if en.waiting != nil {
 			close(en.waiting)
@@ -57,7 +56,7 @@ func (e *Engine) start(ctx context.Context, en *entry, attach *os.File, policy b
 	if err != nil {
 		return err
 	}
-	live, err := e.launch(ctx, en, attach)
+	live, err := e.launch(ctx, en, first)
 	if err != nil {
 		e.failed(ctx, en, err, policy)
 		return fault.Wrap(err, "start %s", en.name())
@@ -75,7 +74,7 @@ func (e *Engine) start(ctx context.Context, en *entry, attach *os.File, policy b
 const startPatience = 3 * time.Minute
 
 // launch makes the run. If it fails nothing of it is left.
-func (e *Engine) launch(ctx context.Context, en *entry, attach *os.File) (live stratum.Live, err error) {
+func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live stratum.Live, err error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	d, err := e.driver(en)
@@ -105,7 +104,11 @@ func (e *Engine) launch(ctx context.Context, en *entry, attach *os.File) (live s
 	if err != nil {
 		return nil, err
 	}
-	live, err = d.Start(ctx, p, stratum.StartOptions{Link: e.link(rec), Attach: attach})
+	o := stratum.StartOptions{Link: e.link(rec)}
+	if first != nil {
+		o.Attach, p.Main.Rows, p.Main.Cols = first.Conn, first.Rows, first.Cols
+	}
+	live, err = d.Start(ctx, p, o)
 	if err != nil {
 		e.disconnect(ctx, rec)
 	}

@@ -45,7 +45,7 @@ type Records interface {
 type Lifecycle interface {
 	// Start starts ref; attach, where it is not nil, is a client in frames of
 	// package api/stream that sees everything from the first byte on.
-	Start(ctx context.Context, ref string, attach *os.File) error
+	Start(ctx context.Context, ref string, first *engine.Session) error
 	Stop(ctx context.Context, ref string, o engine.StopOptions) error
 	Kill(ctx context.Context, ref, signal string) error
 	Restart(ctx context.Context, ref string, o engine.StopOptions) error

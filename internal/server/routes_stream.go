@@ -36,11 +36,15 @@ func (s *Server) streamRoutes() {
 	huma.Register(s.api, upgraded("attach", "/v1/environments/{ref}/attach", "Join the main program's standard streams"),
 		func(_ context.Context, in *struct {
 			EnvironmentRef
-			Start bool `query:"start" doc:"Start it too, so that nothing of its output is missed."`
+			Start bool   `query:"start" doc:"Start it too, so that nothing of its output is missed."`
+			Rows  uint16 `query:"rows" doc:"Size of the caller's terminal, for a start."`
+			Cols  uint16 `query:"cols" doc:"As rows."`
 		}) (*huma.StreamResponse, error) {
 			return s.upgrade(func(ctx context.Context, conn *os.File) error {
 				if in.Start {
-					return s.metrics.start(func() error { return s.engine.Start(ctx, in.Ref, conn) })
+					return s.metrics.start(func() error {
+						return s.engine.Start(ctx, in.Ref, &engine.Session{Conn: conn, Rows: in.Rows, Cols: in.Cols})
+					})
 				}
 				return s.engine.Attach(ctx, in.Ref, conn)
 			}), nil

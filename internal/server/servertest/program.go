@@ -137,7 +137,7 @@ func (p *program) run() (end stream.Ended) {
 }
 
 // Start implements server.Lifecycle.
-func (e *Engine) Start(_ context.Context, ref string, attach *os.File) error {
+func (e *Engine) Start(_ context.Context, ref string, first *engine.Session) error {
 	r, err := e.get(ref)
 	if err != nil {
 		return err
@@ -147,7 +147,11 @@ func (e *Engine) Start(_ context.Context, ref string, attach *os.File) error {
 	if r.env.State == api.Running {
 		return fault.Conflictf("%s is running already", r.env.Name)
 	}
-	p, err := start(r.env.Command, attach)
+	var conn *os.File
+	if first != nil {
+		conn = first.Conn
+	}
+	p, err := start(r.env.Command, conn)
 	if err != nil {
 		r.env.State, r.env.LastFailure = api.Stopped, err.Error()
 		return err
