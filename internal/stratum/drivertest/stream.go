@@ -152,7 +152,9 @@ func attachLater(s *suite) {
 func execFiles(s *suite) {
 	r := s.start(s.sh("mkdir /root/d; echo text >/root/d/f; chown 1000 /root/d/f; ln -s /etc/passwd /root/l; sleep 99"))
 	s.eventually("the files", func() bool { return r.exec("readlink", "/root/l").ended.Status == 0 })
-	agent := func(args ...string) stratum.Process { return stratum.Process{Args: args, Agent: true, User: "0:0", WorkDir: "/"} }
+	agent := func(args ...string) stratum.Process {
+		return stratum.Process{Args: args, Agent: true, User: "0:0", WorkDir: "/"}
+	}
 	got := r.execAs(agent("stat", "/root/l"))
 	s.contains("the link", got.stdout, `"type":"link"`)
 	s.contains("the link", got.stdout, `"link":"/etc/passwd"`)
