@@ -31,9 +31,11 @@
 // enabling a controller for the children of a group that is ours to delegate (or
 // of the top one); a failed Create leaves no folder; Remove may be called again.
 //
-// Under a service manager with Delegate=yes on v2 the root lies in the service's
-// own group, and the daemon moves what is there into a leaf (ROOT-daemon), because
-// a group cannot have both processes and controllers for its children.
+// On v2 a group cannot have both processes and controllers for its children. So
+// under a service manager the root lies in the service's own group only where the
+// daemon is started in a leaf of it (systemd's Delegate=yes and DelegateSubgroup=,
+// 254 and later), else at the top. In a container, where the top has processes,
+// the daemon moves itself into a leaf (ROOT-daemon).
 //
 // A Root and a Group are safe for concurrent use; there are no locks but the
 // one around the loaded device programs.

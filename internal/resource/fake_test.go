@@ -276,7 +276,7 @@ func TestWhatAHostLacksIsNamed(t *testing.T) {
 	}
 }
 
-func TestAServicesOwnGroupIsUsedWhereDelegated(t *testing.T) {
+func TestAServicesGroupIsUsedFromALeafOfIt(t *testing.T) {
 	f, host := newFakeV2(t, "cpu memory pids")
 	service := f.top + "/service"
 	if err := f.mkdir(service); err != nil {
@@ -293,9 +293,9 @@ func TestAServicesOwnGroupIsUsedWhereDelegated(t *testing.T) {
 	if err := unix.Setxattr(service, "user.delegate", []byte("1"), 0); err != nil {
 		t.Skipf("no extended attributes here: %v", err)
 	}
-	for _, own := range []string{"0::/service\n", "0::/service/strata-daemon\n"} {
+	for own, want := range map[string]string{"0::/service\n": f.top, "0::/service/daemon\n": service} {
 		host.own = own
-		if r, err = open("strata", host); err != nil || r.unified != service+"/strata" {
+		if r, err = open("strata", host); err != nil || r.unified != want+"/strata" {
 			t.Errorf("%q: in %s, %v", own, r.unified, err)
 		}
 	}

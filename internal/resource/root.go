@@ -199,93 +199,78 @@ func (r *Root) enable(dir string) error {
 	if err != nil {
 		return explain(err, "read the controllers of %s", dir)
 	}
+	offered, err := get(dir, "cgroup.controllers")
+	if err != nil {
+		return explain(err, "read the controllers of %s", dir)
+	}
 	var missing []string
 	for c, home := range r.homes {
-		if home == r.unified && !slices.Contains(strings.Fields(have), c) {
-			missing = append(missing, c)
+		switch {
+		case home != r.unified || slices.Contains(strings.Fields(have), c):
+		case slices.Contains(strings.Fields(offered), c):
+			missing = append(missing, "+"+c)
+		case slices.Contains(accounting, c):
+			r.without.Store(c, true) // its figures will be missing, no more
+		default:
+			return fault.Unablef("%s has no controller %s to hand down", dir, c).
+				Help("give the service Delegate=yes, or run `echo +%s >%s/cgroup.subtree_control` above it", c, filepath.Dir(dir))
 		}
 	}
-	slices.Sort(missing)
-	if len(missing) == 0 || put(dir, "cgroup.subtree_control", "+"+strings.Join(missing, " +")) == nil {
+	if len(missing) == 0 {
 		return nil
 	}
-	// Not all at once: find out which, and why.
-	offered, _ := get(dir, "cgroup.controllers")
-	for _, c := range missing {
-		if err := r.enableOne(dir, c, offered); err != nil && slices.Contains(accounting, c) {
-			r.without.Store(c, true) // its figures will be missing, no more
-		} else if err != nil {
-			return err
-		}
-	}
-	return nil
-}
-
-func (r *Root) enableOne(dir, c, offered string) error {
-	err := put(dir, "cgroup.subtree_control", "+"+c)
-	if errors.Is(err, unix.EBUSY) && !r.still {
+	// All at once: beside processes the kernel hands down cpu or pids alone, but to
+	// threads then, and memory not at all any more.
+	slices.Sort(missing)
+	all := strings.Join(missing, " ")
+	err = put(dir, "cgroup.subtree_control", all)
+	if crowded(err) && !r.still {
 		// The group has processes: it may not have both. Ours we can move.
 		if err = r.moveSelf(dir); err == nil {
-			err = put(dir, "cgroup.subtree_control", "+"+c)
+			err = put(dir, "cgroup.subtree_control", all)
 		}
 	}
-	if err == nil {
-		return nil
-	}
-	if errors.Is(err, unix.EBUSY) {
-		return fault.Unablef("enable the controller %s for %s: processes that are not strata's live in that group: %w", c, dir, err).
+	if crowded(err) {
+		return fault.Unablef("enable the controllers %s for %s: processes that are not strata's live in that group: %w", all, dir, err).
 			Help("start stratad as a service with Delegate=yes, or move those processes to a group of their own")
 	}
-	if !slices.Contains(strings.Fields(offered), c) {
-		return fault.Unablef("%s has no controller %s to hand down", dir, c).
-			Help("give the service Delegate=yes, or run `echo +%s >%s/cgroup.subtree_control` above it", c, filepath.Dir(dir))
-	}
-	return explain(err, "enable the controller %s for %s", c, dir)
+	return explain(err, "enable the controllers %s for %s", all, dir)
 }
 
-// moveSelf moves this process, and where dir is delegated to us every other one
-// in it, to a leaf beside the root.
+// crowded tells whether controllers were refused because of processes in the
+// group itself: EOPNOTSUPP, where others have made it a domain of threads.
+// Source: kernel/cgroup/cgroup.c, cgroup_vet_subtree_control_enable.
+func crowded(err error) bool {
+	return errors.Is(err, unix.EBUSY) || errors.Is(err, unix.EOPNOTSUPP)
+}
+
+// moveSelf moves this process to a leaf beside the root.
 func (r *Root) moveSelf(dir string) error {
 	leaf := filepath.Join(dir, r.name+daemonLeaf)
 	if err := r.tree.mkdir(leaf); err != nil && !errors.Is(err, unix.EEXIST) {
 		return err
 	}
-	if !delegated(dir) {
-		return put(leaf, "cgroup.procs", "0")
-	}
-	// A process may be born while the list is read: go round a few times.
-	for range 10 {
-		text, err := get(dir, "cgroup.procs")
-		if err != nil {
-			return err
-		}
-		pids := strings.Fields(text)
-		if len(pids) == 0 {
-			return nil
-		}
-		for _, pid := range pids {
-			if err := put(leaf, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
-				return err
-			}
-		}
-	}
-	return unix.EBUSY
+	return put(leaf, "cgroup.procs", "0")
 }
 
 // base returns the group of the unified hierarchy to put the root into: where
-// the root is already, else our service's own group where it is delegated to us,
-// else the top.
+// the root is already, else our service's own group where we are in a leaf of
+// what was delegated to it (DelegateSubgroup=), else the top. A service that is in
+// the delegated group itself cannot share it out: the controllers that the root
+// needs would keep the service from being started again beside environments that
+// run, as a process may not be put into a group that hands down controllers.
 func (r *Root) base(top, own string) string {
-	service := filepath.Join(top, ownGroup(own))
-	if filepath.Base(service) == r.name+daemonLeaf {
-		service = filepath.Dir(service)
+	leaf := filepath.Join(top, ownGroup(own))
+	service := filepath.Dir(leaf)
+	if leaf == top || service == top {
+		return top
 	}
 	for _, dir := range []string{top, service} {
 		if list, err := os.ReadDir(filepath.Join(dir, r.name)); err == nil && slices.ContainsFunc(list, os.DirEntry.IsDir) {
 			return dir
 		}
 	}
-	if r.layout.Version == V2 && service != top && delegated(service) {
+	if r.layout.Version == V2 && delegated(service) && !delegated(leaf) {
 		return service
 	}
 	return top

@@ -70,6 +70,14 @@ func NewIn(t testing.TB, parent string) *Bed {
 	return b
 }
 
+// For returns the same bed, with t as the test that fails when one of its
+// methods does. Ending and starting the daemon is left to the bed itself.
+func (b *Bed) For(t testing.TB) *Bed {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return &Bed{t: t, Places: b.Places, bin: b.bin, host: b.host, daemon: b.daemon, Log: b.Log}
+}
+
 // namespace makes the bed's network namespace on a thread that stays in it.
 func (b *Bed) namespace() {
 	made := make(chan error)

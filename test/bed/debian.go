@@ -12,7 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/require"
 )
 
-var debianOnce sync.Map // Bed → *sync.Once
+var debianOnce sync.Map // root → *sync.Once
 
 // Debian returns the name of a real Debian template with systemd in b. It is
 // built from the mirror once per machine and day, kept as an archive in the
@@ -20,7 +20,7 @@ var debianOnce sync.Map // Bed → *sync.Once
 func Debian(t testing.TB, b *Bed) string {
 	t.Helper()
 	const name = "debian-systemd"
-	once, _ := debianOnce.LoadOrStore(b, new(sync.Once))
+	once, _ := debianOnce.LoadOrStore(b.Places.Root, new(sync.Once))
 	once.(*sync.Once).Do(func() {
 		archive := filepath.Join(os.TempDir(), "strata-test-debian-systemd.tar")
 		lock, err := os.OpenFile(archive+".lock", os.O_CREATE|os.O_RDWR, 0o600)

@@ -52,7 +52,7 @@ func TestContract(t *testing.T) {
 			for _, r := range rows {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel()
-					r.test(t, at{Bed: b, stratum: stratum, made: new(atomic.Int64)})
+					r.test(t, at{Bed: b.For(t), stratum: stratum, made: new(atomic.Int64)})
 				})
 			}
 		})

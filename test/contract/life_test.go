@@ -167,6 +167,7 @@ func restartPolicy(t *testing.T, a at) {
 	always := a.start(t, "trap 'exit 0' TERM; while :; do sleep 0.05; done", "--restart", "always")
 	pid := a.show(t, always).PID
 	a.Try("exec", always, "kill", "-TERM", "1")
+	until(t, "it is up again", 20*time.Second, func() bool { env := a.show(t, always); return env.State == "running" && env.Restarts == 1 })
 	a.Run("kill", always)
 	a.Run("stop", always)
 	if env := a.show(t, always); env.State != "stopped" {
