@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
+	"time"
 	"testing"
 	"unsafe"
 
@@ -84,7 +85,7 @@ func payload(mode string, args []string) int {
 		say(sock, wire.Message{Type: wire.TTY}, int(f.Fd()))
 		say(sock, wire.Message{Type: wire.Notify}, int(f.Fd()))
 		unix.Sendmsg(sock, []byte("{}"), unix.UnixRights(0, 1, 2, 0, 1, 2), nil, 0)
-		select {}
+		time.Sleep(time.Hour) // a bare select would be a deadlock, and end it
 	case "chatter": // says more than anyone needs to
 		say(sock, wire.Message{Type: wire.Started}, -1)
 		for range 1000 {
