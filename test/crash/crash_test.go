@@ -51,7 +51,7 @@ func TestKillingTheDaemonLosesNothing(t *testing.T) {
 		for worker := range 3 {
 			loops.Go(func() { loop(b, k, fmt.Sprintf("m%d-w%d", moment, worker), stop) })
 		}
-		time.Sleep(time.Duration(random.IntN(250)) * time.Millisecond)
+		time.Sleep(require.Patience(time.Duration(random.IntN(250)) * time.Millisecond)) // within a few commands
 		b.SignalDaemon(syscall.SIGKILL, true)
 		close(stop)
 		loops.Wait()
