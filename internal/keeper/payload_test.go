@@ -11,8 +11,8 @@ import (
 	"path/filepath"
 	"strconv"
 	"syscall"
-	"time"
 	"testing"
+	"time"
 	"unsafe"
 
 	"github.com/strata-project/strata/internal/keeper/wire"
