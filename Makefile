@@ -31,7 +31,8 @@ demo: setup build ## run the tour in a private root, and clean up after it
 	@$(AS_ROOT) demo/tour
 
 .PHONY: test
-test: setup build ## run every test
+test: build ## install what is missing, and run every test
+	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
 .PHONY: test-v2
