@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -33,6 +34,7 @@ type Bed struct {
 	Places place.Places
 	bin    string
 	host   chan func() // runs functions inside the bed's network namespace
+	guest  bool        // the namespace is another bed's
 	mu     sync.Mutex
 	daemon *exec.Cmd
 	Log    string // the daemon's log file
@@ -47,6 +49,28 @@ func New(t testing.TB) *Bed {
 // NewIn is New with the root below a folder of the caller's choice, whose path
 // must be short: t.TempDir is too long for the sockets below it.
 func NewIn(t testing.TB, parent string) *Bed {
+	t.Helper()
+	b := lay(t, parent)
+	b.host = make(chan func())
+	b.namespace()
+	t.Cleanup(b.close)
+	b.StartDaemon()
+	return b
+}
+
+// NewBeside starts a second strata on the host of the first: with a root and a
+// daemon of its own, in the same network namespace.
+func NewBeside(t testing.TB, first *Bed) *Bed {
+	t.Helper()
+	b := lay(t, os.TempDir())
+	b.host, b.guest = first.host, true
+	t.Cleanup(b.close)
+	b.StartDaemon()
+	return b
+}
+
+// lay makes a bed's root.
+func lay(t testing.TB, parent string) *Bed {
 	t.Helper()
 	require.Root(t)
 	for _, tool := range []string{"mkfs.ext4", "mkfs.erofs", "busybox"} {
@@ -63,11 +87,7 @@ func NewIn(t testing.TB, parent string) *Bed {
 	if err != nil {
 		t.Fatal(err)
 	}
-	b := &Bed{t: t, Places: places, bin: programs(t), host: make(chan func()), Log: filepath.Join(dir, "stratad.log")}
-	b.namespace()
-	t.Cleanup(b.close)
-	b.StartDaemon()
-	return b
+	return &Bed{t: t, Places: places, bin: programs(t), Log: filepath.Join(dir, "stratad.log")}
 }
 
 // For returns the same bed, with t as the test that fails when one of its
@@ -258,7 +278,9 @@ func (b *Bed) close() {
 			break
 		}
 	}
-	close(b.host)
+	if !b.guest {
+		close(b.host)
+	}
 	if err := os.RemoveAll(b.Places.Root); err != nil {
 		b.t.Errorf("remove %s: %v", b.Places.Root, err)
 	}
@@ -291,4 +313,18 @@ func programs(t testing.TB) string {
 		t.Fatal(err)
 	}
 	return dir
+}
+
+// Fetch reads what a TCP server says, "" where there is none. It belongs inside Host.
+func Fetch(address string) string {
+	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
+	if err != nil {
+		return ""
+	}
+	defer conn.Close()
+	if err := conn.SetDeadline(time.Now().Add(2 * time.Second)); err != nil {
+		return ""
+	}
+	data, _ := io.ReadAll(conn)
+	return string(data)
 }

@@ -64,7 +64,11 @@ func (b *Bed) leftLinks() (left []string) {
 			left = append(left, err.Error())
 		}
 		for _, link := range links {
-			if name := link.Attrs().Name; name != "lo" && link.Type() != "ifb" {
+			name := link.Attrs().Name
+			if b.guest && !strings.Contains(name, b.Places.Tag) {
+				continue // the other root's
+			}
+			if name != "lo" && link.Type() != "ifb" {
 				left = append(left, "link "+name)
 			}
 		}

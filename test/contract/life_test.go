@@ -1,8 +1,6 @@
 package contract
 
 import (
-	"io"
-	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -11,6 +9,8 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/require"
+
+	"github.com/strata-project/strata/test/bed"
 )
 
 func init() {
@@ -69,7 +69,7 @@ func publishedPort(t *testing.T, a at) {
 		a.start(t, "while :; do echo served | nc -l -p 80; done", "-p", port+":80")
 		var got string
 		until(t, "the port answers on the loopback", 10*time.Second, func() bool {
-			a.Host(func() { got = fetch("127.0.0.1:" + port) })
+			a.Host(func() { got = bed.Fetch("127.0.0.1:" + port) })
 			return got == "served\n"
 		})
 		out := a.sh(t, "true", "-p", port+":80")
@@ -78,18 +78,6 @@ func publishedPort(t *testing.T, a at) {
 		}
 		says(t, out.Stderr, port, "published-port-")
 	}
-}
-
-// fetch reads what a TCP server says, "" where there is none.
-func fetch(address string) string {
-	conn, err := net.DialTimeout("tcp", address, 2*time.Second)
-	if err != nil {
-		return ""
-	}
-	defer conn.Close()
-	conn.SetDeadline(time.Now().Add(2 * time.Second))
-	data, _ := io.ReadAll(conn)
-	return string(data)
 }
 
 func networkNone(t *testing.T, a at) {

@@ -228,9 +228,13 @@ func TestKillingAKeeperIsACrashOfThatEnvironmentOnly(t *testing.T) {
 	if env := inspect(t, b, "two"); env.State != api.Running {
 		t.Errorf("two is %s", env.State)
 	}
-	if _, err := os.Stat(fmt.Sprintf("/proc/%d", one.PID)); err == nil {
-		t.Error("the environment's first process lives on without its keeper")
-	}
+	settles(t, "no process of the environment lives on without its keeper", func() []string {
+		state, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", one.PID))
+		if _, rest, _ := strings.Cut(string(state), ") "); err != nil || strings.HasPrefix(rest, "Z") {
+			return nil // gone, or only not yet reaped by the host's init
+		}
+		return []string{string(state)}
+	})
 	b.Run("start", "one")
 	b.Run("exec", "one", "true")
 }
@@ -278,6 +282,62 @@ func TestADaemonThatStopsLeavesEnvironmentsAlone(t *testing.T) {
 	if out := b.Try("exec", "one", "ping", "-c", "1", "-W", "5", "two"); out.Status != 0 {
 		t.Errorf("the network does not work after a restart of the daemon: %s%s", out.Stdout, out.Stderr)
 	}
+}
+
+func TestNetworkingGoesOnWithoutADaemon(t *testing.T) {
+	b := bed.New(t)
+	dir := t.TempDir()
+	if err := os.Chmod(dir, 0o777); err != nil {
+		t.Fatal(err)
+	}
+	b.Run("run", "-d", "--name", "served", "-p", "18090:80", "busybox", "sh", "-c", "while :; do echo served | nc -l -p 80; done")
+	b.Run("run", "-d", "--name", "asker", "-v", dir+":/v", "busybox", "sh", "-c",
+		"while :; do { nslookup served && ping -c 1 -W 2 served && echo reached; } > /v/new 2>&1; mv /v/new /v/out; sleep 0.05; done")
+	b.SignalDaemon(syscall.SIGKILL, true)
+	out := filepath.Join(dir, "out")
+	os.Remove(out)
+	settles(t, "names and addresses work without a daemon", func() []string {
+		if data, _ := os.ReadFile(out); strings.HasSuffix(string(data), "reached\n") {
+			return nil
+		}
+		return []string{"not reached"}
+	})
+	settles(t, "the published port works without a daemon", func() (left []string) {
+		b.Host(func() {
+			if got := bed.Fetch("127.0.0.1:18090"); got != "served\n" {
+				left = append(left, fmt.Sprintf("got %q", got))
+			}
+		})
+		return left
+	})
+	b.StartDaemon()
+}
+
+func TestTwoRootsSideBySide(t *testing.T) {
+	one := bed.New(t)
+	two := bed.NewBeside(t, one)
+	for _, b := range []*bed.Bed{one, two} {
+		b.Run("run", "-d", "--name", "same", "busybox", "sh", "-c", "while :; do echo "+b.Places.Tag+" | nc -l -p 80; done")
+	}
+	first, second := inspect(t, one, "same"), inspect(t, two, "same")
+	if first.Network.IPv4 == second.Network.IPv4 || first.IDBase == second.IDBase || first.ID == second.ID {
+		t.Errorf("two roots share something: %+v %d, %+v %d", first.Network, first.IDBase, second.Network, second.IDBase)
+	}
+	for b, env := range map[*bed.Bed]api.Environment{one: first, two: second} {
+		settles(t, "each answers at its own address", func() (left []string) {
+			b.Host(func() {
+				if got := bed.Fetch(env.Network.IPv4 + ":80"); got != b.Places.Tag+"\n" {
+					left = append(left, fmt.Sprintf("got %q", got))
+				}
+			})
+			return left
+		})
+	}
+	two.Run("system", "reset", "--force")
+	if env := inspect(t, one, "same"); env.State != api.Running {
+		t.Errorf("the reset of one root disturbed the other: %s", env.State)
+	}
+	one.Run("exec", "same", "true")
 }
 
 func readLog(b *bed.Bed, id string) string {
