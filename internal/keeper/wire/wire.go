@@ -125,6 +125,7 @@ type Payload struct {
 	Join       []string `json:"join"`      // files to write "0" to before the payload is made (its cgroups)
 	CgroupFD   int      `json:"cgroup_fd"` // cgroup v2: descriptor of the group to be born in; 0: none
 	Files      int      `json:"files"`     // how many descriptors from PayloadFD on are the payload's
+	Slack      int64    `json:"slack"`     // timer slack, nanoseconds, see prctl(2), PR_SET_TIMERSLACK; 0: as usual
 }
 
 // ExecPath is what the keeper needs to run further programs inside.
