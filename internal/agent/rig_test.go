@@ -235,9 +235,9 @@ func (r *rig) start(s *spec.Init, more ...*os.File) *zone {
 // next reads the next message; ok is false at the end.
 func (z *zone) next() (m message, ok bool) {
 	z.r.t.Helper()
-	z.sync.SetReadDeadline(time.Now().Add(10 * time.Second))
+	z.sync.SetReadDeadline(time.Now().Add(require.Patience(10 * time.Second)))
 	buf, rights := make([]byte, wire.MaxMessage), make([]byte, 64)
-	tv := unix.NsecToTimeval(int64(10 * time.Second))
+	tv := unix.NsecToTimeval(int64(require.Patience(10 * time.Second)))
 	unix.SetsockoptTimeval(int(z.sync.Fd()), unix.SOL_SOCKET, unix.SO_RCVTIMEO, &tv)
 	n, nr, _, _, err := unix.Recvmsg(int(z.sync.Fd()), buf, rights, unix.MSG_CMSG_CLOEXEC)
 	runtime.KeepAlive(z)

@@ -27,7 +27,7 @@ type live struct {
 }
 
 func within10(t testing.TB) context.Context {
-	ctx, cancel := context.WithTimeout(context.Background(), 20*time.Second)
+	ctx, cancel := context.WithTimeout(context.Background(), require.Patience(20*time.Second))
 	t.Cleanup(cancel)
 	return ctx
 }
@@ -95,7 +95,7 @@ func wait(t testing.TB, gone <-chan struct{}) {
 	t.Helper()
 	select {
 	case <-gone:
-	case <-time.After(20 * time.Second):
+	case <-time.After(require.Patience(20 * time.Second)):
 		t.Error("the keeper did not end")
 	}
 }
@@ -134,7 +134,7 @@ func pipe(t testing.TB) (*client, *os.File) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	conn.SetDeadline(time.Now().Add(20 * time.Second))
+	conn.SetDeadline(time.Now().Add(require.Patience(20 * time.Second)))
 	theirs := os.NewFile(uintptr(pair[1]), "conn")
 	t.Cleanup(func() { conn.Close(); theirs.Close() })
 	return &client{t, conn, stream.NewReader(conn)}, theirs
@@ -215,7 +215,7 @@ func descriptors(t testing.TB, pid int) int {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for deadline := time.Now().Add(20 * time.Second); !ok(); time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(20 * time.Second)); !ok(); time.Sleep(5 * time.Millisecond) {
 		if time.Now().After(deadline) {
 			t.Fatal("it never came: " + what)
 		}
