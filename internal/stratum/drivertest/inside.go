@@ -7,6 +7,7 @@ import (
 	"syscall"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -33,6 +34,7 @@ var insideCases = []one{
 	{"only harmless devices are there", 0, devices},
 	{"what proc and sys tell of the host is masked", 0, maskedPaths},
 	{"no process of others is seen", 0, ownProcesses},
+	{"the agent cannot be looked into, not even while it copies", 0, agentClosed},
 }
 
 func environment(s *suite) {
@@ -204,4 +206,25 @@ func ownProcesses(s *suite) {
 	if len(lines) != 2 || len(lines[0]) > 1 {
 		s.Errorf("%q processes are seen", lines)
 	}
+}
+
+// agentClosed: root inside, with the very capabilities of the agent's commands,
+// learns nothing of one, and so can neither trace it nor take its descriptors.
+func agentClosed(s *suite) {
+	r := s.start(s.app("sleep", "99"))
+	copying, err := r.tryExec(stratum.Process{Args: []string{"tar-extract", "/tmp"}, WorkDir: "/", User: "0:0", Agent: true, Stdin: true})
+	if err != nil {
+		s.Fatal(err)
+	}
+	const script = `for p in /proc/[0-9]*; do
+	tr '\0' ' ' <$p/cmdline | grep -q ^strata-agent && { echo agent; readlink $p/exe; cat $p/environ; ls $p/fd; head -c 1 $p/mem; }
+done 2>/dev/null; readlink /proc/self/exe`
+	var got string
+	s.eventually("the copying agent is seen", func() bool {
+		got = r.exec("sh", "-c", script).stdout
+		return strings.Count(got, "agent\n") == 2
+	})
+	s.equal("what is seen of the agents", got, "agent\nagent\n/bin/busybox\n")
+	copying.say(stream.CloseStdin, nil)
+	s.equal("the copying one's status", copying.wait().ended.Status, uint8(0))
 }

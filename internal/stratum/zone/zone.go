@@ -64,7 +64,13 @@ func New(o Options) (*Driver, error) {
 	if err := os.MkdirAll(d.runs(), 0o711); err != nil {
 		return nil, fault.Internalf("make the folder of runs: %w", err)
 	}
-	d.facts = sync.OnceValues(func() (hostFacts, error) { return gather(d.runs(), agent, o.Resources.Layout()) })
+	d.facts = sync.OnceValues(func() (hostFacts, error) {
+		agent, err := unreadable(agent, o.Places.State)
+		if err != nil {
+			return hostFacts{}, err
+		}
+		return gather(d.runs(), agent, o.Resources.Layout())
+	})
 	go d.facts()
 	return d, nil
 }
