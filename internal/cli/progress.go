@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"strings"
 	"sync"
 	"time"
 
@@ -20,11 +21,17 @@ import (
 // wait for being watched.
 const subscribePatience = 2 * time.Second
 
+// watching is how long work is shown.
+type watching struct {
+	quiet bool
+	adorn func(*api.Progress) // adds what only this side knows; nil: nothing
+}
+
 // watched does long work under an operation id of its own and shows its
 // progress on standard error: as bars on a terminal, else as a line for each
 // new step.
-func watched[T any](ctx context.Context, a *app, c *client.Client, quiet bool, do func(context.Context) (T, error)) (T, error) {
-	if quiet {
+func watched[T any](ctx context.Context, a *app, c *client.Client, w watching, do func(context.Context) (T, error)) (T, error) {
+	if w.quiet {
 		return do(ctx)
 	}
 	id := rand.Text()
@@ -32,10 +39,7 @@ func watched[T any](ctx context.Context, a *app, c *client.Client, quiet bool, d
 	if err != nil {
 		return do(client.WithOperation(ctx, id))
 	}
-	var show shower = &lines{out: a.err, seen: map[string]bool{}}
-	if file, ok := a.err.(*os.File); ok && a.errTTY {
-		show = newBars(file)
-	}
+	show := a.newShower()
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		for {
@@ -43,9 +47,13 @@ func watched[T any](ctx context.Context, a *app, c *client.Client, quiet bool, d
 			if err != nil {
 				return
 			}
-			if e.Progress != nil {
-				show.progress(*e.Progress)
+			if e.Progress == nil {
+				continue
 			}
+			if w.adorn != nil {
+				w.adorn(e.Progress)
+			}
+			show.progress(*e.Progress)
 		}
 	})
 	v, err := do(client.WithOperation(ctx, id))
@@ -78,52 +86,126 @@ func subscribe(ctx context.Context, c *client.Client, id string) (*client.Subscr
 	}
 }
 
-// shower shows how far work is.
+// shower shows how far work is. Both methods may be called from several goroutines.
 type shower interface {
 	progress(api.Progress)
 	end(well bool)
 }
 
-// lines writes one line for the begin of each step.
-type lines struct {
-	out  io.Writer
-	seen map[string]bool
+func (a *app) newShower() shower {
+	if file, ok := a.err.(*os.File); ok && a.errTTY {
+		return newBars(file)
+	}
+	return &lines{out: a.err, seen: map[string]bool{}}
 }
 
+// itemText names what progress is about: a digest short, all else whole, and
+// nothing where it only says the step again.
+func itemText(p api.Progress) string {
+	hex, digest := strings.CutPrefix(p.Item, "sha256:")
+	switch {
+	case p.Item == p.Step:
+		return ""
+	case digest || len(hex) == 64 && strings.Trim(hex, "0123456789abcdef") == "":
+		return hex[:min(12, len(hex))]
+	}
+	return p.Item
+}
+
+// stepText is one piece of progress in words.
+func stepText(p api.Progress) string {
+	return printable(strings.TrimSpace(p.Step + " " + itemText(p)))
+}
+
+// progressText writes progress for a line of events.
+func progressText(p api.Progress) string {
+	switch {
+	case p.Total > 0:
+		return fmt.Sprintf("%s %d%%", stepText(p), 100*p.Done/p.Total)
+	case p.Done > 0:
+		return stepText(p) + " " + bytesText(p.Done)
+	}
+	return stepText(p)
+}
+
+// headline returns what a builder says of its own steps; the many lines that are
+// none are the tools' that it runs. Source: mmdebstrap(1), "I:", "W:" and "E:".
+func headline(line string) (string, bool) {
+	if text, ok := strings.CutPrefix(line, "I: "); ok {
+		return strings.TrimRight(text, "."), true
+	}
+	return line, strings.HasPrefix(line, "W: ") || strings.HasPrefix(line, "E: ")
+}
+
+// lines writes a line at the begin of each step, and during a build one now and
+// then, so that a log shows that it goes on.
+type lines struct {
+	mu   sync.Mutex
+	out  io.Writer
+	seen map[string]bool
+	told time.Time
+}
+
+// buildSilence is how long a build may say nothing of the tools that it runs.
+const buildSilence = 5 * time.Second
+
 func (l *lines) progress(p api.Progress) {
-	key := p.Step + " " + p.Item
-	if l.seen[key] {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	text := stepText(p)
+	if p.Step == stepBuild {
+		line, step := headline(p.Item)
+		if !step && time.Since(l.told) < buildSilence {
+			return
+		}
+		text = printable(stepBuild + ": " + line)
+	} else if l.seen[text] {
 		return
 	}
-	l.seen[key] = true
-	text := p.Step
-	if p.Item != "" {
-		text += " " + shortID(p.Item)
-	}
-	if p.Total > 0 && p.Step != "build" {
+	l.seen[text], l.told = true, time.Now()
+	if p.Total > 0 {
 		text += " (" + bytesText(p.Total) + ")"
 	}
-	fmt.Fprintln(l.out, printable(text))
+	fmt.Fprintln(l.out, text)
 }
 
 func (*lines) end(bool) {}
 
-// progressText writes progress for a line of events.
-func progressText(p api.Progress) string {
-	text := p.Step
-	if p.Item != "" {
-		text += " " + shortID(p.Item)
-	}
-	if p.Total > 0 {
-		return fmt.Sprintf("%s %d%%", text, 100*p.Done/p.Total)
-	}
-	return fmt.Sprintf("%s %d", text, p.Done)
+// stepBuild is the step whose items are lines of a builder's output.
+const stepBuild = "build"
+
+// bars draws one bar for each item, and for a build its step and last line.
+type bars struct {
+	mu    sync.Mutex
+	all   *mpb.Progress
+	one   map[string]*mpb.Bar
+	build buildView
 }
 
-// bars draws one bar for each item.
-type bars struct {
-	all *mpb.Progress
-	one map[string]*mpb.Bar
+// buildView is what a build shows: the builder's step, and the last line of the
+// tool that it runs.
+type buildView struct {
+	mu         sync.Mutex
+	step, line string
+}
+
+func (v *buildView) take(line string) {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if text, step := headline(line); step {
+		v.step, v.line = printable(text), ""
+	} else {
+		v.line = printable(line)
+	}
+}
+
+func (v *buildView) text(decor.Statistics) string {
+	v.mu.Lock()
+	defer v.mu.Unlock()
+	if v.line == "" {
+		return v.step
+	}
+	return v.step + ": " + v.line
 }
 
 func newBars(out *os.File) *bars {
@@ -131,16 +213,17 @@ func newBars(out *os.File) *bars {
 }
 
 func (b *bars) progress(p api.Progress) {
-	key := p.Step + " " + p.Item
-	bar := b.one[key]
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	name := stepText(p)
+	if p.Step == stepBuild {
+		name = p.Step
+		b.build.take(p.Item)
+	}
+	bar := b.one[name]
 	if bar == nil {
-		name := printable(p.Step)
-		if p.Item != "" {
-			name += " " + printable(shortID(p.Item))
-		}
-		bar = b.all.AddBar(p.Total, mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR)),
-			mpb.AppendDecorators(decor.OnComplete(decor.CountersKibiByte("% .1f / % .1f"), "done")))
-		b.one[key] = bar
+		bar = b.add(name, p)
+		b.one[name] = bar
 	}
 	if p.Total > 0 {
 		bar.SetTotal(p.Total, false)
@@ -151,33 +234,30 @@ func (b *bars) progress(p api.Progress) {
 	}
 }
 
+// add makes the bar of an item; one whose total is not known only turns.
+func (b *bars) add(name string, p api.Progress) *mpb.Bar {
+	title := mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR))
+	turning := mpb.SpinnerStyle().PositionLeft()
+	switch {
+	case p.Step == stepBuild:
+		return b.all.New(0, turning, mpb.BarWidth(1), title,
+			mpb.AppendDecorators(decor.OnComplete(decor.Any(b.build.text), "done")))
+	case p.Total <= 0:
+		return b.all.New(0, turning, mpb.BarWidth(1), title,
+			mpb.AppendDecorators(decor.CurrentKibiByte("% .1f")))
+	}
+	return b.all.AddBar(0, title, // a bar made with a total ends by itself only
+		mpb.AppendDecorators(decor.OnComplete(decor.CountersKibiByte("% .1f / % .1f"), "done")))
+}
+
 func (b *bars) end(well bool) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
 	for _, bar := range b.one {
 		if well {
 			bar.SetTotal(-1, true)
-		} else {
-			bar.Abort(false)
 		}
+		bar.Abort(false) // nothing, where it is complete; Wait must never wait
 	}
 	b.all.Wait()
-}
-
-// sending counts what is read of a source whose progress only this side knows.
-type sending struct {
-	io.Reader
-	show        shower
-	item        string
-	done, total int64
-	told        time.Time
-}
-
-// Read implements io.Reader.
-func (s *sending) Read(p []byte) (int, error) {
-	n, err := s.Reader.Read(p)
-	s.done += int64(n)
-	if now := time.Now(); now.Sub(s.told) > 100*time.Millisecond || err != nil {
-		s.told = now
-		s.show.progress(api.Progress{Step: "send", Item: s.item, Done: s.done, Total: s.total})
-	}
-	return n, err
 }

@@ -25,14 +25,17 @@ func (m *moveFlags) add(cmd *cobra.Command) {
 	cmd.Flags().BoolVar(&m.json, "json", false, "print JSON: the template")
 }
 
-// made prints a template that is here now: the name it can be used by.
-func (a *app) made(t api.Template, m moveFlags) error {
+// made prints a template that is here now: the name it can be used by, of
+// several the one that was asked for.
+func (a *app) made(t api.Template, asked string, m moveFlags) error {
 	if m.json {
 		return a.printJSON(t)
 	}
 	name := t.ID
-	if len(t.Names) > 0 {
-		name = t.Names[0]
+	for i, one := range t.Names {
+		if i == 0 || one == asked || one == asked+":latest" {
+			name = one
+		}
 	}
 	_, err := fmt.Fprintln(a.out, name)
 	return err
@@ -41,7 +44,7 @@ func (a *app) made(t api.Template, m moveFlags) error {
 // pull fetches a template with the caller's credentials.
 func (a *app) pull(ctx context.Context, c *client.Client, r api.PullRequest, quiet bool) (api.Template, error) {
 	r.Auth = credentials(r.Ref)
-	return watched(ctx, a, c, quiet, func(ctx context.Context) (api.Template, error) { return c.PullTemplate(ctx, r) })
+	return watched(ctx, a, c, watching{quiet: quiet}, func(ctx context.Context) (api.Template, error) { return c.PullTemplate(ctx, r) })
 }
 
 func (a *app) templatePullCommand() *cobra.Command {
@@ -64,7 +67,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			return a.made(t, m)
+			return a.made(t, r.Ref, m)
 		}),
 	}
 	cmd.Flags().StringVar(&r.Platform, "platform", "", "`os/arch[/variant]` (default: the host's)")
@@ -91,11 +94,11 @@ Examples:
 			if err := oneOf("variant", r.Variant, "minbase", "systemd"); err != nil {
 				return err
 			}
-			t, err := watched(ctx, a, c, m.quiet, func(ctx context.Context) (api.Template, error) { return c.BuildTemplate(ctx, r) })
+			t, err := watched(ctx, a, c, watching{quiet: m.quiet}, func(ctx context.Context) (api.Template, error) { return c.BuildTemplate(ctx, r) })
 			if err != nil {
 				return err
 			}
-			return a.made(t, m)
+			return a.made(t, r.Name, m)
 		}),
 	}
 	cmd.Flags().StringVar(&r.Variant, "variant", "", "minbase or systemd (default minbase)")
@@ -128,14 +131,21 @@ Examples:
 				return err
 			}
 			defer content.Close()
-			t, err := watched(ctx, a, c, m.quiet, func(ctx context.Context) (api.Template, error) {
+			w := watching{quiet: m.quiet, adorn: func(p *api.Progress) {
+				if p.Step == "import" {
+					p.Item, p.Total = base(args[0]), size
+				}
+			}}
+			t, err := watched(ctx, a, c, w, func(ctx context.Context) (api.Template, error) {
 				return c.ImportTemplate(ctx, name, content)
 			})
-			_ = size
+			if err == nil && len(t.Names) == 0 && args[0] != "-" {
+				t, err = nameAfter(ctx, c, t, args[0])
+			}
 			if err != nil {
 				return err
 			}
-			return a.made(t, m)
+			return a.made(t, name, m)
 		}),
 	}
 	cmd.Flags().StringVar(&name, "name", "", "name of the template (default: the one in the archive, or the file's)")
@@ -175,13 +185,29 @@ func (a *app) archive(path string) (content io.ReadCloser, size int64, err error
 	return r, 0, nil
 }
 
-// importName makes a name of a file's where the archive may have none.
-func importName(path string) string {
-	base := filepath.Base(path)
-	for _, end := range []string{".gz", ".xz", ".zst", ".bz2", ".tgz", ".tar"} {
-		base = strings.TrimSuffix(base, end)
+// nameAfter names a template that came without a name after the file or folder
+// that it was made of; where that is no name it stays without one.
+func nameAfter(ctx context.Context, c *client.Client, t api.Template, path string) (api.Template, error) {
+	name := strings.ToLower(base(path))
+	for _, end := range []string{".tgz", ".gz", ".xz", ".zst", ".bz2", ".tar"} {
+		name = strings.TrimSuffix(name, end)
 	}
-	return strings.ToLower(base)
+	err := c.TagTemplate(ctx, t.ID, name)
+	if fault.Is(err, fault.Invalid) {
+		return t, nil
+	}
+	if err != nil {
+		return t, fault.Wrap(err, "name the template")
+	}
+	return c.Template(ctx, t.ID)
+}
+
+// base returns the last part of a path, also of "." and "..".
+func base(path string) string {
+	if whole, err := filepath.Abs(path); err == nil && path != "-" {
+		path = whole
+	}
+	return filepath.Base(path)
 }
 
 func (a *app) templateExportCommand() *cobra.Command {
@@ -201,7 +227,7 @@ Examples:
 			if output == "" && a.outTTY {
 				return fault.Invalidf("a tar is not written to a terminal").At("output").Help("name a file with -o, or redirect")
 			}
-			_, err := watched(ctx, a, c, m.quiet, func(ctx context.Context) (struct{}, error) {
+			_, err := watched(ctx, a, c, watching{quiet: m.quiet}, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, a.export(ctx, c, args[0], output)
 			})
 			return err
@@ -258,7 +284,7 @@ Examples:
 				r.Target, target = args[1], args[1]
 			}
 			r.Auth = credentials(target)
-			_, err := watched(ctx, a, c, m.quiet, func(ctx context.Context) (struct{}, error) {
+			_, err := watched(ctx, a, c, watching{quiet: m.quiet}, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, c.PushTemplate(ctx, args[0], r)
 			})
 			if err == nil {
