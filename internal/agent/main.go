@@ -2,6 +2,7 @@ package agent
 
 import (
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -36,6 +37,9 @@ func Run(args []string) int {
 func guard() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // cannot fail with 0
 	_ = unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC)
+	// It was executed from a descriptor, so the kernel calls it by a number.
+	name := []byte("strata-agent\x00")
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	unix.Umask(0o022)
 	runtime.LockOSThread()
 }

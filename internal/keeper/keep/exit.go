@@ -11,6 +11,12 @@ import (
 // exitRecord turns a wait status, which may be made up, into a record.
 func (k *keeper) exitRecord(ws unix.WaitStatus) wire.ExitRecord {
 	e := statusOf(ws)
+	// An init that has powered off or halted its pid namespace is shown as ended by
+	// SIGINT, and one that wants to be started again by SIGHUP. Source:
+	// kernel/pid_namespace.c, reboot_pid_ns.
+	if k.spec.System && e.Signal == int(unix.SIGINT) {
+		return wire.ExitRecord{}
+	}
 	if e.Signal == int(unix.SIGKILL) {
 		n, ok := readCounter(k.spec.OOM)
 		e.OOM = ok && n > k.oomBase

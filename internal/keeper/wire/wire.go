@@ -98,7 +98,8 @@ type Spec struct {
 	StatusFile string   `json:"status_file"` // where Status goes once started, for a daemon that adopts
 	Log        Log      `json:"log"`
 	Payload    Payload  `json:"payload"`
-	TTY        bool     `json:"tty"` // the payload will send the terminal's master side
+	System     bool     `json:"system,omitempty"` // the payload is an init: its power-off is a good end
+	TTY        bool     `json:"tty"`              // the payload will send the terminal's master side
 	Stdin      bool     `json:"stdin"`
 	Owner      uint32   `json:"owner"` // host user and group id that owns the payload's pipes
 	OOM        Counter  `json:"oom"`

@@ -35,16 +35,10 @@ func (d *Driver) Clean(ctx context.Context, id string) (*api.Exit, error) {
 	if err != nil {
 		d.o.Log.Debug("an exit record cannot be read", "id", id, "err", err)
 	}
-	var n notes
-	if record != nil {
-		if n, err = d.notes(id); err != nil {
-			d.o.Log.Debug("the kind of a run is not known", "id", id, "err", err)
-		}
-	}
 	if err := d.sweep(ctx, id); err != nil {
 		return nil, err
 	}
-	return exitOf(record, n.System), nil
+	return exitOf(record), nil
 }
 
 // sweep removes what a run has left. It kills what is still in the control

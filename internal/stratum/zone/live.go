@@ -76,13 +76,13 @@ func (l *Live) watch() {
 	ctx := context.Background()
 	record, err := l.k.Watch(ctx, func() { close(l.ready) })
 	if err == nil {
-		l.exit = *exitOf(&record, l.notes.System)
+		l.exit = *exitOf(&record)
 		return
 	}
 	l.d.o.Log.Debug("a keeper was lost", "id", l.id, "err", err)
 	// It may have written its record and gone before it was asked.
 	if written, err := keeper.ReadExit(l.d.run(l.id, exitName)); err == nil && written != nil {
-		l.exit = *exitOf(written, l.notes.System)
+		l.exit = *exitOf(written)
 		return
 	}
 	l.exit = api.Exit{Status: lostStatus, Signal: int(syscall.SIGKILL), Crash: "the keeper was lost", At: time.Now()}
@@ -93,15 +93,10 @@ func (l *Live) watch() {
 	}
 }
 
-// exitOf is what a record means. The kernel shows an init that has powered off or
-// halted its pid namespace as ended by SIGINT, and one that wants to be started
-// again by SIGHUP. Source: kernel/pid_namespace.c, reboot_pid_ns.
-func exitOf(r *wire.ExitRecord, system bool) *api.Exit {
+// exitOf says what a keeper's record says in the words of the wire.
+func exitOf(r *wire.ExitRecord) *api.Exit {
 	if r == nil {
 		return nil
-	}
-	if system && r.Signal == int(syscall.SIGINT) {
-		return &api.Exit{OOM: r.OOM, At: time.Unix(0, r.At)}
 	}
 	return &api.Exit{Status: r.Status, Signal: r.Signal, OOM: r.OOM, At: time.Unix(0, r.At)}
 }

@@ -188,7 +188,8 @@ func (l *launch) keeper(p stratum.Plan, f hostFacts) {
 	l.Keeper = wire.Spec{
 		ID: p.ID, Socket: path.Join(dir, "keeper.sock"), ExitFile: path.Join(dir, "exit.json"), StatusFile: path.Join(dir, "status.json"),
 		Log: wire.Log{Dir: p.Log.Dir, Size: p.Log.Size, Files: p.Log.Files}, Owner: p.IDBase,
-		TTY: main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),
+		System: p.System,
+		TTY:    main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),
 		Exec: wire.ExecPath{Agent: f.agent, Join: true},
 		Payload: wire.Payload{
 			// The agent's folder may be closed to the zone's root, so by descriptor.
