@@ -1,0 +1,180 @@
+package imports
+
+import (
+	"os"
+	"os/exec"
+	"slices"
+	"strings"
+	"testing"
+
+	"github.com/strata-project/strata/internal/require"
+)
+
+const module = "github.com/strata-project/strata/"
+
+// layer is a set of packages that may import the same of ours. A name that ends
+// in "/..." stands for the folder and all below it.
+type layer struct {
+	packages []string
+	may      []string // besides the packages of the layer itself, unless apart
+	apart    bool     // packages of the layer never import one another
+	why      string
+}
+
+var (
+	words      = []string{"internal/fault", "internal/unit", "internal/undo", "internal/place", "internal/version"}
+	wire       = []string{"api", "api/stream"}
+	mechanisms = []string{
+		"internal/template/...", "internal/disk", "internal/mount/...", "internal/network/...", "internal/resource",
+		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/host", "internal/thread",
+	}
+	pure = []string{"internal/environment", "internal/store", "internal/planner"}
+)
+
+var layers = []layer{
+	{packages: []string{"internal/fault", "internal/undo", "internal/version", "internal/require", "internal/thread", "api/stream"}, apart: true,
+		why: "everything stands on these, so they stand on nothing"},
+	{packages: []string{"internal/unit", "internal/place"}, may: []string{"internal/fault"}, apart: true,
+		why: "words that everybody uses know only how to refuse"},
+	{packages: []string{"api"}, may: words,
+		why: "wire types are plain data, for every client"},
+	{packages: []string{"client"}, may: join(words, wire),
+		why: "who uses the client gets no daemon with it"},
+	{packages: []string{"internal/network/internal/fresh"}, may: []string{"internal/require"},
+		why: "it is for tests"},
+	{packages: mechanisms, may: join(words, []string{"api/stream"}),
+		why: "a mechanism knows no environment, so that every stratum can use it"},
+	{packages: []string{"internal/stratum"}, may: join(words, wire),
+		why: "what every depth offers is said without saying how"},
+	{packages: pure, may: join(words, wire, []string{"internal/stratum"}),
+		why: "records, states and choices are tested without a host"},
+	{packages: []string{"internal/stratum/zone/...", "internal/stratum/guest/...", "internal/stratum/machine/..."}, may: join(words, wire, mechanisms, []string{"internal/stratum"}), apart: true,
+		why: "strata never import one another, so that each can be left out"},
+	{packages: []string{"internal/engine"}, may: join(words, wire, mechanisms, pure, []string{"internal/stratum"}),
+		why: "the engine is given its drivers, and knows none of them"},
+	{packages: []string{"internal/server"}, may: join(words, wire, []string{"internal/engine"}),
+		why: "the server turns requests into calls of the engine, and does nothing past it"},
+	{packages: []string{"internal/cli"}, may: join(words, wire, []string{"client"}),
+		why: "the CLI starts fast and does what any client could do"},
+	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
+	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
+	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent"}, why: "a main function"},
+	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
+		why: "the daemon wires everything together, but for what is the client's"},
+	{packages: []string{"internal/stratum/drivertest"}, may: join(words, wire, []string{"internal/require", "internal/stratum"}),
+		why: "the contract of drivers names no driver"},
+	{packages: []string{"internal/engine/enginetest", "internal/server/servertest"}, may: join(words, wire, []string{"internal/engine", "internal/stratum"}),
+		why: "stand-ins are without privilege"},
+	{packages: []string{"test/...", "bench"}, may: join(words, wire, []string{"client", "internal/require"}),
+		why: "they see strata from outside"},
+	{packages: []string{"docs/reference"}, may: []string{"internal/cli", "internal/server", "internal/server/servertest"},
+		why: "the reference is made of the commands and the routes"},
+}
+
+func TestPackagesKnowOnlyWhatTheirLayerMay(t *testing.T) {
+	for name, imported := range list(t, "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+		own, ok := strings.CutPrefix(name, module)
+		if !ok {
+			continue
+		}
+		i := slices.IndexFunc(layers, func(l layer) bool { return within(own, l.packages) })
+		if i < 0 {
+			t.Errorf("%s is in no layer: give it a row in this table", own)
+			continue
+		}
+		l := layers[i]
+		for _, other := range imported {
+			other, ours := strings.CutPrefix(other, module)
+			if ours && !within(other, l.may) && (l.apart && !related(own, other) || !within(other, l.packages)) {
+				t.Errorf("%s imports %s: %s", own, other, l.why)
+			}
+		}
+	}
+}
+
+// programs says what never gets into a program, whoever imports it.
+var programs = []struct {
+	program string
+	never   []string
+	why     string
+}{
+	{"cmd/strata", []string{
+		module + "internal/engine/...", module + "internal/server/...", module + "internal/stratum/...", module + "internal/environment",
+		"github.com/danielgtaylor/...", "github.com/google/...", "github.com/prometheus/...", "github.com/vishvananda/...", "github.com/miekg/...", "github.com/cilium/...",
+	}, "every command pays for what its program loads"},
+	{"cmd/strata-keeper", []string{"net/...", "os/exec", "os/signal", "os/user", "log/...", "crypto/...", "text/...", "regexp/..."},
+		"there is one for each running environment, and its memory counts a thousand times"},
+	{"cmd/strata-agent", []string{"net/...", "os/exec", "log/...", "crypto/...", "text/...", "regexp/...", "encoding/json"},
+		"there is one in each running environment, and its memory counts a thousand times"},
+}
+
+func TestProgramsStaySmall(t *testing.T) {
+	for _, p := range programs {
+		deps := list(t, "{{.ImportPath}}", "-deps", "./"+p.program)
+		for name := range deps {
+			if within(name, p.never) {
+				t.Errorf("%s links %s: %s", p.program, name, p.why)
+			}
+		}
+	}
+}
+
+// direct says what packages do not import themselves, though a library that they
+// need may: what is not called, the linker leaves out.
+var direct = []struct {
+	packages []string
+	never    []string
+	why      string
+}{
+	{[]string{"internal/agent/...", "internal/keeper/wire", "internal/keeper/enter", "internal/keeper/keep", "internal/keeper/logfile", "api/stream"}, []string{"fmt", "reflect", "log/..."},
+		"formatting and reflection would be in the memory of every environment"},
+	{[]string{"internal/environment", "internal/planner"}, []string{"os", "os/exec", "net"},
+		"they read nothing and start nothing"},
+}
+
+func TestPackagesDoWithout(t *testing.T) {
+	for name, imported := range list(t, "{{.ImportPath}} {{join .Imports \" \"}}", "./...") {
+		own := strings.TrimPrefix(name, module)
+		for _, d := range direct {
+			for _, other := range imported {
+				if within(own, d.packages) && within(other, d.never) {
+					t.Errorf("%s imports %s: %s", own, other, d.why)
+				}
+			}
+		}
+	}
+}
+
+// list asks the go command; each line is a name and what belongs to it.
+func list(t *testing.T, format string, args ...string) map[string][]string {
+	t.Helper()
+	cmd := exec.Command(require.Tool(t, "go"), append([]string{"list", "-f", format}, args...)...)
+	cmd.Dir = "../.."
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	cmd.Stderr = os.Stderr
+	out, err := cmd.Output()
+	if err != nil {
+		t.Fatalf("go list: %v", err)
+	}
+	found := map[string][]string{}
+	for _, line := range strings.Split(strings.TrimSpace(string(out)), "\n") {
+		fields := strings.Fields(line)
+		found[fields[0]] = fields[1:]
+	}
+	return found
+}
+
+func join(sets ...[]string) []string { return slices.Concat(sets...) }
+
+// within tells whether a pattern takes the name.
+func within(name string, patterns []string) bool {
+	return slices.ContainsFunc(patterns, func(pattern string) bool {
+		folder, all := strings.CutSuffix(pattern, "/...")
+		return name == folder || all && strings.HasPrefix(name, folder+"/")
+	})
+}
+
+// related tells whether one of two packages is below the other.
+func related(a, b string) bool {
+	return strings.HasPrefix(a, b+"/") || strings.HasPrefix(b, a+"/")
+}
