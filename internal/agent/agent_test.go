@@ -78,7 +78,7 @@ func TestLinksInTheImageDoNotEscape(t *testing.T) {
 		"passwd is a pipe": {func(root string) {
 			os.Remove(filepath.Join(root, "etc/passwd"))
 			unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o644)
-		}, "not a regular file"},
+		}, ""}, // root needs none; that others are refused: drivertest
 		"passwd is a link to a secret": {link("etc/passwd", "/proc/self/environ"), ""},
 		"there is no /proc, /sys, /dev": {func(root string) {
 			for _, dir := range []string{"proc", "sys", "dev"} {

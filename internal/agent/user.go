@@ -27,14 +27,23 @@ func lookUp(name string) (account, error) {
 		name = "0"
 	}
 	passwd, err := readDatabase("/etc/passwd")
-	if err != nil {
-		return account{}, err
+	group, errGroup := readDatabase("/etc/group")
+	if err == nil {
+		err = errGroup
 	}
-	group, err := readDatabase("/etc/group")
-	if err != nil {
+	// What an environment has spoilt must not keep its owner from looking into it.
+	if err != nil && !needsNone(name) {
 		return account{}, err
 	}
 	return findAccount(name, passwd, group)
+}
+
+// needsNone tells whether name can do without any database: 0, or two numbers.
+func needsNone(name string) bool {
+	user, group, withGroup := strings.Cut(name, ":")
+	_, okUser := number(user)
+	_, okGroup := number(group)
+	return name == "0" || withGroup && okUser && okGroup
 }
 
 // readDatabase reads a file that may be missing, and may be hostile: it must be

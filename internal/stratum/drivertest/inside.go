@@ -18,6 +18,7 @@ var processCases = []one{
 	{"the working folder is made", 0, workDir},
 	{"users and groups are those of the environment", 0, users},
 	{"a user that is not there is a fault", 0, userMissing},
+	{"a spoilt /etc/passwd keeps nobody out who needs none", 0, usersSpoilt},
 	{"capabilities are docker's, and none for others than root", 0, capabilities},
 	{"no new privileges, unless asked for", 0, noNewPrivileges},
 	{"system calls are filtered", 0, filtered},
@@ -78,6 +79,26 @@ func userMissing(s *suite) {
 	s.refused(p, fault.Missing, "user", "unable to find group bobs: no matching entries in group file")
 	p.Main.User = "70000"
 	s.refused(p, fault.Invalid, "user", "65535")
+}
+
+// usersSpoilt: files that are links, pipes or devices are not read, and root and
+// strata's own copying get in all the same.
+func usersSpoilt(s *suite) {
+	for _, spoil := range []string{"mkfifo /etc/passwd", "ln -s /dev/zero /etc/passwd", "mkdir /etc/passwd", "truncate -s 1T /etc/passwd", "ln -s passwd /etc/passwd", "ln -s /proc/1/fd/0 /etc/passwd"} {
+		r := s.start(s.sh("rm /etc/passwd; " + spoil + "; echo spoilt; sleep 99"))
+		s.eventually(spoil, func() bool {
+			return r.execAs(stratum.Process{Args: []string{"test", "-f", "/etc/passwd"}, User: "0:0"}).ended.Status != 0 ||
+				strings.HasPrefix(spoil, "truncate")
+		})
+		for _, user := range []string{"", "0", "0:0", "1000:1000"} {
+			s.equal(spoil+": the status of user "+user, r.execAs(stratum.Process{Args: []string{"true"}, User: user}).ended.Status, uint8(0))
+		}
+		_, err := r.tryExec(stratum.Process{Args: []string{"true"}, User: "alice"})
+		if fault.KindOf(err) != fault.Unable && fault.KindOf(err) != fault.Missing || err == nil {
+			s.Errorf("%s: alice gets in, or not for it: %v", spoil, err)
+		}
+		r.end()
+	}
 }
 
 // dockers is the bit set of docker's fourteen capabilities.
