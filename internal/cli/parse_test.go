@@ -282,6 +282,44 @@ func TestUnpackNeverLeavesItsFolder(t *testing.T) {
 	}
 }
 
+func TestUnpackRefusesWhatCannotFit(t *testing.T) {
+	var wire bytes.Buffer
+	w := tar.NewWriter(&wire)
+	// 1 KiB that claims to be 4 EiB of holes, in the format that GNU tar calls 1.0.
+	w.WriteHeader(&tar.Header{Name: "GNUSparseFile.0/top", Typeflag: tar.TypeReg, Size: 512, Mode: 0o600, Format: tar.FormatPAX})
+	w.Write(append([]byte("1\n4611686018427387904\n0\n"), make([]byte, 512-24)...))
+	w.Close()
+	// The writer refuses these records, so they take the place of one of its own.
+	var records strings.Builder
+	for _, r := range []string{"GNU.sparse.major=1", "GNU.sparse.minor=0", "GNU.sparse.name=top", "GNU.sparse.realsize=4611686018427387904"} {
+		for n := len(r) + 3; ; n++ {
+			if line := fmt.Sprintf("%d %s\n", n, r); len(line) == n {
+				records.WriteString(line)
+				break
+			}
+		}
+	}
+	var head bytes.Buffer
+	w = tar.NewWriter(&head)
+	w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: int64(records.Len()), Mode: 0o600, Format: tar.FormatUSTAR})
+	io.WriteString(w, records.String())
+	w.Flush()
+	block := head.Bytes()
+	block[156] = tar.TypeXHeader
+	sum := 0
+	for i, b := range block[:512] {
+		if i >= 148 && i < 156 {
+			b = ' '
+		}
+		sum += int(b)
+	}
+	copy(block[148:], fmt.Sprintf("%06o\x00 ", sum))
+	err := unpack(io.MultiReader(&head, &wire), t.TempDir(), renamed("top", "top"))
+	if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "holes counted") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestEveryCommandSaysHowItIsUsed(t *testing.T) {
 	root := (&app{out: io.Discard, err: io.Discard}).command()
 	commands := walk(root)

@@ -14,6 +14,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // maxXattr bounds one extended attribute. Source: linux/limits.h, XATTR_SIZE_MAX.
@@ -172,13 +173,16 @@ func unpack(r io.Reader, dir string, rename func(string) string) error {
 	}
 	defer root.Close()
 	u := unpacker{root: root, own: os.Geteuid() == 0}
-	for in := tar.NewReader(r); ; {
+	for in := tar.NewReader(r); ; u.entries++ {
 		head, err := in.Next()
 		if errors.Is(err, io.EOF) {
 			return u.finish()
 		}
 		if err != nil {
 			return fault.Busyf("the tar broke off: %w", err)
+		}
+		if u.entries >= maxEntries {
+			return fault.Invalidf("the tar has more than %d entries", maxEntries).Help("copy to - for a tar of everything")
 		}
 		name := rename(strings.Trim(filepath.Clean("/"+head.Name), "/"))
 		if name == "" {
@@ -193,9 +197,19 @@ func unpack(r io.Reader, dir string, rename func(string) string) error {
 	}
 }
 
+// Bounds on what an environment may do to the host by a tar.
+const (
+	// maxEntries bounds the memory that folders take, as package agent/files does.
+	maxEntries = 10_000_000
+	// largeFile is from where on it is asked whether there is room: a header of 1 KiB
+	// may announce exbibytes of holes. Unit: bytes.
+	largeFile = 64 * unit.MiB
+)
+
 // unpacker writes below one folder.
 type unpacker struct {
 	root    *os.Root
+	entries int
 	own     bool // owners and devices can be made
 	folders []func() error
 }
@@ -222,6 +236,9 @@ func (u *unpacker) one(in io.Reader, head *tar.Header, name string) error {
 		u.folders = append(u.folders, func() error { return u.dress(head, name, mode) })
 		return nil
 	case tar.TypeReg:
+		if err := u.room(head.Size); err != nil {
+			return err
+		}
 		f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
 		if err != nil {
 			return err
@@ -246,6 +263,27 @@ func (u *unpacker) one(in io.Reader, head *tar.Header, name string) error {
 		return u.root.Link(head.Linkname, name)
 	}
 	return fault.Unablef("a %s is not copied to the host", typeName(head.Typeflag)).Help("copy to - for a tar of everything")
+}
+
+// room refuses a file that cannot fit before the disk is full of it.
+func (u *unpacker) room(size int64) error {
+	if size < int64(largeFile) {
+		return nil
+	}
+	at, err := u.root.Open(".")
+	if err != nil {
+		return err
+	}
+	defer at.Close()
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(at.Fd()), &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; size > free {
+		return fault.Busyf("the file has %s, holes counted, and there is room for %s", unit.Size(size), unit.Size(free)).
+			Help("free some space, or copy to - for a tar, in which holes stay holes")
+	}
+	return nil
 }
 
 // dress gives a file its owner, mode and time; the mode comes after the owner,
