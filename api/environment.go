@@ -133,6 +133,7 @@ type Environment struct {
 	Created      time.Time  `json:"created"`
 	Started      *time.Time `json:"started,omitempty"`
 	DiskUsed     int64      `json:"disk_used,omitempty" doc:"Bytes of its private disk that the host really holds; only in the detailed answer."`
+	DiskSize     int64      `json:"disk_size,omitempty" doc:"Bytes of its private disk at most; only in the detailed answer."`
 	Command      []string   `json:"command" doc:"The main program, as it runs."`
 	Notes        []string   `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
 	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`

@@ -94,7 +94,7 @@ func (a *app) printEnvironment(e api.Environment) {
 		f.add("cpus", r.CPUs.String())
 	}
 	f.add("processes", limit(count(e.ProcessCount), count(r.PIDs)))
-	f.add("disk", limit(bytesText(e.DiskUsed), bytesText(int64(r.Disk))))
+	f.add("disk", limit(bytesText(e.DiskUsed), bytesText(e.DiskSize)))
 	if e.IDBase > 0 {
 		f.add("host ids", fmt.Sprintf("%d-%d", e.IDBase, e.IDBase+65535))
 	}

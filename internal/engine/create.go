@@ -100,7 +100,6 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	}
 	rec.TemplateID, rec.Stratum, rec.Reason = t.ID, choice.Stratum, choice.Reason
 	rec.Phase = environment.PhaseCreated
-	rec.Notes = notes(spec, rec.Resolved)
 	if network := rec.Resolved.Network; network != environment.NoNetwork {
 		if rec.Address, err = e.o.Network.Allocate(ctx, network, rec.ID, rec.Name); err != nil {
 			return nil, err
@@ -128,15 +127,6 @@ func (e *Engine) prepare() {
 	if err := e.store.Prepare(); err != nil {
 		e.log.Debug("no spare folder made", "error", err)
 	}
-}
-
-// notes says what is not as a user might think.
-func notes(spec api.Spec, r environment.Resolved) []string {
-	var all []string
-	if r.Kind == environment.System && !spec.NewPrivileges {
-		all = append(all, "set-user-id programs work inside, as kind system needs them")
-	}
-	return all
 }
 
 // care is what a write of rec outlives: an environment that goes when it ends

@@ -12,7 +12,6 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/api"
-	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/environment"
 )
 
@@ -133,11 +132,6 @@ func cgroups() string {
 		return "hybrid"
 	}
 	return "v1"
-}
-
-func diskUsage(path string) (int64, error) {
-	used, _, err := disk.Usage(path)
-	return used, err
 }
 
 // usedBy returns the names of the environments made of a template, being made or

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -66,8 +67,8 @@ func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
 	en.mu.Lock()
 	r := en.run
 	en.mu.Unlock()
-	if used, err := diskUsage(filepath.Join(e.store.Dir(v.ID), diskName)); err == nil {
-		v.DiskUsed = used
+	if used, size, err := disk.Usage(filepath.Join(e.store.Dir(v.ID), diskName)); err == nil {
+		v.DiskUsed, v.DiskSize = used, size
 	}
 	if r == nil || v.State == environment.Stopping.Public() {
 		return
