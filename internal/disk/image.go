@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/undo"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -135,7 +136,15 @@ func (p *Pool) haveGolden(ctx context.Context, golden string) error {
 		return nil
 	}
 	part := filepath.Join(p.dir, ".part-"+randomName()+suffix)
-	err := format(ctx, part, p.o.Size)
+	// With the overlay's folders in it, so that no copy has to be given them.
+	folders := filepath.Join(p.dir, "folders")
+	for _, name := range []string{mount.Upper, mount.Work} {
+		if err := os.MkdirAll(filepath.Join(folders, name), 0o755); err != nil {
+			return fmt.Errorf("make the golden disk's folders: %w", err)
+		}
+	}
+	defer os.RemoveAll(folders)
+	err := format(ctx, part, p.o.Size, "-d", folders)
 	if err == nil {
 		err = syncFile(part)
 	}
@@ -173,8 +182,9 @@ func formatOptions(path string, size unit.Size) []string {
 		path}
 }
 
-// format makes an empty file system of the given size in the new file path.
-func format(ctx context.Context, path string, size unit.Size) error {
+// format makes a file system of the given size in the new file path; it is empty
+// but for what further options of mkfs.ext4 ask for.
+func format(ctx context.Context, path string, size unit.Size, further ...string) error {
 	f, err := os.OpenFile(path, os.O_CREATE|os.O_EXCL|os.O_RDWR, 0o600)
 	if err != nil {
 		return nameFault(path, err)
@@ -183,7 +193,7 @@ func format(ctx context.Context, path string, size unit.Size) error {
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("make a file of %s: %w", size, err)
 	}
-	_, err = run(ctx, "mkfs.ext4", formatOptions(path, size)...)
+	_, err = run(ctx, "mkfs.ext4", append(further, formatOptions(path, size)...)...)
 	return err
 }
 

@@ -279,7 +279,7 @@ func TestAutoRemove(t *testing.T) {
 			}
 			exit <- got
 		}()
-		time.Sleep(time.Millisecond)
+		time.Sleep(10 * time.Millisecond) // until it waits
 		l.host.Run(env.ID).Signalled <- syscall.SIGTERM
 		if got := <-exit; got.Status != 3 {
 			t.Errorf("exit %+v", got)

@@ -48,6 +48,7 @@ type ranges struct {
 
 	mu     sync.Mutex
 	next   int
+	rested []int        // given back; the last is taken first, as its user namespace is there still
 	taken  map[int]bool // ours
 	closed map[int]bool // never to be used: /etc/subuid has them
 }
@@ -109,8 +110,7 @@ func (r *ranges) take() (uint32, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	for range rangeCount {
-		i := r.next
-		r.next = (r.next + 1) % rangeCount
+		i := r.pick()
 		if r.taken[i] || r.closed[i] || !r.claim(i) {
 			continue
 		}
@@ -118,6 +118,15 @@ func (r *ranges) take() (uint32, error) {
 		return base(i), nil
 	}
 	return 0, fault.Busyf("all %d id ranges of this host are taken", rangeCount).Help("remove environments")
+}
+
+func (r *ranges) pick() (i int) {
+	if last := len(r.rested) - 1; last >= 0 {
+		i, r.rested = r.rested[last], r.rested[:last]
+		return i
+	}
+	i, r.next = r.next, (r.next+1)%rangeCount
+	return i
 }
 
 // keep takes the range that a record has; false where another root has it now.
@@ -139,6 +148,7 @@ func (r *ranges) give(from uint32) {
 	defer r.mu.Unlock()
 	if ok && r.taken[i] {
 		delete(r.taken, i)
+		r.rested = append(r.rested, i)
 		_ = os.Remove(r.path(i)) // tolerated: a claim of ours that is left is taken over by ourselves
 	}
 }

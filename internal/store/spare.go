@@ -101,6 +101,13 @@ func (s *Store) Prepare() error {
 	}
 }
 
+// Prepared tells whether there are spare folders for a while.
+func (s *Store) Prepared() bool {
+	s.stock.mu.Lock()
+	defer s.stock.mu.Unlock()
+	return len(s.stock.names) >= spares/2
+}
+
 // create opens the file for a new record: the spare one where it is still there.
 func create(dir, temp string) (*os.File, error) {
 	err := os.Rename(filepath.Join(dir, spareFile), temp)
