@@ -181,13 +181,16 @@ const (
 	healthInterval = 30 * time.Second
 	healthTimeout  = 30 * time.Second
 	healthRetries  = 3
+	// healthFloor is how often a template may have itself checked, at most: each
+	// check costs the host, outside of the environment's limits.
+	healthFloor = time.Second
 )
 
 // health fills in defaults; what the spec leaves open comes from the template.
 func health(asked, template *api.Health) *api.Health {
 	var h api.Health
 	if template != nil {
-		h = *template
+		h = fromTemplate(*template)
 	}
 	if asked != nil {
 		if len(asked.Test) > 0 {
@@ -205,6 +208,21 @@ func health(asked, template *api.Health) *api.Health {
 	h.Timeout = or(h.Timeout, unit.Duration(healthTimeout))
 	h.Retries = or(h.Retries, healthRetries)
 	return &h
+}
+
+// fromTemplate takes what makes no sense for what was not said: a template is hostile.
+func fromTemplate(h api.Health) api.Health {
+	if h.Interval > 0 {
+		h.Interval = max(h.Interval, unit.Duration(healthFloor))
+	}
+	h.Interval, h.Timeout, h.StartPeriod = max(h.Interval, 0), max(h.Timeout, 0), max(h.StartPeriod, 0)
+	if h.Timeout > 0 {
+		h.Timeout = max(h.Timeout, minSpan)
+	}
+	if h.Retries < 0 || h.Retries > maxRetries {
+		h.Retries = 0
+	}
+	return h
 }
 
 func or[T comparable](a, b T) T {

@@ -27,6 +27,8 @@ const (
 	MaxArgument            = 128 << 10 // of one argument or variable. Source: linux/binfmts.h, MAX_ARG_STRLEN
 	MaxArguments           = 1 << 20   // of all of them, half of the kernel's usual bound of 2 MiB. Source: execve(2)
 	maxLabel               = 4096
+	minSpan                = unit.Duration(1e6) // of a health check's times: 1 ms, as docker has it
+	maxRetries             = 1000
 )
 
 // check gathers faults.
@@ -342,11 +344,11 @@ func (c *check) health(h *api.Health) {
 		field string
 		span  unit.Duration
 	}{{"interval", h.Interval}, {"timeout", h.Timeout}, {"start_period", h.StartPeriod}} {
-		if d.span != 0 && d.span < unit.Duration(1e6) { // one millisecond, as docker has it
+		if d.span != 0 && d.span < minSpan {
 			c.fault("health."+d.field, "%s is less than 1ms", d.span).Help("give at least 1ms")
 		}
 	}
-	if h.Retries < 0 || h.Retries > 1000 {
+	if h.Retries < 0 || h.Retries > maxRetries {
 		c.fault("health.retries", "%d is not a number of retries", h.Retries).Help("give 1 to 1000")
 	}
 }

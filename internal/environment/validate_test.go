@@ -162,6 +162,14 @@ func TestResolve(t *testing.T) {
 		"a check in part": {api.Spec{Health: &api.Health{Interval: unit.Duration(time.Second)}}, tmpl, func(r environment.Resolved) bool {
 			return r.Health.Retries == 7 && time.Duration(r.Health.Interval) == time.Second
 		}},
+		"a template's check that would keep the host busy": {api.Spec{}, api.Template{Config: api.TemplateConfig{Command: []string{"sh"},
+			Health: &api.Health{Test: []string{"CMD", "check"}, Interval: 1, Timeout: -1, StartPeriod: -1, Retries: -1}}}, func(r environment.Resolved) bool {
+			return time.Duration(r.Health.Interval) == time.Second && time.Duration(r.Health.Timeout) == 30*time.Second && r.Health.StartPeriod == 0 && r.Health.Retries == 3
+		}},
+		"a template's check at a negative interval": {api.Spec{}, api.Template{Config: api.TemplateConfig{Command: []string{"sh"},
+			Health: &api.Health{Test: []string{"CMD", "check"}, Interval: -1, Timeout: 1, Retries: 1 << 40}}}, func(r environment.Resolved) bool {
+			return time.Duration(r.Health.Interval) == 30*time.Second && time.Duration(r.Health.Timeout) == time.Millisecond && r.Health.Retries == 3
+		}},
 		"no check": {api.Spec{Health: &api.Health{Test: []string{"NONE"}}}, tmpl, func(r environment.Resolved) bool { return r.Health == nil }},
 		"a system has an init": {api.Spec{}, api.Template{Kind: "system"}, func(r environment.Resolved) bool {
 			return fmt.Sprint(r.Args) == "[/sbin/init]" && r.StopSignal == 38 && time.Duration(r.StopGrace) == 90*time.Second && r.Kind == "system"
