@@ -15,7 +15,10 @@ import (
 
 	"github.com/google/go-containerregistry/pkg/v1/remote/transport"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // How often a download is taken up again when nothing more came, and how long
@@ -24,6 +27,13 @@ const (
 	attempts  = 5
 	firstWait = 200 * time.Millisecond
 	lastWait  = 3 * time.Second
+)
+
+// What comes stays for the next time, so a registry must not be able to fill the
+// disk with it, whatever size it announces.
+const (
+	spare      = 256 * unit.MiB // must stay free on the host's disk, as package unpack has it
+	spareEvery = 64 * unit.MiB  // after how many bytes that is looked at again
 )
 
 func digestOf(data []byte) string {
@@ -42,7 +52,8 @@ type Blob struct {
 // Download fetches a blob. It returns when the file is whole and its digest
 // right. Where it fails, what came stays in the file for the next time, unless
 // that is wrong. The caller makes sure that nobody else writes the file.
-// Kinds: as Manifest's, Invalid for a wrong digest or size.
+// Kinds: as Manifest's, Invalid for a wrong digest or size, Busy where the disk
+// has no room for it.
 func (c *Client) Download(ctx context.Context, b Blob) error {
 	if b.Tell == nil {
 		b.Tell = func(int64) {}
@@ -54,6 +65,9 @@ func (c *Client) Download(ctx context.Context, b Blob) error {
 	defer f.Close()
 	d := &download{Blob: b, client: c, file: f, hash: sha256.New()}
 	if err := d.takeUp(ctx); err != nil {
+		return err
+	}
+	if err := d.room(d.Size - d.done); err != nil {
 		return err
 	}
 	resumed := d.done > 0
@@ -123,6 +137,21 @@ type download struct {
 	file   *os.File
 	hash   hash.Hash
 	done   int64
+	look   int64 // at how many bytes room is looked for again
+}
+
+// room refuses to write so many bytes more where the disk would be full then.
+func (d *download) room(more int64) error {
+	d.look = d.done + int64(spareEvery)
+	var st unix.Statfs_t
+	if err := unix.Fstatfs(int(d.file.Fd()), &st); err != nil {
+		return err
+	}
+	if free := int64(st.Bavail) * st.Bsize; free-int64(spare) < more {
+		return fault.Busyf("the disk is full: blob %s has %s to come, and %s are free", d.Digest, unit.Size(max(more, 0)), unit.Size(free)).
+			Help("free some space, for example with `strata template prune`")
+	}
+	return nil
 }
 
 func (d *download) sum() string { return "sha256:" + hex.EncodeToString(d.hash.Sum(nil)) }
@@ -199,6 +228,11 @@ func (d *download) write(r io.Reader) error {
 		if d.done+int64(n) > d.Size {
 			os.Remove(d.To)
 			return fault.Invalidf("the registry sends more than the %d bytes of blob %s", d.Size, d.Digest)
+		}
+		if d.done > d.look {
+			if rerr := d.room(0); rerr != nil { // others fill the disk as well
+				return rerr
+			}
 		}
 		if n > 0 {
 			if _, werr := d.file.Write(buf[:n]); werr != nil {

@@ -104,6 +104,20 @@ func TestDownload(t *testing.T) {
 	}
 }
 
+func TestDownloadAsksForRoomFirst(t *testing.T) {
+	to := filepath.Join(t.TempDir(), "blob")
+	client := serve(t, func(w http.ResponseWriter, _ *http.Request) { t.Error("the registry was asked for what has no room") })
+	for _, size := range []int64{1 << 60, 1<<63 - 1} {
+		err := client.Download(t.Context(), Blob{Digest: digestOf(nil), Size: size, To: to})
+		if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "the disk is full") {
+			t.Errorf("%d bytes: %v", size, err)
+		}
+	}
+	if info, err := os.Stat(to); err == nil && info.Size() > 0 {
+		t.Errorf("%d bytes came", info.Size())
+	}
+}
+
 func TestManifestIsBoundedAndVerified(t *testing.T) {
 	client := serve(t, func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte(`{"some":"manifest"}`)) })
 	if _, _, err := client.Manifest(t.Context(), "latest", 10); !fault.Is(err, fault.Invalid) {
