@@ -11,6 +11,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/thread"
 )
 
 // tinyImage is an EROFS image with one file, "strata". Made by
@@ -74,7 +76,7 @@ func mountAPI(context.Context) (string, error) {
 // process holds it. The process is this program, stopped before its first
 // instruction, so that nothing of it runs.
 func inUserNamespace(use func(ns int) error) error {
-	return onSpareThread(func() error {
+	return thread.Spare(func() error {
 		ids := []syscall.SysProcIDMap{{ContainerID: 0, HostID: 100000, Size: 65536}}
 		attr := &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWUSER, UidMappings: ids, GidMappings: ids, Ptrace: true, Pdeathsig: unix.SIGKILL}
 		child, err := os.StartProcess("/proc/self/exe", []string{"strata-check"}, &os.ProcAttr{Sys: attr})
@@ -145,7 +147,7 @@ func overlay(context.Context) (string, error) {
 	if overlayOn(base) == nil {
 		return "over detached mounts", nil
 	}
-	return "over attached mounts only", onSpareThread(func() error {
+	return "over attached mounts only", thread.Spare(func() error {
 		if err := unix.Unshare(unix.CLONE_NEWNS | unix.CLONE_FS); err != nil {
 			return fmt.Errorf("unshare the mounts: %w", err)
 		}

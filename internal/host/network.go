@@ -3,12 +3,12 @@ package host
 import (
 	"context"
 	"fmt"
-	"os"
-	"runtime"
 
 	"github.com/google/nftables"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/thread"
 )
 
 func networking() []probe {
@@ -26,7 +26,7 @@ func networking() []probe {
 // thread.
 func inNetwork(try func() error) func(context.Context) (string, error) {
 	return func(context.Context) (string, error) {
-		return "", onSpareThread(func() error {
+		return "", thread.Spare(func() error {
 			if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
 				return fmt.Errorf("unshare the network: %w", err)
 			}
@@ -73,20 +73,4 @@ func tap() error {
 	}
 	req.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI)
 	return unix.IoctlIfreq(fd, unix.TUNSETIFF, req)
-}
-
-// onSpareThread runs work on a thread that ends with it. It is never the first
-// one, which cannot end and would keep what work did to it.
-func onSpareThread(work func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == os.Getpid() {
-			defer runtime.UnlockOSThread()
-			done <- onSpareThread(work)
-			return
-		}
-		done <- work()
-	}()
-	return <-done
 }

@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/seccomp"
+	"github.com/strata-project/strata/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -120,7 +121,7 @@ func filter(context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	err = onSpareThread(func() error {
+	err = thread.Spare(func() error {
 		if err := unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0); err != nil {
 			return err
 		}

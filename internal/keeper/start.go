@@ -13,6 +13,7 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -242,29 +243,12 @@ func run(binary string, files []uintptr, join []string) (pid int, gone <-chan st
 	if len(join) == 0 {
 		err = start()
 	} else {
-		err = onThread(start)
+		err = thread.Spare(start) // it moves the thread to other cgroups
 	}
 	if err != nil {
 		return 0, nil, err
 	}
 	return pid, reap(pid, pidfd), nil
-}
-
-// onThread runs do on a thread that ends with it, because do moves it to other
-// cgroups. That cannot be the process's main thread: the runtime never ends that
-// one, so it is kept busy while another does the work.
-func onThread(do func() error) error {
-	done := make(chan error)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() {
-			done <- onThread(do)
-			runtime.UnlockOSThread()
-			return
-		}
-		done <- do()
-	}()
-	return <-done
 }
 
 // reap waits for a child without a thread; the channel closes when it is gone.

@@ -11,6 +11,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/thread"
 )
 
 // MaxLowers is how many layers one overlay takes.
@@ -95,7 +96,7 @@ func assemble(ctx context.Context, spec OverlaySpec) (_ *Tree, err error) {
 		}
 	}
 	var tree *Tree
-	err = onThread(func() (err error) {
+	err = thread.Spare(func() (err error) {
 		tree, err = overlayByName(spec)
 		return err
 	})

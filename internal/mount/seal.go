@@ -9,6 +9,8 @@ import (
 	"sync"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/thread"
 )
 
 // A tree that a user namespace attaches itself could be remounted by it without
@@ -31,7 +33,7 @@ var theCrossing = sync.OnceValues(newCrossing)
 // newCrossing makes the pair. No process stays in it.
 func newCrossing() (*crossing, error) {
 	c := &crossing{work: make(chan func())}
-	err := onThread(func() error {
+	err := thread.Spare(func() error {
 		proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -59,7 +61,7 @@ func newCrossing() (*crossing, error) {
 	ready := make(chan error)
 	// A thread of its own for each tree would cost more than all the rest.
 	go func() {
-		_ = onThread(func() error {
+		_ = thread.Spare(func() error {
 			err := unix.Unshare(unix.CLONE_FS) // setns wants it
 			ready <- err
 			for err == nil {

@@ -5,7 +5,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"strings"
 
 	"github.com/google/nftables"
@@ -14,6 +13,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/network/nft"
+	"github.com/strata-project/strata/internal/thread"
 )
 
 // Finding is one thing that Check looked at.
@@ -80,23 +80,13 @@ func (h *Host) checkNames() Finding {
 
 // inThrowaway runs f on a thread with a new network namespace; both end with it.
 func inThrowaway(f func()) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread()
-		if unix.Gettid() == unix.Getpid() { // the main thread cannot end
-			defer runtime.UnlockOSThread()
-			done <- inThrowaway(f)
-			return
+	return thread.Spare(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return fmt.Errorf("make a network namespace: %w", err)
 		}
-		err := unix.Unshare(unix.CLONE_NEWNET)
-		if err == nil {
-			f()
-		} else {
-			err = fmt.Errorf("make a network namespace: %w", err)
-		}
-		done <- err
-	}()
-	return <-done
+		f()
+		return nil
+	})
 }
 
 func (h *Host) checkUplink() Finding {

@@ -9,25 +9,6 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 )
 
-// onThread runs f on an operating-system thread of its own that is thrown away
-// afterwards, so f may change the thread's credentials and namespaces.
-func onThread(f func() error) error {
-	done := make(chan error, 1)
-	go func() {
-		runtime.LockOSThread() // never unlocked: the thread ends with the goroutine
-		if unix.Gettid() == unix.Getpid() {
-			// The main thread cannot end: Go would park it for good, and what
-			// it has changed would be seen in /proc/self. Holding it meanwhile
-			// makes the next goroutine run elsewhere.
-			defer runtime.UnlockOSThread()
-			done <- onThread(f)
-			return
-		}
-		done <- f()
-	}()
-	return <-done
-}
-
 // asRoot runs f on a thread that acts on files as the root of a user range,
 // with this process's capabilities. It costs no thread of its own: that would
 // be most of an overlay's price.
