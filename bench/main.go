@@ -161,6 +161,10 @@ type side struct {
 	run  func() (float64, error) // a figure, such as seconds or bytes a second
 }
 
+// aftermath is how long each run is left alone after its end: what a side then
+// still clears away, or makes ready for the next, is not to slow the other side down.
+const aftermath = 200 * time.Millisecond
+
 // compare runs every side in turn and prints each one's median, spread and, for
 // all but the first, the ratio of the first to it, pair by pair.
 func compare(runs int, unit string, sides ...side) error {
@@ -171,6 +175,7 @@ func compare(runs int, unit string, sides ...side) error {
 			if err != nil {
 				return fmt.Errorf("%s: %w", sides[s].name, err)
 			}
+			time.Sleep(aftermath)
 			if i > 0 { // the first round warms up
 				figures[s] = append(figures[s], v)
 			}
