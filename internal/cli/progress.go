@@ -21,6 +21,9 @@ import (
 // wait for being watched.
 const subscribePatience = 2 * time.Second
 
+// lastEvents is how long events of work that has ended are waited for.
+const lastEvents = 200 * time.Millisecond
+
 // watching is how long work is shown.
 type watching struct {
 	quiet bool
@@ -57,8 +60,11 @@ func watched[T any](ctx context.Context, a *app, c *client.Client, w watching, d
 		}
 	})
 	v, err := do(client.WithOperation(ctx, id))
-	_ = events.Close()
+	// The answer and the last events come by two connections: what is still under
+	// way has a moment to arrive.
+	late := time.AfterFunc(lastEvents, func() { _ = events.Close() })
 	reading.Wait()
+	late.Stop()
 	show.end(err == nil)
 	return v, err
 }
