@@ -23,6 +23,7 @@ import (
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/server"
+	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/zone"
 	"github.com/strata-project/strata/internal/template"
@@ -93,13 +94,7 @@ func sole(p place.Places) (*os.File, error) {
 	if err != nil {
 		return nil, fault.Wrap(err, "open the daemon's lock")
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	// One that was just killed may still be on its way out.
-	for late := time.Now().Add(time.Second); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(late); {
-		time.Sleep(10 * time.Millisecond)
-		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	}
-	if err != nil {
+	if err := store.Exclusive(f); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fault.Wrap(err, "take the daemon's lock")
@@ -171,11 +166,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 func check(ctx context.Context) []api.Finding {
 	var all []api.Finding
 	for _, f := range host.Check(ctx) {
-		wire := api.Finding{Name: f.Name, OK: f.OK, Needed: f.Needed, Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix}
-		if f.Unknown {
-			wire.Needed, wire.Detail = false, "not judged: "+f.Detail
-		}
-		all = append(all, wire)
+		wire := XX
 	}
 	return all
 }

@@ -13,6 +13,7 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 	"sync/atomic"
 
 	"golang.org/x/sys/unix"
@@ -254,7 +255,7 @@ func Lock(state, about string) (*os.File, error) {
 	if err != nil {
 		return nil, fmt.Errorf("open the lock of the state folder: %w", err)
 	}
-	if err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+	if err := Exclusive(f); err != nil {
 		defer f.Close()
 		if !errors.Is(err, unix.EWOULDBLOCK) {
 			return nil, fmt.Errorf("lock the state folder: %w", err)
@@ -271,4 +272,19 @@ func Lock(state, about string) (*os.File, error) {
 		return nil, errors.Join(fmt.Errorf("write the lock of the state folder: %w", err), f.Close())
 	}
 	return f, nil
+}
+
+// dying is how long a daemon that was killed may take to let go of its locks:
+// the kernel closes its files one after another.
+const dying = time.Second
+
+// Exclusive locks f against every other process, until it is closed. It fails
+// with EWOULDBLOCK where another one keeps the lock.
+func Exclusive(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	for late := time.Now().Add(dying); errors.Is(err, unix.EWOULDBLOCK) && time.Now().Before(late); {
+		time.Sleep(10 * time.Millisecond)
+		err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	}
+	return err
 }
