@@ -94,14 +94,6 @@ func (t *Terminal) Expect(text string) {
 	}
 }
 
-// Type sends text as if typed.
-func (t *Terminal) Type(text string) {
-	t.t.Helper()
-	if _, err := t.master.WriteString(text); err != nil {
-		t.t.Fatal(err)
-	}
-}
-
 // Resize changes the terminal's size; a program on it gets SIGWINCH.
 func (t *Terminal) Resize(rows, cols uint16) {
 	t.t.Helper()

@@ -37,9 +37,6 @@ type Device struct {
 // Close lets go of the device; it is detached if nobody else has it open.
 func (d *Device) Close() error { return d.file.Close() }
 
-// File returns the open device; it is good until Close.
-func (d *Device) File() *os.File { return d.file }
-
 // finding keeps the threads of this process from racing for the same device.
 var finding sync.Mutex
 
