@@ -217,7 +217,7 @@ func inMemory(content []byte) (*os.File, error) {
 		return nil, fault.Internalf("make a file in memory: %w", err)
 	}
 	f := os.NewFile(uintptr(fd), "specification")
-	if _, err := f.Write(content); err == nil {
+	if _, err = f.Write(content); err == nil {
 		_, err = f.Seek(0, 0)
 	}
 	if err != nil {
