@@ -37,7 +37,8 @@ func (s *Store) begin() (*session, error) {
 	return &session{s: s, dir: dir}, nil
 }
 
-// pin must not be called by two goroutines of one session at once without s.mu.
+// pin keeps files below the store's folder from being swept while the session
+// counts on them. It is taken before looking whether a file is there.
 func (w *session) pin(paths ...string) {
 	w.s.mu.Lock()
 	defer w.s.mu.Unlock()

@@ -123,14 +123,7 @@ func (s *Store) Prune(used func(id string) []string, all bool) (removed []string
 	return removed, freed + s.expire(age) + s.sweep(), nil
 }
 
-// pin keeps a file below the store's folder from being swept while work counts
-// on it. It is taken before looking whether the file is there.
-func (s *Store) pin(path string) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	s.pins[path]++
-}
-
+// unpin takes one pin of a file away. Under mu.
 func (s *Store) unpin(path string) {
 	if s.pins[path]--; s.pins[path] <= 0 {
 		delete(s.pins, path)
