@@ -14,8 +14,7 @@ import (
 
 // table writes aligned columns; the last one is not padded.
 type table struct {
-	w    *tabwriter.Writer
-	rows int
+	w *tabwriter.Writer
 }
 
 func newTable(out io.Writer, columns ...string) *table {

@@ -45,15 +45,17 @@ func (e *Engine) checkHealth(ctx context.Context, en *entry, r *run, h *api.Heal
 				return
 			}
 			spared := time.Since(begun) < time.Duration(h.StartPeriod)
-			e.noteHealth(ctx, en, r, h, well, spared, output)
+			if now, changed := en.noteHealth(r, h, well, spared); changed {
+				e.tell(ctx, en, "health_status", "health", now, "output", output)
+			}
 		}
 		timer.Reset(time.Duration(h.Interval))
 	}
 }
 
-// noteHealth counts one check, and says where the health changed.
-func (e *Engine) noteHealth(ctx context.Context, en *entry, r *run, h *api.Health, well, spared bool, output string) {
-	changed, now := false, ""
+// noteHealth counts one check and returns the health after it. A failure that is
+// spared does not count before the first success.
+func (en *entry) noteHealth(r *run, h *api.Health, well, spared bool) (now string, changed bool) {
 	en.do(func() {
 		before := r.health
 		switch {
@@ -65,11 +67,9 @@ func (e *Engine) noteHealth(ctx context.Context, en *entry, r *run, h *api.Healt
 				r.health = unhealthy
 			}
 		}
-		changed, now = r.health != before, r.health
+		now, changed = r.health, r.health != before
 	})
-	if changed {
-		e.tell(ctx, en, "health_status", "health", now, "output", output)
-	}
+	return now, changed
 }
 
 // probe runs the check once. One that takes longer than its timeout is killed,

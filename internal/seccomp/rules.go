@@ -125,7 +125,7 @@ func chains(p *moby.Seccomp, t target, tb table) (map[uint32]chain, error) {
 		if err != nil {
 			return nil, err
 		}
-		for _, name := range append(slices.Clone(s.Names), s.Name) {
+		for _, name := range s.Names {
 			number, known := numbers[name]
 			if !known {
 				continue

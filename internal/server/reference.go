@@ -74,13 +74,14 @@ func describeRoute(b *strings.Builder, method, path string, op *huma.Operation) 
 }
 
 func contentText(content map[string]*huma.MediaType) string {
-	for _, kind := range sortedKeys(content) {
-		if kind == "application/json" {
-			return typeText(content[kind].Schema)
-		}
-		return kind
+	kinds := sortedKeys(content)
+	switch {
+	case len(kinds) == 0:
+		return "nothing"
+	case kinds[0] == "application/json":
+		return typeText(content[kinds[0]].Schema)
 	}
-	return "nothing"
+	return kinds[0]
 }
 
 func describeType(b *strings.Builder, name string, s *huma.Schema) {
