@@ -118,11 +118,5 @@ func keychain(a *api.Auth) authn.Keychain {
 	if a == nil {
 		return nil
 	}
-	return oneKey{authn.FromConfig(authn.AuthConfig{
-		Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken,
-	})}
+	return template.Login{Username: a.Username, Password: a.Password, IdentityToken: a.IdentityToken, RegistryToken: a.RegistryToken}
 }
-
-type oneKey struct{ authn.Authenticator }
-
-func (k oneKey) Resolve(authn.Resource) (authn.Authenticator, error) { return k.Authenticator, nil }

@@ -130,7 +130,7 @@ func TestOutputThatCannotBeKeptIsCounted(t *testing.T) {
 	w.Append(Stdout, 3, []byte("too early to try again"))
 	w.Append(Stdout, 5e9, []byte("kept"))
 	_, got := read(t, dir, Options{})
-	if len(got) != 2 || got[0].LostBytes() != 28 || string(got[1].Data) != "kept" || w.Lost() != 28 {
+	if len(got) != 2 || got[0].Stream != Lost || string(got[0].Data) != "28" || string(got[1].Data) != "kept" || w.Lost() != 28 {
 		t.Errorf("%+v, %d", got, w.Lost())
 	}
 }

@@ -102,15 +102,6 @@ func parse(b []byte) (Record, int, error) {
 	return Record{Time: int64(binary.LittleEndian.Uint64(b[8:])), Stream: s, Data: body[recordHead:]}, whole, nil
 }
 
-// LostBytes returns how much output a record of stream Lost stands for.
-func (r Record) LostBytes() int64 {
-	n, err := strconv.ParseInt(string(r.Data), 10, 64)
-	if err != nil || r.Stream != Lost {
-		return 0
-	}
-	return n
-}
-
 func name(dir string, i int) string {
 	if i == 0 {
 		return dir + "/log"
