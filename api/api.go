@@ -126,13 +126,15 @@ type Network struct {
 
 // Finding is one thing that `strata host check` looked at.
 type Finding struct {
-	Name   string `json:"name"`
-	OK     bool   `json:"ok"`
-	Needed bool   `json:"needed" doc:"Zones do not work without it."`
-	Detail string `json:"detail,omitempty"`
-	How    string `json:"how" doc:"How it was probed."`
-	Lost   string `json:"lost,omitempty" doc:"What is lost without it."`
-	Fix    string `json:"fix,omitempty"`
+	Group   string `json:"group" doc:"What it is about: process, kernel, programs, network."`
+	Name    string `json:"name"`
+	OK      bool   `json:"ok"`
+	Unknown bool   `json:"unknown,omitempty" doc:"It was not judged: neither there nor missing."`
+	Needed  bool   `json:"needed" doc:"Zones do not work without it."`
+	Detail  string `json:"detail,omitempty"`
+	How     string `json:"how" doc:"How it was probed."`
+	Lost    string `json:"lost,omitempty" doc:"What is lost without it."`
+	Fix     string `json:"fix,omitempty"`
 }
 
 // Info is what the daemon says of itself.

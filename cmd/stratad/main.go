@@ -3,7 +3,8 @@
 //
 // It ends on SIGTERM or SIGINT; environments go on, and the next daemon adopts
 // them. `stratad dns` is an entry of its own, for the process that answers names
-// and outlives the daemon; users do not call it.
+// and outlives the daemon; users do not call it. `stratad check` prints what the
+// host can do as JSON, for `strata host check` where no daemon runs.
 package main
 
 import (
@@ -32,6 +33,9 @@ func run(args []string, stdout, stderr io.Writer) int {
 	if len(args) > 0 && args[0] == "dns" {
 		serve, args = answerNames, args[1:]
 	}
+	if len(args) > 0 && args[0] == "check" {
+		serve, args = checkHost, args[1:]
+	}
 	o, err := parse(args, stdout, stderr)
 	if errors.Is(err, flag.ErrHelp) {
 		return 0
@@ -56,6 +60,7 @@ type options struct {
 	places place.Places
 	dir    string // of `stratad dns`
 	log    *slog.Logger
+	stdout io.Writer
 }
 
 // parse reads the command line; flag.ErrHelp means that all is said.
@@ -88,13 +93,14 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 		return options{}, err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	return options{places: places, dir: *dir, log: log}, nil
+	return options{places: places, dir: *dir, log: log, stdout: stdout}, nil
 }
 
 const usage = `stratad serves strata's interface on a unix socket.
 
 Usage:
   stratad [--root FOLDER] [--log-level LEVEL]
+  stratad check    print what this host can do, as JSON, and end
 
 Flags:
   --root FOLDER       folder of a private strata (default: $STRATA_ROOT, else the installed one)

@@ -13,7 +13,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
@@ -160,15 +159,6 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	}
 	back.Push("close the engine", e.Close)
 	return e, nil
-}
-
-// check is what the host can do, in the words of the wire.
-func check(ctx context.Context) []api.Finding {
-	var all []api.Finding
-	for _, f := range host.Check(ctx) {
-		wire := XX
-	}
-	return all
 }
 
 // namesCommand is how the process that answers names is started.

@@ -2,13 +2,17 @@ package cli
 
 import (
 	"context"
+	"encoding/json"
 	"fmt"
+	"os/exec"
+	"strings"
 
 	"github.com/spf13/cobra"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/version"
 )
 
@@ -25,15 +29,16 @@ func (a *app) hostCheckCommand() *cobra.Command {
 		Use:   "check",
 		Short: "Probe what strata needs of this host",
 		Long: `Probe each kernel feature and program that strata uses, and say how it was probed,
-what is lost without it and how to get it. Ends with status 5 where something is
-missing that zones do not work without.
+what is lost without it and how to get it. Where no daemon runs the probes are made
+without one. Ends with status 5 where something is missing that zones do not work
+without.
 
 Examples:
   strata host check
   strata host check --json`,
 		Args: exactly(0, ""),
-		RunE: a.connected(func(ctx context.Context, c *client.Client, _ []string) error {
-			found, err := c.HostCheck(ctx)
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			found, err := a.findings(cmd.Context())
 			if err != nil {
 				return err
 			}
@@ -45,36 +50,74 @@ Examples:
 				a.printFindings(found)
 			}
 			for _, f := range found {
-				if !f.OK && f.Needed {
+				if missing(f) {
 					return exit{status: fault.Unable.Exit()}
 				}
 			}
 			return nil
-		}),
+		},
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
+// findings asks the daemon, or, where none listens, makes the probes without one.
+func (a *app) findings(ctx context.Context) ([]api.Finding, error) {
+	places, err := place.Find(a.root)
+	if err != nil {
+		return nil, err
+	}
+	found, err := client.New(places.Socket).HostCheck(ctx)
+	if err == nil || !client.NotRunning(err) && !fault.Is(err, fault.Denied) {
+		return found, err
+	}
+	program, missed := place.Binary("stratad")
+	if missed != nil {
+		return nil, fault.Join(err, missed)
+	}
+	cmd := exec.CommandContext(ctx, program, "check", "--root", places.Root)
+	cmd.Stderr = a.err
+	out, err := cmd.Output()
+	if err == nil {
+		err = json.Unmarshal(out, &found)
+	}
+	return found, fault.Wrap(err, "run %s check", program)
+}
+
+func missing(f api.Finding) bool { return !f.OK && !f.Unknown && f.Needed }
+
+// printFindings writes a block for each group.
 func (a *app) printFindings(found []api.Finding) {
+	group, width := "", 0
 	for _, f := range found {
-		mark := "ok      "
-		if !f.OK && f.Needed {
-			mark = "MISSING "
-		} else if !f.OK {
-			mark = "absent  "
+		width = max(width, len(f.Name))
+	}
+	for _, f := range found {
+		if f.Group != group {
+			group = f.Group
+			fmt.Fprintf(a.out, "%s\n", printable(group))
 		}
-		line := mark + f.Name
-		if f.Detail != "" {
-			line += ": " + f.Detail
+		mark := "ok"
+		switch {
+		case missing(f):
+			mark = "MISSING"
+		case f.Unknown:
+			mark = "unknown"
+		case !f.OK:
+			mark = "absent"
 		}
-		fmt.Fprintln(a.out, printable(line))
+		line := fmt.Sprintf("  %-7s  %-*s  %s", mark, width, f.Name, f.Detail)
+		fmt.Fprintln(a.out, strings.TrimRight(printable(line), " "))
 		if f.OK {
 			continue
 		}
 		for _, more := range [][2]string{{"probed", f.How}, {"lost", f.Lost}, {"fix", f.Fix}} {
-			if more[1] != "" {
-				fmt.Fprintf(a.out, "        %s: %s\n", more[0], printable(more[1]))
+			for i, text := range strings.Split(more[1], "\n") {
+				if text != "" && i == 0 {
+					fmt.Fprintf(a.out, "           %-6s  %s\n", more[0], printable(text))
+				} else if text != "" {
+					fmt.Fprintf(a.out, "                   %s\n", printable(text))
+				}
 			}
 		}
 	}

@@ -144,7 +144,7 @@ func (n hosted) Destroy(ctx context.Context) error { return n.h.Destroy(ctx) }
 func (n hosted) Check(ctx context.Context) []api.Finding {
 	var all []api.Finding
 	for _, f := range n.h.Check(ctx) {
-		all = append(all, api.Finding{Name: f.Name, OK: f.OK, Needed: f.Needed, Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix})
+		all = append(all, api.Finding{Group: "network", Name: f.Name, OK: f.OK, Needed: f.Needed, Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix})
 	}
 	return all
 }

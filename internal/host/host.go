@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strings"
 	"sync"
 	"time"
@@ -15,6 +16,7 @@ import (
 
 // Finding is what one probe found.
 type Finding struct {
+	Group   string `json:"group"` // what it is about, see Groups
 	Name    string `json:"name"`
 	OK      bool   `json:"ok"`
 	Unknown bool   `json:"unknown,omitempty"` // neither: it was not judged
@@ -41,7 +43,8 @@ const patience = 3 * time.Second
 // for long.
 const atOnce = 4
 
-// Check runs every probe and returns the findings, those that zones need first.
+// Check runs every probe and returns the findings by group, in each those that
+// zones need first.
 func Check(ctx context.Context) []Finding { return run(ctx, probes()) }
 
 // Ready returns nil where everything is there that zones need, and otherwise a
@@ -68,15 +71,30 @@ func run(ctx context.Context, all []probe) []Finding {
 		})
 	}
 	wg.Wait()
-	var needed, rest []Finding
-	for _, f := range out {
-		if f.Needed {
-			needed = append(needed, f)
-		} else {
-			rest = append(rest, f)
+	slices.SortStableFunc(out, func(a, b Finding) int {
+		if a.Group != b.Group {
+			return slices.Index(groupOrder, a.Group) - slices.Index(groupOrder, b.Group)
 		}
+		return rank(a) - rank(b)
+	})
+	return out
+}
+
+// Groups of findings.
+const (
+	GroupProcess  = "process"
+	GroupKernel   = "kernel"
+	GroupPrograms = "programs"
+	GroupNetwork  = "network"
+)
+
+var groupOrder = []string{GroupProcess, GroupKernel, GroupPrograms, GroupNetwork}
+
+func rank(f Finding) int {
+	if f.Needed {
+		return 0
 	}
-	return append(needed, rest...)
+	return 1
 }
 
 // run tries the probe for as long as patience lasts. One that hangs in the kernel
@@ -112,7 +130,7 @@ func (p probe) run(ctx context.Context) Finding {
 	case f.Unknown:
 	default:
 		f.Detail = strings.TrimPrefix(a.detail+": "+words(a.err), ": ")
-		if (errors.Is(a.err, unix.EPERM) || errors.Is(a.err, unix.EACCES)) && os.Geteuid() != 0 {
+		if os.Geteuid() != 0 && (f.Group == GroupProcess || errors.Is(a.err, unix.EPERM) || errors.Is(a.err, unix.EACCES)) {
 			f.Fix = "run it as root"
 		}
 	}

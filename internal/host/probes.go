@@ -23,18 +23,25 @@ func row(needed bool, name, how, lost, fix string, try func(context.Context) (st
 func probes() []probe {
 	all := []probe{
 		row(true, "root", "asked for the user id and read /proc/self/uid_map", "everything", "run it as root, outside of any container", root),
-		row(true, "kernel version", "uname", "idmapped overlay layers", "use Linux 5.19 or later", kernel),
 	}
-	all = append(all, capabilities()...)
-	all = append(all, mechanisms()...)
-	all = append(all, networking()...)
-	all = append(all, extras()...)
-	return append(all, tools()...)
+	all = append(in(GroupProcess, all), in(GroupProcess, capabilities())...)
+	all = append(all, in(GroupKernel, mechanisms())...)
+	all = append(all, in(GroupKernel, extras())...)
+	all = append(all, in(GroupPrograms, tools())...)
+	return append(all, in(GroupNetwork, networking())...)
+}
+
+func in(group string, rows []probe) []probe {
+	for i := range rows {
+		rows[i].Group = group
+	}
+	return rows
 }
 
 func mechanisms() []probe {
 	const build = "use a kernel built with "
 	return []probe{
+		row(true, "kernel version", "uname", "idmapped overlay layers", "use Linux 5.19 or later", kernel),
 		row(true, "user namespaces", "cloned a process into one", "everything", "set sysctl user.max_user_namespaces above 0, and kernel.unprivileged_userns_clone=1 where there is one", userNamespace),
 		row(true, "new mount API", "made a detached tmpfs with fsopen, fsconfig and fsmount, and cloned it with open_tree", "everything", "use Linux 5.2 or later", mountAPI),
 		row(true, "idmapped mounts", "mapped a detached mount (tmpfs, erofs or where state is) by a user namespace", "environments with a range of user ids of their own", "use Linux 5.12 or later, with state on ext4, xfs or btrfs", idmapped),

@@ -9,7 +9,6 @@ import (
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
-	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/network/nft"
@@ -30,46 +29,32 @@ type Finding struct {
 // Check looks at what this host offers to networks. It changes nothing on it:
 // what must be tried is tried in a network namespace that is thrown away.
 func (h *Host) Check(ctx context.Context) []Finding {
-	found := probe()
-	return append(found, h.checkUplink(), h.checkForwarding(), h.checkForeign(), h.checkNames())
+	return []Finding{probe(), h.checkUplink(), h.checkForwarding(), h.checkForeign(), h.checkNames()}
 }
 
-// probe tries the kernel's parts in a namespace of its own.
-func probe() []Finding {
-	bridge := Finding{Name: "bridge", Needed: true, How: "made a bridge in a new network namespace", Lost: "environments have no network", Fix: "modprobe bridge"}
-	veth := Finding{Name: "veth", Needed: true, How: "made a pair in a new network namespace", Lost: "environments have no network", Fix: "modprobe veth"}
-	filter := Finding{Name: "nft", Needed: true, How: "made strata's tables (inet and bridge: filter, nat, fib, masquerade) in a new network namespace",
+// probe makes strata's own tables in a namespace that is thrown away.
+func probe() Finding {
+	f := Finding{Name: "strata's rules", Needed: true, How: "made strata's tables (inet and bridge: filter, nat, fib, masquerade) in a new network namespace",
 		Lost: "environments have no network", Fix: "modprobe -a nf_tables nft_chain_nat nft_nat nft_masq nft_fib_inet nft_ct nft_meta_bridge, or a kernel with CONFIG_NF_TABLES, CONFIG_NF_TABLES_INET and CONFIG_NF_TABLES_BRIDGE"}
-	all := []*Finding{&bridge, &veth, &filter}
+	var failed error
 	err := inThrowaway(func() {
-		note := func(f *Finding, err error) {
-			f.OK = err == nil
-			if err != nil {
-				f.Detail = err.Error()
-			}
-		}
-		attrs := netlink.NewLinkAttrs()
-		attrs.Name = "probe0"
-		note(&bridge, netlink.LinkAdd(&netlink.Bridge{LinkAttrs: attrs}))
-		attrs.Name = "probe1"
-		note(&veth, netlink.LinkAdd(&netlink.Veth{LinkAttrs: attrs, PeerName: "probe2"}))
 		table := nft.Open("strata-probe")
 		defer table.Close()
-		_, err := table.Ensure(func() []nft.Element { return nil })
-		note(&filter, err)
+		_, failed = table.Ensure(func() []nft.Element { return nil })
 	})
-	var found []Finding
-	for _, f := range all {
-		if err != nil {
-			f.OK, f.Detail, f.Fix = false, err.Error(), "run as root"
-		}
-		found = append(found, *f)
+	switch {
+	case err != nil:
+		f.Detail, f.Fix = err.Error(), "run it as root"
+	case failed != nil:
+		f.Detail = failed.Error()
+	default:
+		f.OK = true
 	}
-	return found
+	return f
 }
 
 func (h *Host) checkNames() Finding {
-	f := Finding{Name: "names", OK: true, How: "asked how the last start of the name service went", Detail: "not started yet, or answering",
+	f := Finding{Name: "name service", OK: true, How: "asked how the last start of the name service went", Detail: "it answers, or was not needed yet",
 		Lost: "environments do not find each other by name; other names are asked of the host's servers",
 		Fix:  "let the program that listens on port 53 of every address listen on the addresses that need it (bind: listen-on; dnsmasq: bind-interfaces), then restart stratad"}
 	if err := h.NamesFault(); err != nil {
@@ -90,7 +75,7 @@ func inThrowaway(f func()) error {
 }
 
 func (h *Host) checkUplink() Finding {
-	f := Finding{Name: "uplink", How: "looked for default routes", Lost: "environments reach each other and this host only", Fix: "connect the host, then restart nothing: it is seen when the next network is made ready"}
+	f := Finding{Name: "uplink", How: "looked for default routes", Lost: "environments reach each other and this host only", Fix: "give the host a default route; strata sees it by itself when the next environment starts"}
 	var names []string
 	for _, u := range uplinks() {
 		version := "IPv4"
@@ -122,7 +107,7 @@ func (h *Host) checkForwarding() Finding {
 // Docker's do. A packet must pass everybody's chains, so strata's own accept is
 // of no help.
 func (h *Host) checkForeign() Finding {
-	f := Finding{Name: "foreign-forward", OK: true, How: "read the policies of all chains at the forward hook, and iptables' older interface, and whether DOCKER-USER lets strata's bridges pass"}
+	f := Finding{Name: "other firewalls", OK: true, How: "read the policies of all chains at the forward hook, and iptables' older interface, and whether DOCKER-USER lets strata's bridges pass"}
 	droppers, user, err := h.foreignChains()
 	if err != nil {
 		f.Detail = "not known: " + err.Error()

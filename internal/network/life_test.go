@@ -258,7 +258,7 @@ func TestBesideDocker(t *testing.T) {
 	h := open(t, "")
 	finding := func() Finding {
 		for _, f := range h.Check(t.Context()) {
-			if f.Name == "foreign-forward" {
+			if f.Name == "other firewalls" {
 				return f
 			}
 		}

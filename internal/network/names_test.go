@@ -192,7 +192,7 @@ func TestEnvironmentsStartWhereNamesCannotBeAnswered(t *testing.T) {
 		t.Error(err)
 	}
 	for _, f := range h.Check(t.Context()) {
-		if f.Name == "names" && f.OK {
+		if f.Name == "name service" && f.OK {
 			t.Errorf("%+v", f)
 		}
 	}

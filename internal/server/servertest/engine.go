@@ -66,8 +66,9 @@ func (e *Engine) Info(context.Context) api.Info {
 // HostCheck implements server.Host.
 func (e *Engine) HostCheck(context.Context) []api.Finding {
 	return []api.Finding{
-		{Name: "user namespaces", OK: true, Needed: true, How: "one was made"},
-		{Name: "idmapped mounts", Needed: true, How: "one was made", Lost: "zones", Fix: "use kernel 6.1 or newer"},
+		{Group: "kernel", Name: "user namespaces", OK: true, Needed: true, How: "one was made"},
+		{Group: "kernel", Name: "idmapped mounts", Needed: true, How: "one was made", Lost: "zones", Fix: "use kernel 6.1 or newer"},
+		{Group: "kernel", Name: "KVM", Unknown: true, How: "opened it"},
 	}
 }
 
