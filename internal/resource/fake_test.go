@@ -11,6 +11,7 @@ import (
 
 	"github.com/google/go-cmp/cmp"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/unit"
 	"golang.org/x/sys/unix"
 )
@@ -197,9 +198,7 @@ func TestV2KeepsLimitsAboveWhatAnOwnerWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB}, nil, uint32(os.Getuid())|1)
-	if os.Getuid() != 0 {
-		t.Skip("only root hands over files")
-	}
+	require.Root(t) // only root hands over files
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -290,9 +289,8 @@ func TestAServicesGroupIsUsedFromALeafOfIt(t *testing.T) {
 	if err != nil || r.unified != f.top+"/strata" {
 		t.Fatalf("not delegated, yet in %s, %v", r.unified, err)
 	}
-	if err := unix.Setxattr(service, "user.delegate", []byte("1"), 0); err != nil {
-		t.Skipf("no extended attributes here: %v", err)
-	}
+	err = unix.Setxattr(service, "user.delegate", []byte("1"), 0)
+	require.Host(t, "user-xattr", err == nil, fmt.Sprint("the temporary folder keeps no extended attributes: ", err))
 	for own, want := range map[string]string{"0::/service\n": f.top, "0::/service/daemon\n": service} {
 		host.own = own
 		if r, err = open("strata", host); err != nil || r.unified != want+"/strata" {

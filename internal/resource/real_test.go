@@ -53,7 +53,7 @@ func child(what string) {
 		runtime.KeepAlive(mem)
 	case "spin":
 		fmt.Println("spinning")
-		for {
+		for { //lint:ignore SA5002 it is to use a processor
 		}
 	}
 	_, _ = in.ReadString('\n')
@@ -359,9 +359,7 @@ func TestRemoveWaitsAndSaysWhoStays(t *testing.T) {
 func TestAnOwnerMayDivideButNotWiden(t *testing.T) {
 	r := realRoot(t)
 	g := create(t, r, "a", Limits{Memory: 64 * unit.MiB}, 100000)
-	if g.unified() == "" {
-		t.Skip("no unified hierarchy")
-	}
+	require.Host(t, "cgroup-unified", g.unified() != "", "there is no unified hierarchy")
 	dir := g.leaf(payloadLeaf)
 	var st unix.Stat_t
 	for _, file := range []string{"", "cgroup.procs", "cgroup.subtree_control"} {
