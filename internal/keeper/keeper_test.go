@@ -92,7 +92,7 @@ func TestStartThatFails(t *testing.T) {
 			var err error
 			if row.mode == "nothing" {
 				s.Payload.Path = "/nothing"
-				st, err = Start(within10(t), Options{Binary: binary, Spec: s, Attach: conn})
+				_, err = Start(within10(t), Options{Binary: binary, Spec: s, Attach: conn})
 			} else if st, err = begin(t, s, conn); err == nil {
 				_, err = st.Go(within10(t))
 			}

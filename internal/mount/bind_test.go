@@ -128,7 +128,9 @@ func TestBind(t *testing.T) {
 		must(t, unix.Mount("strata", source, "tmpfs", 0, ""))
 		defer unix.Unmount(source, 0)
 		tree, err := mount.Bind(ctx, source, users, false)
-		defer tree.Close()
+		if err == nil {
+			tree.Close()
+		}
 		if err != nil && (fault.KindOf(err) != fault.Unable || !strings.Contains(err.Error(), "(tmpfs)")) {
 			t.Errorf("Bind: %v, kind %v", err, fault.KindOf(err))
 		}
