@@ -49,10 +49,13 @@ generate: ## write api/openapi.json and docs/reference anew
 	$(GO) generate ./...
 
 .PHONY: lint
-lint: ## formatting, vet, and the import rules
+lint: ## formatting, vet, the import rules, and staticcheck where it is installed
 	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { gofmt -l $$(git ls-files '*.go'); exit 1; }
 	$(GO) vet ./...
 	GOARCH=arm64 $(GO) vet ./...
+	$(GO) test ./test/imports
+	@if command -v staticcheck >/dev/null; then staticcheck ./...; \
+	else echo "staticcheck is not installed: go install honnef.co/go/tools/cmd/staticcheck@latest"; fi
 
 .PHONY: install
 install: build ## install programs, systemd units and shell completions below PREFIX
