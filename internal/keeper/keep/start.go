@@ -209,8 +209,28 @@ func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {
 	if p.Slack > 0 {
 		unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(p.Slack), 0, 0, 0) // the payload inherits it; without, it only costs more
 	}
+	if p.CloneFlags&unix.CLONE_NEWUSER != 0 && p.IDCount > 0 {
+		ownedBy(p.IDBase)
+	}
 	*pid, _, err = syscall.StartProcess(p.Path, p.Args, attr)
 	return err
+}
+
+// keepCapabilities keeps a change of user ids from changing capabilities. A new
+// user namespace starts without it.
+// Source: linux/securebits.h, SECBIT_NO_SETUID_FIXUP.
+const keepCapabilities = 1 << 2
+
+// ownedBy makes the user namespaces that the calling thread makes belong to id,
+// the payload's own root. What the kernel counts by user (inotify instances,
+// namespaces, keys) it counts against the owner as well, and that would be the
+// host's root: one payload could take all that the host and all others have.
+// Where the kernel refuses, it stays so. The thread must end with its work.
+func ownedBy(id uint32) {
+	const as = ^uintptr(0) // -1: as it is
+	if _, _, errno := unix.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_SECUREBITS, keepCapabilities, 0, 0, 0, 0); errno == 0 {
+		unix.RawSyscall(unix.SYS_SETRESUID, as, uintptr(id), as)
+	}
 }
 
 // stdio makes the keeper's and the program's ends of the standard streams, and

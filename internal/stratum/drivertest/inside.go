@@ -11,6 +11,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
+	"golang.org/x/sys/unix"
 )
 
 var processCases = []one{
@@ -35,6 +36,7 @@ var insideCases = []one{
 	{"only harmless devices are there", 0, devices},
 	{"what proc and sys tell of the host is masked", 0, maskedPaths},
 	{"no process of others is seen", 0, ownProcesses},
+	{"what the kernel counts by user is not counted against the host's root", 0, countedApart},
 	{"the agent cannot be looked into, not even while it copies", 0, agentClosed},
 }
 
@@ -248,4 +250,27 @@ done 2>/dev/null; readlink /proc/self/exe`
 	s.equal("what is seen of the agents", got, "agent\nagent\n/bin/busybox\n")
 	copying.say(stream.CloseStdin, nil)
 	s.equal("the copying one's status", copying.wait().ended.Status, uint8(0))
+}
+
+// countedApart: the owner of an environment's user namespace pays for what is in
+// it, so it must be a user of the environment's own.
+func countedApart(s *suite) {
+	p := s.app("sleep", "99")
+	s.start(p)
+	owners := map[int]bool{}
+	processes, _ := filepath.Glob("/proc/[0-9]*/ns/user")
+	for _, path := range processes {
+		f, err := os.Open(path)
+		if err != nil {
+			continue // it has ended
+		}
+		owner, err := unix.IoctlGetInt(int(f.Fd()), unix.NS_GET_OWNER_UID)
+		f.Close()
+		if err == nil {
+			owners[owner] = true
+		}
+	}
+	if !owners[int(p.IDBase)] {
+		s.Errorf("no user namespace belongs to %d: %v", p.IDBase, owners)
+	}
 }
