@@ -53,7 +53,8 @@ func child(what string) {
 		runtime.KeepAlive(mem)
 	case "spin":
 		fmt.Println("spinning")
-		for { //lint:ignore SA5002 it is to use a processor
+		//lint:ignore SA5002 it is to use a processor
+		for {
 		}
 	}
 	_, _ = in.ReadString('\n')
