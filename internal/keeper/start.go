@@ -89,12 +89,12 @@ func Start(ctx context.Context, o Options) (*Starting, error) {
 // error nothing is left. Kinds: those of the payload's failure, Internal, Busy
 // where ctx ended.
 func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
-	err := s.say(wire.Go)
-	if err != nil {
-		s.Abort(context.WithoutCancel(ctx))
-		return nil, err
-	}
+	said := s.say(wire.Go)
+	// A keeper that has gone already said why before.
 	m, err := s.hear(ctx)
+	if err != nil && said != nil && fault.Is(err, fault.Internal) {
+		err = said
+	}
 	if err == nil && m.Type != wire.Started {
 		err = fault.Internalf("start the payload: the keeper says %q", m.Type)
 	}
