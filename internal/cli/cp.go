@@ -73,7 +73,7 @@ func asksContent(p string) bool { return strings.HasSuffix(p, "/.") || p == "." 
 
 func (a *app) copyIn(ctx context.Context, c *client.Client, from string, to side, follow bool) error {
 	if from == "-" {
-		return c.CopyIn(ctx, to.name, to.path, a.in)
+		return fault.Wrap(c.CopyIn(ctx, to.name, to.path, a.in), "unpack standard input in %s:%s", to.name, to.path)
 	}
 	info, err := os.Lstat(from)
 	if err == nil && (follow || strings.HasSuffix(from, "/")) {

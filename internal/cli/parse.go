@@ -2,6 +2,7 @@ package cli
 
 import (
 	"bufio"
+	"errors"
 	"io"
 	"net/netip"
 	"os"
@@ -133,7 +134,9 @@ func parseTmpfs(text string) (api.Tmpfs, error) {
 			if err != nil {
 				return bad(fault.All(err)[0].Message)
 			}
-			t.Size = size
+			if t.Size = size; size == 0 {
+				return bad("its size is 0")
+			}
 		case "mode":
 			mode, err := strconv.ParseUint(value, 8, 32)
 			if err != nil || mode > 0o7777 {
@@ -190,7 +193,9 @@ func readEnvFile(path string) ([]string, error) {
 			all = append(all, strings.TrimSuffix(line, "\r"))
 		}
 	}
-	if err := lines.Err(); err != nil {
+	if err := lines.Err(); errors.Is(err, bufio.ErrTooLong) {
+		return nil, fault.Invalidf("a line of %s is longer than 1 MiB", path).At("env-file")
+	} else if err != nil {
 		return nil, fault.Invalidf("the file %s cannot be read: %w", path, err).At("env-file")
 	}
 	return all, nil

@@ -113,7 +113,7 @@ func TestParseTmpfs(t *testing.T) {
 			t.Errorf("parseTmpfs(%q) = %+v, %v", text, got, err)
 		}
 	}
-	for _, text := range []string{"", "t", "/t:x", "/t:size=", "/t:mode=9", "/t:mode=77777", "/t:size=1M,,"} {
+	for _, text := range []string{"", "t", "/t:x", "/t:size=", "/t:mode=9", "/t:mode=77777", "/t:size=1M,,", "/t:size=0"} {
 		if got, err := parseTmpfs(text); !fault.Is(err, fault.Invalid) {
 			t.Errorf("parseTmpfs(%q) = %+v, %v; want an invalid fault", text, got, err)
 		}

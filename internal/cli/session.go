@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"io"
 	"os"
 	"os/signal"
@@ -42,11 +43,14 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 	if s.tty && s.input && !local {
 		return api.Exit{}, fault.Invalidf("standard input is no terminal").At("tty").Help("leave out -t, or run this from a terminal")
 	}
-	streams := client.Streams{Out: a.out, Err: a.err}
+	resize, signals := make(chan client.Size, 1), make(chan syscall.Signal, 8)
+	streams := client.Streams{Out: &outlet{w: a.out, signals: signals}, Err: &outlet{w: a.err, signals: signals}}
 	if s.input {
 		streams.In = a.in
 	}
-	resize, signals := make(chan client.Size, 1), make(chan syscall.Signal, 8)
+	pipes := make(chan os.Signal, 1) // caught, so that a pipe that nobody reads is an error here
+	signal.Notify(pipes, unix.SIGPIPE)
+	defer signal.Stop(pipes)
 	streams.Resize, streams.Signals = resize, signals
 	if s.tty {
 		streams.Size = sizeOf(a.out)
@@ -77,6 +81,32 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 		}
 	}})
 	return open(ctx, streams)
+}
+
+// outlet writes what the program says. Where nobody reads it any more the
+// program gets SIGPIPE, as it would without strata, and what it still says is
+// dropped.
+type outlet struct {
+	w       io.Writer
+	signals chan<- syscall.Signal
+	shut    bool
+}
+
+// Write implements io.Writer.
+func (o *outlet) Write(p []byte) (int, error) {
+	if o.shut {
+		return len(p), nil
+	}
+	n, err := o.w.Write(p)
+	if !errors.Is(err, unix.EPIPE) {
+		return n, err
+	}
+	o.shut = true
+	select {
+	case o.signals <- unix.SIGPIPE:
+	default: // as many signals are on their way to it
+	}
+	return len(p), nil
 }
 
 // relayed is what relay stands between.

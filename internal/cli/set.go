@@ -72,7 +72,7 @@ func setOne(u *api.Update, key, value string) (err error) {
 		*u.Disk, err = unit.ParseSize(value)
 	case key == "cpus":
 		u.CPUs = new(unit.CPUs)
-		*u.CPUs, err = unit.ParseCPUs(value)
+		err = cpus(key, value, u.CPUs)
 	case key == "pids":
 		u.PIDs = new(int64)
 		if *u.PIDs, err = strconv.ParseInt(value, 10, 32); err != nil || *u.PIDs < 0 {

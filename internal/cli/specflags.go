@@ -2,6 +2,7 @@ package cli
 
 import (
 	"os"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -58,7 +59,7 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.spec.Network, "network", "", "`name` of a network, or none")
 	f.StringVarP(&s.memory, "memory", "m", "", "memory limit, such as 512M")
 	f.StringVar(&s.cpus, "cpus", "", "limit in processors, such as 0.5")
-	f.Int64Var(&s.spec.Resources.PIDs, "pids", 0, "limit of processes and threads")
+	f.Int64Var(&s.spec.Resources.PIDs, "pids", 0, "limit of processes and threads, the agent's few included (at least 12)")
 	f.StringVar(&s.disk, "disk", "", "`size` of the private disk (default 10G)")
 	f.StringArrayVarP(&s.labels, "label", "l", nil, "`NAME[=value]` to find it by")
 	f.StringVar(&s.entrypoint, "entrypoint", "", "`program` instead of the template's entrypoint; \"\" for none")
@@ -230,6 +231,9 @@ func size(flag, text string, into *unit.Size) (err error) {
 func cpus(flag, text string, into *unit.CPUs) (err error) {
 	if text != "" {
 		*into, err = unit.ParseCPUs(text)
+		if err == nil && *into == 0 && strings.Trim(text, "0.") != "" { // 0 is no limit
+			err = fault.Invalidf("%s processors are too few", text).Help("give at least 0.01")
+		}
 	}
 	return at(flag, err)
 }

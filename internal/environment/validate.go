@@ -20,6 +20,7 @@ type Bounds struct {
 
 // Bounds that are this package's own.
 const (
+	PIDFloor               = 12           // the agent's threads, up to 9 of them, and a few processes
 	MemoryFloor  unit.Size = 6 * unit.MiB // docker's, below which the kernel kills a program before it runs
 	TmpfsFloor   unit.Size = 4 * unit.KiB // one page
 	LogFloor     unit.Size = 64 * unit.KiB
@@ -135,11 +136,11 @@ func (c *check) words(field string, words []string) {
 			c.fault(index(field, i), "it has a zero byte in it")
 		}
 		if len(w) >= MaxArgument {
-			c.fault(index(field, i), "it is longer than %d bytes", MaxArgument-1)
+			c.fault(index(field, i), "%q is longer than %d bytes", clip(w), MaxArgument-1).Help("put what is large into a file")
 		}
 	}
 	if total > MaxArguments {
-		c.fault(field, "all words together are longer than %d bytes", MaxArguments)
+		c.fault(field, "all words together are longer than %d bytes", MaxArguments).Help("put what is large into a file")
 	}
 }
 
@@ -187,8 +188,11 @@ func (c *check) resources(r api.Resources, b Bounds) {
 	if r.CPUs != 0 && (r.CPUs < CPUFloor || r.CPUs > unit.MaxCPUs*1000) {
 		c.fault("resources.cpus", "%s is not a number of processors", r.CPUs).Help("give %s to %d", CPUFloor, unit.MaxCPUs)
 	}
-	if r.PIDs < 0 || r.PIDs > 4194304 { // linux/threads.h, PID_MAX_LIMIT
-		c.fault("resources.pids", "%d is not a number of processes", r.PIDs).Help("give 1 to 4194304, or 0 for no limit")
+	switch {
+	case r.PIDs < 0 || r.PIDs > 4194304: // linux/threads.h, PID_MAX_LIMIT
+		c.fault("resources.pids", "%d is not a number of processes", r.PIDs).Help("give %d to 4194304, or 0 for no limit", PIDFloor)
+	case r.PIDs != 0 && r.PIDs < PIDFloor:
+		c.fault("resources.pids", "%d processes are fewer than a program can start with", r.PIDs).Help("give at least %d: the agent's threads count too", PIDFloor)
 	}
 	if r.Disk != 0 && r.Disk < b.DiskFloor {
 		c.fault("resources.disk", "a disk of %s is too small", r.Disk).Help("give at least %s", b.DiskFloor)

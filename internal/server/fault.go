@@ -12,6 +12,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // answer is a fault as huma wants it. Its JSON is api.Error's.
@@ -74,6 +75,10 @@ func fromHuma(ctx huma.Context, status int, msg string, errs []error) *answer {
 		} else {
 			all = append(all, err)
 		}
+	}
+	if len(all) == 0 && status == http.StatusRequestEntityTooLarge {
+		all = append(all, fault.Invalidf("the request is too large: it has more than %s", unit.Size(maxBody)).
+			Help("put what is large into a file, and show that inside"))
 	}
 	if len(all) == 0 {
 		kind := fault.Internal

@@ -27,7 +27,7 @@ const (
 	bodyTimeout   = 30 * time.Second // to send a JSON body
 	idleTimeout   = 2 * time.Minute  // between two requests of one connection
 	maxHeader     = 16 << 10         // bytes of headers
-	maxBody       = 1 << 20          // bytes of a JSON body
+	maxBody       = 4 << 20          // bytes of a JSON body: environment.MaxArguments, each byte escaped
 	streamTimeout = time.Minute      // for a reader of a stream to take a piece
 )
 

@@ -200,9 +200,9 @@ func TestWhatIsWrongWithARequestIsSaidAllAtOnce(t *testing.T) {
 			}
 		}
 	}
-	long := `{"template":"` + strings.Repeat("x", 2<<20) + `"}`
+	long := `{"template":"` + strings.Repeat("x", 5<<20) + `"}`
 	if e := r.refused("POST", "/v1/environments", long, 400); !strings.Contains(e.Message, "too large") {
-		t.Errorf("a body of 2 MiB: %+v", e)
+		t.Errorf("a body of 5 MiB: %+v", e)
 	}
 }
 
