@@ -48,7 +48,7 @@ func (h *Host) Connect(ctx context.Context, id string, pid int, a Address, ports
 	if err := h.makeLink(ctx, plan, target, a.Network); err != nil {
 		return nil, err
 	}
-	if err := configure(plan, target); err != nil {
+	if err := h.configure(plan, target); err != nil {
 		return nil, fault.Wrap(err, "configure link inside")
 	}
 	if err := h.zone.flush(); err != nil {
@@ -212,8 +212,9 @@ func (h *Host) makeLink(ctx context.Context, p linkPlan, target *os.File, networ
 	return h.rtnl.do(nil, p.station(index))
 }
 
-// configure gives eth0 in target its addresses and routes, and sets lo up.
-func configure(p linkPlan, target *os.File) error {
+// configure gives eth0 in target its addresses and routes, sets lo up, and waits
+// until both ends carry.
+func (h *Host) configure(p linkPlan, target *os.File) error {
 	in, err := socketIn(target)
 	if err != nil {
 		return err
@@ -223,7 +224,17 @@ func configure(p linkPlan, target *os.File) error {
 	if err != nil {
 		return err
 	}
-	return in.do(nil, p.inner(index)...)
+	if err := in.do(nil, p.inner(index)...); err != nil {
+		return err
+	}
+	// The kernel notices in its own time that a link carries, and the bridge drops
+	// what comes before; whoever asks for a link makes it notice at once. Source:
+	// net/core/rtnetlink.c, rtnl_getlink, from Linux 6.9 on.
+	if _, err := in.linkIndex(inside); err != nil {
+		return err
+	}
+	_, err = h.rtnl.linkIndex(p.Link)
+	return err
 }
 
 // LoopbackOnly sets lo up in the network namespace of process pid, and nothing
