@@ -204,7 +204,8 @@ func (d daemonSocket) ready(uint32) {
 	switch {
 	case m.Type == wire.Go && k.phase == waiting:
 		k.phase = starting
-		if err := sendJSON(k.payload, wire.Message{Type: wire.Go}); err != nil {
+		err := sendJSON(k.payload, wire.Message{Type: wire.Go})
+		if err != nil && !k.ending() { // its end says more than that it cannot be reached
 			k.fail(internal("tell the payload to start", err))
 		}
 	case m.Type == wire.Abort || k.phase == waiting:
@@ -241,6 +242,14 @@ func (p payloadSocket) ready(uint32) {
 		return
 	}
 	k.hear(m, fd)
+}
+
+// ending tells whether the payload, which has closed its socket, is at its end:
+// the kernel closes a dying process's files before it says that it is dead.
+func (k *keeper) ending() bool {
+	const within = 100 // milliseconds
+	n, err := unix.Poll([]unix.PollFd{{Fd: int32(k.main.pidfd), Events: unix.POLLIN}}, within)
+	return err == nil && n == 1
 }
 
 // hear acts on a message of the payload; fd is -1 or becomes the callee's.
