@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"encoding/base64"
 	"encoding/json"
+	"errors"
+	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -29,8 +31,8 @@ type dockerConfig struct {
 
 // credentials returns what the caller's docker config has for the registry of a
 // reference; nil where there is nothing, so that the daemon's own counts. A
-// broken config is as good as none: the registry will say what it lacks.
-func credentials(ref string) *api.Auth {
+// broken config is as good as none, and said to be so.
+func (a *app) credentials(ref string) *api.Auth {
 	dir := os.Getenv("DOCKER_CONFIG")
 	if dir == "" {
 		home, err := os.UserHomeDir()
@@ -39,9 +41,17 @@ func credentials(ref string) *api.Auth {
 		}
 		dir = filepath.Join(home, ".docker")
 	}
-	data, err := os.ReadFile(filepath.Join(dir, "config.json"))
+	path := filepath.Join(dir, "config.json")
+	data, err := os.ReadFile(path)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
 	var c dockerConfig
-	if err != nil || json.Unmarshal(data, &c) != nil {
+	if err == nil {
+		err = json.Unmarshal(data, &c)
+	}
+	if err != nil {
+		a.say("%s cannot be used: %v", path, err)
 		return nil
 	}
 	for _, server := range serversOf(ref) {

@@ -93,18 +93,25 @@ func (a *app) completeNetworks(_ *cobra.Command, args []string, _ string) ([]str
 	})
 }
 
+// few offers the same words always.
+func few(words ...string) completer {
+	return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
+		return words, cobra.ShellCompDirectiveNoFileComp
+	}
+}
+
+// someSignals are those that people send.
+var someSignals = few("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CONT", "STOP", "WINCH")
+
 // completeSpecFlags offers the values of flags that are one of a few.
 func (a *app) completeSpecFlags(cmd *cobra.Command) {
-	few := func(words ...string) completer {
-		return func(*cobra.Command, []string, string) ([]string, cobra.ShellCompDirective) {
-			return words, cobra.ShellCompDirectiveNoFileComp
-		}
-	}
 	for flag, offer := range map[string]completer{
 		"kind":    few("app", "system"),
 		"stratum": few("zone", "guest", "machine"),
 		"restart": few("no", "on-failure", "always", "unless-stopped"),
 		"pull":    few("always", "missing", "never"),
+
+		"stop-signal": someSignals,
 		"network": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
 			words, how := a.completeNetworks(cmd, nil, part)
 			return append(words, "none"), how

@@ -30,5 +30,6 @@ Examples:
 		ValidArgsFunction: a.completeNames,
 	}
 	cmd.Flags().StringVarP(&signal, "signal", "s", "", "name or number of the `signal` (default KILL)")
+	_ = cmd.RegisterFlagCompletionFunc("signal", someSignals)
 	return cmd
 }

@@ -30,6 +30,10 @@ the program, and this command ends with the program's exit status: 0-255 its own
 125 where strata failed, 126 where the program cannot be executed, 127 where it
 was not found.
 
+With kind system a power-off from inside is an end with status 0, and a reboot from
+inside starts the environment again, whatever the restart policy is (with --rm it is
+its end).
+
 Examples:
   strata run --rm busybox echo hello
   strata run --rm -it debian:bookworm bash

@@ -15,6 +15,7 @@ type stopFlags struct{ signal, time string }
 
 func (s *stopFlags) add(cmd *cobra.Command) {
 	cmd.Flags().StringVarP(&s.signal, "signal", "s", "", "`signal` that asks it to end (default: its own)")
+	_ = cmd.RegisterFlagCompletionFunc("signal", someSignals)
 	cmd.Flags().StringVarP(&s.time, "time", "t", "", "`duration` to wait before it is killed (default: its own)")
 }
 

@@ -43,7 +43,7 @@ func (a *app) made(t api.Template, asked string, m moveFlags) error {
 
 // pull fetches a template with the caller's credentials.
 func (a *app) pull(ctx context.Context, c *client.Client, r api.PullRequest, quiet bool) (api.Template, error) {
-	r.Auth = credentials(r.Ref)
+	r.Auth = a.credentials(r.Ref)
 	return watched(ctx, a, c, watching{quiet: quiet}, func(ctx context.Context) (api.Template, error) { return c.PullTemplate(ctx, r) })
 }
 
@@ -102,6 +102,7 @@ Examples:
 		}),
 	}
 	cmd.Flags().StringVar(&r.Variant, "variant", "", "minbase or systemd (default minbase)")
+	_ = cmd.RegisterFlagCompletionFunc("variant", few("minbase", "systemd"))
 	cmd.Flags().StringArrayVar(&r.Packages, "package", nil, "`name` of a further package")
 	cmd.Flags().StringVar(&r.Name, "name", "", "name of the template (default: the base, with the variant)")
 	cmd.Flags().StringVar(&r.Mirror, "mirror", "", "`URL` of the mirror (default: what the host's apt uses)")
@@ -133,7 +134,10 @@ Examples:
 			defer content.Close()
 			w := watching{quiet: m.quiet, adorn: func(p *api.Progress) {
 				if p.Step == "import" {
-					p.Item, p.Total = base(args[0]), size
+					p.Total = size
+					if args[0] != "-" {
+						p.Item = base(args[0])
+					}
 				}
 			}}
 			t, err := watched(ctx, a, c, w, func(ctx context.Context) (api.Template, error) {
@@ -283,7 +287,7 @@ Examples:
 			if len(args) == 2 {
 				r.Target, target = args[1], args[1]
 			}
-			r.Auth = credentials(target)
+			r.Auth = a.credentials(target)
 			_, err := watched(ctx, a, c, watching{quiet: m.quiet}, func(ctx context.Context) (struct{}, error) {
 				return struct{}{}, c.PushTemplate(ctx, args[0], r)
 			})

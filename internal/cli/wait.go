@@ -52,6 +52,7 @@ Examples:
 		ValidArgsFunction: a.completeNames,
 	}
 	cmd.Flags().StringVar(&condition, "for", "stopped", "what to wait for: stopped, next-exit or removed")
+	_ = cmd.RegisterFlagCompletionFunc("for", few("stopped", "next-exit", "removed"))
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: how each one ended, by name")
 	return cmd
 }

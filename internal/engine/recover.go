@@ -115,7 +115,7 @@ func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Re
 	if exit == nil {
 		exit = &api.Exit{Status: statusLost, Crash: lost(rec.Phase, rebooted), At: time.Now()}
 	}
-	again := rec.Phase != environment.PhaseStopping && environment.WantsRestart(rec.Spec.Restart, *exit, rec.Restarts)
+	again := rec.Phase != environment.PhaseStopping && rec.RunsAgain(*exit)
 	en.do(func() {
 		en.rec.Exit, en.rec.Phase = exit, environment.PhaseStopped
 		if rec.Phase == environment.PhaseStarting {

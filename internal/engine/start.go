@@ -240,7 +240,9 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 		return
 	default:
 	}
-	if p := en.snapshot().Spec.Restart.Policy; p == "" || p == environment.RestartNo { // changed meanwhile
+	rec := en.snapshot()
+	asked := rec.Exit != nil && environment.Rebooted(rec.Resolved.Kind, *rec.Exit)
+	if p := rec.Spec.Restart.Policy; !asked && (p == "" || p == environment.RestartNo) { // changed meanwhile
 		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
 		e.saved(en)
 		return

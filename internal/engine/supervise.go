@@ -49,7 +49,7 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 	e.givePorts(en)
 	en.mu.Lock()
 	final := r.final || r.keep || en.state == environment.Stopping || e.resetting.Load()
-	again := !final && environment.WantsRestart(en.rec.Spec.Restart, exit, en.rec.Restarts)
+	again := !final && en.rec.RunsAgain(exit)
 	en.mu.Unlock()
 	e.settle(en, again, environment.Ended, time.Since(r.started), func() {
 		en.rec.Exit = &exit

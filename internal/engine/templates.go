@@ -80,6 +80,9 @@ func (e *Engine) tellTemplate(ctx context.Context, action string, t api.Template
 
 // TagTemplate gives a template a further name. Kinds: Missing, Invalid.
 func (e *Engine) TagTemplate(ctx context.Context, ref, name string) error {
+	if _, err := e.Template(ctx, ref); err != nil {
+		return err
+	}
 	if err := e.o.Templates.Tag(ref, name); err != nil {
 		return err
 	}
@@ -149,6 +152,9 @@ func (e *Engine) ExportTemplate(ctx context.Context, ref string, w io.Writer) er
 	if err != nil {
 		return err
 	}
+	if _, err := e.Template(ctx, ref); err != nil { // also makes one that is built in
+		return err
+	}
 	return m.Export(ctx, ref, w, e.progress(ctx))
 }
 
@@ -156,6 +162,9 @@ func (e *Engine) ExportTemplate(ctx context.Context, ref string, w io.Writer) er
 func (e *Engine) PushTemplate(ctx context.Context, ref string, r api.PushRequest) error {
 	m, err := e.moves()
 	if err != nil {
+		return err
+	}
+	if _, err := e.Template(ctx, ref); err != nil {
 		return err
 	}
 	if err := m.Push(ctx, ref, r, e.progress(ctx)); err != nil {

@@ -1,6 +1,7 @@
 package environment
 
 import (
+	"syscall"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -31,6 +32,18 @@ func WantsRestart(p api.Restart, exit api.Exit, restarts int) bool {
 		return exit.Status != 0 && (p.Max == 0 || restarts < p.Max)
 	}
 	return false
+}
+
+// Rebooted tells whether a run of this kind ended because its init asked for a
+// reboot: the kernel shows that as an end by SIGHUP, which ends no init otherwise.
+// Source: kernel/pid_namespace.c, reboot_pid_ns.
+func Rebooted(kind string, exit api.Exit) bool {
+	return kind == System && exit.Signal == int(syscall.SIGHUP)
+}
+
+// RunsAgain tells whether another run follows one that ended by itself with exit.
+func (r Record) RunsAgain(exit api.Exit) bool {
+	return Rebooted(r.Resolved.Kind, exit) || WantsRestart(r.Spec.Restart, exit, r.Restarts)
 }
 
 // AfterReboot tells whether the policy wants a run of an environment that

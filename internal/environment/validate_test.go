@@ -235,6 +235,10 @@ func TestRestart(t *testing.T) {
 			t.Errorf("%+v after %+v and %d: %v", c.policy, c.exit, c.restarts, got)
 		}
 	}
+	hup := api.Exit{Status: 129, Signal: 1}
+	if !environment.Rebooted(environment.System, hup) || environment.Rebooted(environment.App, hup) || environment.Rebooted(environment.System, bad) {
+		t.Error("an init that asks for a reboot")
+	}
 	delay, sum := time.Duration(0), time.Duration(0)
 	for range 12 {
 		delay = environment.NextDelay(delay, time.Second)

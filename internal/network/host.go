@@ -173,10 +173,13 @@ func (h *Host) record(n Network) (*networkState, error) {
 	if err != nil {
 		return nil, err
 	}
+	host := facts.taken
+	facts.taken = nil // what is strata's own comes first, by the name that users know
 	for _, other := range h.networks {
 		facts.add(other.IPv4, "the network "+other.Name)
 		facts.add(other.IPv6, "the network "+other.Name)
 	}
+	facts.taken = append(facts.taken, host...)
 	if err := complete(&n, h.o.Tag, facts, h.bridgeName(n.Name)); err != nil {
 		return nil, err
 	}

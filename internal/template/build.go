@@ -305,5 +305,14 @@ func (t *tail) Write(p []byte) (int, error) {
 func (t *tail) last() string {
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	return lastLines(strings.Join(t.lines, "\n"), tailLines)
+	var faults []string
+	for _, line := range t.lines {
+		if strings.HasPrefix(line, "E: ") || strings.HasPrefix(line, "Err:") {
+			faults = append(faults, line)
+		}
+	}
+	if len(faults) == 0 {
+		faults = t.lines
+	}
+	return lastLines(strings.Join(faults, "\n"), tailLines)
 }

@@ -76,6 +76,9 @@ func (s *Store) Import(ctx context.Context, stream io.Reader, opt ImportOptions,
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}
+	if errors.Is(err, io.ErrUnexpectedEOF) && fault.KindOf(err) == fault.Internal {
+		err = fault.Invalidf("the archive ends too early: %w", err).Help("it was cut off: fetch or write it again")
+	}
 	return t, fault.Wrap(err, "import template")
 }
 
