@@ -92,7 +92,7 @@ func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
 	said := s.say(wire.Go)
 	// A keeper that has gone already said why before.
 	m, err := s.hear(ctx)
-	if err != nil && said != nil && fault.Is(err, fault.Internal) {
+	if err != nil && said != nil && m.Type != wire.Failed {
 		err = said
 	}
 	if err == nil && m.Type != wire.Started {
