@@ -119,3 +119,16 @@ func between(least, most int, what string) cobra.PositionalArgs {
 		return usage(cmd, fmt.Errorf("%q is one argument too many: the command is `%s`", args[most], cmd.UseLine()))
 	}
 }
+
+// gather looks up every name and returns what was found, and each failure.
+func gather[T any](ctx context.Context, a *app, names []string, get func(context.Context, string) (T, error)) ([]T, error) {
+	found := []T{}
+	err := a.each(ctx, names, true, func(ctx context.Context, name string) error {
+		one, err := get(ctx, name)
+		if err == nil {
+			found = append(found, one)
+		}
+		return err
+	})
+	return found, err
+}

@@ -102,14 +102,7 @@ Examples:
   strata network show default`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
-			found := []api.Network{}
-			err := a.each(ctx, args, true, func(ctx context.Context, name string) error {
-				n, err := c.Network(ctx, name)
-				if err == nil {
-					found = append(found, n)
-				}
-				return err
-			})
+			found, err := gather(ctx, a, args, c.Network)
 			if asJSON {
 				if perr := a.printJSON(found); perr != nil {
 					return perr

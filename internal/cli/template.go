@@ -81,14 +81,7 @@ Examples:
   strata template show nginx`,
 		Args: atLeast(1, "a template"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
-			found := []api.Template{}
-			err := a.each(ctx, args, true, func(ctx context.Context, ref string) error {
-				t, err := c.Template(ctx, ref)
-				if err == nil {
-					found = append(found, t)
-				}
-				return err
-			})
+			found, err := gather(ctx, a, args, c.Template)
 			if asJSON {
 				if perr := a.printJSON(found); perr != nil {
 					return perr
