@@ -30,10 +30,10 @@ func limitMemory(t *testing.T, a at) {
 }
 
 func limitProcesses(t *testing.T, a at) {
-	name := a.start(t, "sleep 1000", "--pids", "20")
-	out := a.exec(t, name, "for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 21 22 23 24 25; do sleep 5 & done; echo all")
+	name := a.start(t, "sleep 1000", "--pids", "32")
+	out := a.exec(t, name, "for i in $(seq 40); do sleep 5 & done; echo all")
 	if out.Stdout == "all\n" && !strings.Contains(out.Stderr, "fork") {
-		t.Errorf("25 processes were made with a limit of 20: %q", out.Stderr)
+		t.Errorf("40 processes were made with a limit of 32: %q", out.Stderr)
 	}
 	until(t, "there is room again", 15*time.Second, func() bool { return a.exec(t, name, "true").Status == 0 })
 }
