@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -169,4 +170,11 @@ func (l link) IntoNamespace(ctx context.Context, pid int) error {
 	// What Connect made goes with the namespace; the engine disconnects when the start fails.
 	_, err := l.network.Connect(ctx, l.id, pid, l.address, l.ports)
 	return err
+}
+
+func (l link) Tap(context.Context) (*stratum.Tap, error) {
+	if l.address.Network == "" {
+		return nil, nil
+	}
+	return nil, fault.Unablef("a network card for a system with its own kernel is not made yet").At("network")
 }

@@ -90,6 +90,20 @@ type Link interface {
 	// IntoNamespace puts the environment's interface, addresses and routes into
 	// the network namespace of a process, and publishes its ports.
 	IntoNamespace(ctx context.Context, pid int) error
+	// Tap makes the environment's interface as a tap device and publishes its
+	// ports. The device is gone when the last descriptor of the file is closed.
+	// With no network it returns nil.
+	Tap(ctx context.Context) (*Tap, error)
+}
+
+// Tap is the host's end of a virtual network card, and what the system behind
+// the card has to be told.
+type Tap struct {
+	File     *os.File // of /dev/net/tun, with a virtio-net header (IFF_VNET_HDR); the caller closes it
+	MAC      string
+	MTU      int
+	Address  []string // with prefix length
+	Gateways []string // default routes
 }
 
 // StartOptions are what belongs to one start and not to the plan.

@@ -28,7 +28,8 @@ var (
 	wire       = []string{"api", "api/stream"}
 	mechanisms = []string{
 		"internal/template/...", "internal/disk", "internal/mount/...", "internal/network/...", "internal/resource",
-		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/host", "internal/thread",
+		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/thread",
+		"internal/kernel/...", "internal/qemu/...",
 	}
 	kept = []string{"internal/environment", "internal/store", "internal/planner"}
 )
@@ -60,7 +61,8 @@ var layers = []layer{
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
-	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent"}, why: "a main function"},
+	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/confine"}, why: "a main function"},
+	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},
 	{packages: []string{"internal/stratum/drivertest"}, may: join(words, wire, []string{"internal/require", "internal/stratum"}),

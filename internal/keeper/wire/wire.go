@@ -104,7 +104,19 @@ type Spec struct {
 	Owner      uint32   `json:"owner"` // host user and group id that owns the payload's pipes
 	OOM        Counter  `json:"oom"`
 	Exec       ExecPath `json:"exec"`
-	Attach     int      `json:"attach,omitempty"` // descriptor of a client that is attached from the start; 0: none
+	Attach     int      `json:"attach,omitempty"`  // descriptor of a client that is attached from the start; 0: none
+	Machine    *Machine `json:"machine,omitempty"` // the payload is QEMU; nil: it is a zone's
+}
+
+// Machine is what a keeper has besides where its payload is QEMU: its ends of
+// three sockets (SOCK_STREAM) whose other ends are QEMU's. They are descriptors
+// of the keeper's own, and never the payload's.
+type Machine struct {
+	Streams    int       `json:"streams"` // virtio-serial port of package vmagent/port
+	Monitor    int       `json:"monitor"` // QMP, for its events; requests are the daemon's, on another
+	Console    int       `json:"console"` // the system's console
+	ConsoleLog Log       `json:"console_log"`
+	Beside     []Payload `json:"beside,omitempty"` // processes that start before the payload and end with it (virtiofsd)
 }
 
 // Log says where output is kept: files Dir/log, Dir/log.1 … of at most Size

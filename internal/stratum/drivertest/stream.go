@@ -16,6 +16,10 @@ type failingLink struct{}
 
 func (failingLink) IntoNamespace(context.Context, int) error { return errors.New("no network today") }
 
+func (failingLink) Tap(context.Context) (*stratum.Tap, error) {
+	return nil, errors.New("no network today")
+}
+
 var streamCases = []one{
 	{"standard output and standard error are kept apart", 0, outputsApart},
 	{"standard input arrives, and its end", 0, stdin},

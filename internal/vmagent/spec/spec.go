@@ -1,0 +1,79 @@
+// Package spec is all that the agent of a guest or machine is told at its start,
+// by the host, in one JSON document. The agent runs whatever it says: the host
+// is trusted, and bounds what it took from users before it writes it here.
+package spec
+
+import "github.com/strata-project/strata/internal/keeper/wire"
+
+// MaxSize bounds the document. Unit: bytes.
+const MaxSize = 4 << 20
+
+// Run is one run of one environment.
+type Run struct {
+	Hostname string `json:"hostname"`
+	System   bool   `json:"system,omitempty"` // the template's init becomes process 1, the agent a process beside it
+	Idle     bool   `json:"idle,omitempty"`   // no main program: only files are to be reached
+	ReadOnly bool   `json:"read_only,omitempty"`
+
+	Template string   `json:"template"` // block device of the template's EROFS, such as /dev/vda
+	Disk     string   `json:"disk"`     // block device of the private disk's ext4
+	Files    []File   `json:"files,omitempty"`
+	Tmpfs    []Tmpfs  `json:"tmpfs,omitempty"`
+	Volumes  []Volume `json:"volumes,omitempty"`
+
+	Network *Network      `json:"network,omitempty"` // nil: a loopback only
+	Memory  int64         `json:"memory,omitempty"`  // limit of the environment's programs, bytes; 0: what the system has
+	PIDs    int64         `json:"pids,omitempty"`    // limit of their number; 0: none
+	Main    *wire.Process `json:"main,omitempty"`
+
+	Clock   int64  `json:"clock"`   // now, unix nanoseconds
+	Entropy []byte `json:"entropy"` // at least 32 bytes that nobody else gets, for the random generator
+}
+
+// File is a small file that is written for the environment; with kind app it is
+// mounted over its own.
+type File struct {
+	Path string `json:"path"`
+	Data []byte `json:"data"`
+}
+
+// Tmpfs is a file system in memory.
+type Tmpfs struct {
+	Target string `json:"target"`
+	Size   int64  `json:"size"` // bytes
+	Mode   uint32 `json:"mode"`
+	NoExec bool   `json:"no_exec,omitempty"`
+}
+
+// Volume is a folder or file of the host.
+type Volume struct {
+	Tag      string `json:"tag"`            // of the virtiofs or 9p device
+	Type     string `json:"type"`           // virtiofs, 9p
+	File     string `json:"file,omitempty"` // name of the one file in the device that is shown; "": the whole folder
+	Target   string `json:"target"`
+	ReadOnly bool   `json:"read_only,omitempty"`
+}
+
+// Network is what eth0 gets.
+type Network struct {
+	MAC      string   `json:"mac"`
+	MTU      int      `json:"mtu,omitempty"`
+	Address  []string `json:"address"`  // with prefix length, IPv4 and IPv6
+	Gateways []string `json:"gateways"` // default routes
+}
+
+// Limits are what may change while it runs; 0: none.
+type Limits struct {
+	Memory int64 `json:"memory"`
+	PIDs   int64 `json:"pids"`
+}
+
+// Stats are what the environment's programs use. Its times are in nanoseconds,
+// its sizes in bytes.
+type Stats struct {
+	CPU        int64 `json:"cpu"`
+	Memory     int64 `json:"memory"`
+	MemoryPeak int64 `json:"memory_peak"`
+	OOMKills   int64 `json:"oom_kills"`
+	PIDs       int64 `json:"pids"`
+}
