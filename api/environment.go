@@ -11,6 +11,8 @@ import (
 type Spec struct {
 	Name     string   `json:"name,omitempty" maxLength:"63" doc:"Name for life, also its DNS name. Default: made up."`
 	Template string   `json:"template" maxLength:"512" doc:"Name or id of the template."`
+	Kernel   string   `json:"kernel,omitempty" maxLength:"255" doc:"Name or id of the kernel, at stratum guest. Default: the default kernel."`
+	Cold     bool     `json:"cold,omitempty" doc:"Boot from the beginning even where a warm start is possible."`
 	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`
 	Stratum  string   `json:"stratum,omitempty" enum:"zone,guest,machine" doc:"Depth. Default: the shallowest that serves the needs."`
 	Needs    []string `json:"needs,omitempty" maxItems:"64" doc:"Reasons to virtualize."`
@@ -137,8 +139,21 @@ type Environment struct {
 	Command      []string   `json:"command" doc:"The main program, as it runs."`
 	Notes        []string   `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
 	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`
+	Boot         *Boot      `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
 	MemoryUsed   int64      `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
 	ProcessCount int64      `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`
+}
+
+// Boot is how a system with a kernel of its own was started.
+type Boot struct {
+	Kernel      string    `json:"kernel" doc:"Name of the kernel."`
+	Release     string    `json:"release,omitempty" doc:"Release of the kernel, as uname -r says it."`
+	Accelerator string    `json:"accelerator" doc:"kvm: the processor runs it. tcg: QEMU translates it."`
+	Why         string    `json:"why,omitempty" doc:"Why not kvm."`
+	Warm        bool      `json:"warm" doc:"It was started from a saved system instead of booted."`
+	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`
+	Memory      unit.Size `json:"memory" doc:"Bytes of memory of the virtual machine."`
+	CPUs        int       `json:"cpus" doc:"Processors of the virtual machine."`
 }
 
 // Address is where an environment is reached, for life.

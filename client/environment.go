@@ -126,11 +126,12 @@ type LogOptions struct {
 	Since, Until time.Time
 	Tail         int
 	Follow       bool
+	Source       string // program, console or kernel; "": program
 }
 
 // Logs calls emit with every piece of output, in order.
 func (c *Client) Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error {
-	q := get(environments, ref, "logs").with("since", moment(o.Since), "until", moment(o.Until), "follow", flag(o.Follow))
+	q := get(environments, ref, "logs").with("since", moment(o.Since), "until", moment(o.Until), "follow", flag(o.Follow), "source", o.Source)
 	if o.Tail >= 0 {
 		q = q.with("tail", strconv.Itoa(o.Tail))
 	}

@@ -53,6 +53,11 @@ func (c *Client) Attach(ctx context.Context, ref string, s Streams) (api.Exit, e
 	return c.session(ctx, post(environments, ref, "attach"), s)
 }
 
+// Console joins the console of a system with a kernel of its own.
+func (c *Client) Console(ctx context.Context, ref string, s Streams) (api.Exit, error) {
+	return c.session(ctx, post(environments, ref, "console"), s)
+}
+
 // Exec runs a further program in a running environment. Faults are as Run's.
 func (c *Client) Exec(ctx context.Context, ref string, p api.Process, s Streams) (api.Exit, error) {
 	q := post(environments, ref, "exec")

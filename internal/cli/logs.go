@@ -17,7 +17,7 @@ import (
 
 func (a *app) logsCommand() *cobra.Command {
 	var since, until, tail string
-	var follow, times, asJSON bool
+	var follow, times, asJSON, kernel bool
 	cmd := &cobra.Command{
 		Use:   "logs [flags] NAME",
 		Short: "Print what an environment wrote",
@@ -28,7 +28,8 @@ is kept as the log's limits allow.
 Examples:
   strata logs web
   strata logs -f --tail 20 web
-  strata logs -t --since 10m web`,
+  strata logs -t --since 10m web
+  strata logs --kernel db`,
 		Args: exactly(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			o, err := logOptions(since, until, tail, time.Now())
@@ -36,6 +37,9 @@ Examples:
 				return err
 			}
 			o.Follow = follow
+			if kernel {
+				o.Source = "kernel"
+			}
 			print := printer{out: a.out, err: a.err, times: times}
 			return c.Logs(ctx, args[0], o, func(l api.LogLine) error {
 				if asJSON {
@@ -51,6 +55,7 @@ Examples:
 	f.StringVar(&since, "since", "", "only from this `time` on: 2026-01-31T12:00:00Z, or how long ago, such as 10m")
 	f.StringVar(&until, "until", "", "only before this `time`")
 	f.StringVarP(&tail, "tail", "n", "all", "only so many `lines` at the end, or all")
+	f.BoolVar(&kernel, "kernel", false, "the log of the kernel inside, as dmesg prints it (guests)")
 	f.BoolVarP(&times, "timestamps", "t", false, "put the time before every line")
 	f.BoolVar(&asJSON, "json", false, "print JSON: one object per piece of output, its data in base64")
 	return cmd

@@ -74,6 +74,12 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("state", stateText(e.State, e.Health, e.Exit))
 	f.add("ready", yes(e.Ready))
 	f.add("stratum", e.Stratum+reason(e.Reason))
+	if b := e.Boot; b != nil {
+		f.add("kernel", b.Kernel+reason(b.Release))
+		f.add("accelerator", b.Accelerator+reason(b.Why))
+		f.add("boot", bootText(b))
+		f.add("machine", fmt.Sprintf("%d processors, %s of memory", b.CPUs, b.Memory))
+	}
 	f.add("kind", e.Kind)
 	f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
 	f.add("command", words(e.Command))
@@ -114,6 +120,14 @@ func (a *app) printEnvironment(e api.Environment) {
 		f.add("note", n)
 	}
 	_ = f.w.Flush()
+}
+
+// bootText says how a system of its own was started.
+func bootText(b *api.Boot) string {
+	if b.Warm {
+		return "warm (from a saved system)"
+	}
+	return "cold" + reason(b.Cold)
 }
 
 func reason(text string) string {

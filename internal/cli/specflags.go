@@ -76,6 +76,8 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.grace, "stop-timeout", "", "`time` from that signal to the kill, such as 10s")
 	f.StringVar(&s.spec.Kind, "kind", "", "app or system (default: what the template says)")
 	f.StringVar(&s.spec.Stratum, "stratum", "", "depth: zone, guest or machine (default: the shallowest that serves the needs)")
+	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest: a name or id of `strata kernel ls` (default: the default one)")
+	f.BoolVar(&s.spec.Cold, "cold", false, "boot a guest from the beginning, even where a warm start is possible")
 	f.StringArrayVar(&s.spec.Needs, "need", nil, "`reason` to virtualize, such as own-kernel")
 	f.BoolVar(&s.spec.NewPrivileges, "new-privileges", false, "let programs gain privileges by set-user-id files")
 	f.StringVar(&s.pull, "pull", "", "`when` to fetch the template: always, missing or never (default: missing, if its name names a registry)")

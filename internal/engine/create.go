@@ -15,6 +15,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/planner"
 	"github.com/strata-project/strata/internal/store"
+	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/undo"
 )
 
@@ -23,6 +24,8 @@ import (
 const (
 	diskName = "disk.ext4"
 	logDir   = "log"
+
+	consoleDir = "console" // what is kept of the console, as logDir's
 )
 
 var bounds = environment.Bounds{DiskFloor: disk.FloorSize, DiskCeiling: disk.CeilingSize}
@@ -81,10 +84,28 @@ func checkVolumes(spec api.Spec) error {
 	return fault.Join(bad...)
 }
 
+// fits refuses options that the chosen stratum has no meaning for.
+func fits(spec api.Spec, depth string) error {
+	if depth != stratum.Zone {
+		return nil
+	}
+	var errs []error
+	if spec.Kernel != "" {
+		errs = append(errs, fault.Invalidf("a zone runs on the host's kernel, so it cannot have kernel %q", spec.Kernel).At("kernel").Help("ask for stratum guest: --stratum guest"))
+	}
+	if spec.Cold {
+		errs = append(errs, fault.Invalidf("a zone boots nothing, so it has no cold boot").At("cold").Help("ask for stratum guest: --stratum guest"))
+	}
+	return fault.Join(errs...)
+}
+
 // create does the work, with the template held.
 func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *entry, err error) {
 	choice, err := planner.Choose(planner.Request{Stratum: spec.Stratum, Needs: spec.Needs, Available: e.strata()})
 	if err != nil {
+		return nil, err
+	}
+	if err := fits(spec, choice.Stratum); err != nil {
 		return nil, err
 	}
 	var back undo.Stack

@@ -158,6 +158,10 @@ func (en *entry) view() api.Environment {
 	if u := en.run; u != nil && en.state.Live() {
 		v.PID, v.KeeperPID = u.live.PID(), u.live.KeeperPID()
 		v.Health, v.Failing = u.health, u.failing
+		if b, ok := u.live.(stratum.Booter); ok {
+			boot := b.Boot()
+			v.Boot = &boot
+		}
 		up := r.Resolved.Kind == environment.App // which is up as soon as it runs
 		select {
 		case <-u.live.Ready():

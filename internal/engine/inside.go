@@ -38,6 +38,39 @@ func (e *Engine) Attach(ctx context.Context, ref string, conn *os.File) error {
 	return nil
 }
 
+// Console lets conn take part in the console, as Attach does in the main
+// program's streams. Kinds: Missing, Conflict, Unable where the stratum has none.
+func (e *Engine) Console(ctx context.Context, ref string, conn *os.File) error {
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	if err := e.able(en, stratum.CanConsole, "has no console"); err != nil {
+		return err
+	}
+	r, err := en.current("attached to")
+	if err != nil {
+		return err
+	}
+	if err := r.live.(stratum.Consoler).Console(ctx, conn); err != nil {
+		return fault.Wrap(err, "join the console of %s", en.name())
+	}
+	e.tell(ctx, en, "console")
+	return nil
+}
+
+// able refuses what the entry's stratum cannot do.
+func (e *Engine) able(en *entry, c stratum.Capability, lacks string) error {
+	d, err := e.driver(en)
+	if err != nil {
+		return err
+	}
+	if d.Capabilities()&c == 0 {
+		return fault.Unablef("environment %s %s: it is a %s", en.name(), lacks, d.Stratum()).Help("its main program's output: strata logs %s", en.name())
+	}
+	return nil
+}
+
 // Exec starts a further program inside, with conn as its streams, and returns once
 // it runs; its exit status is the last frame on conn. The caller closes its own
 // copy of conn. Kinds: Invalid, Missing, Conflict (it does not run); a fault at

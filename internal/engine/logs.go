@@ -1,6 +1,7 @@
 package engine
 
 import (
+	"bytes"
 	"context"
 	"path/filepath"
 	"time"
@@ -9,15 +10,27 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
 )
 
-// Logs calls emit for each piece of what the main program wrote, in order; emit
-// may keep nothing of it. With Follow it goes on until the environment has
-// stopped for good or is gone. Kinds: Missing, and emit's own.
+// Logs calls emit for each piece of what the main program, or another source,
+// wrote, in order; emit may keep nothing of it. With Follow it goes on until the
+// environment has stopped for good or is gone. Kinds: Missing, Unable where the
+// stratum has no such source, Conflict where the source needs a run, and emit's own.
 func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error {
 	en, err := e.find(ref)
 	if err != nil {
 		return err
+	}
+	dir := logDir
+	switch o.Source {
+	case SourceConsole:
+		if err := e.able(en, stratum.CanConsole, "has no console"); err != nil {
+			return err
+		}
+		dir = consoleDir
+	case SourceKernel:
+		return e.kernelLog(ctx, en, o, emit)
 	}
 	ctx, cancel := e.until(ctx)
 	defer cancel()
@@ -31,7 +44,32 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 	} else {
 		close(ended)
 	}
-	return e.o.Logs(ctx, filepath.Join(e.store.Dir(en.id()), logDir), o, ended, emit)
+	return e.o.Logs(ctx, filepath.Join(e.store.Dir(en.id()), dir), o, ended, emit)
+}
+
+// kernelLog emits the log of the kernel inside, as it stands now.
+func (e *Engine) kernelLog(ctx context.Context, en *entry, o LogOptions, emit func(api.LogLine) error) error {
+	if err := e.able(en, stratum.CanKernelLog, "has no kernel of its own"); err != nil {
+		return err
+	}
+	if o.Follow || !o.Since.IsZero() || !o.Until.IsZero() {
+		return fault.Invalidf("the kernel's log is read whole, as it stands").At("source").Help("leave out follow, since and until; `--tail` does")
+	}
+	r, err := en.current("asked for its kernel's log")
+	if err != nil {
+		return err
+	}
+	ctx, cancel := context.WithTimeout(ctx, statsPatience)
+	defer cancel()
+	text, err := r.live.(stratum.KernelLogger).KernelLog(ctx)
+	if err != nil {
+		return fault.Wrap(err, "read the log of the kernel of %s", en.name())
+	}
+	if o.Tail >= 0 {
+		lines := bytes.SplitAfter(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
+		text = append(bytes.Join(lines[max(0, len(lines)-o.Tail):], nil), '\n')
+	}
+	return emit(api.LogLine{Time: time.Now(), Stream: "stdout", Data: text})
 }
 
 // statsPatience bounds one look at what an environment uses.

@@ -138,11 +138,19 @@ type StopOptions struct {
 	Grace  *time.Duration
 }
 
+// Where output comes from.
+const (
+	SourceProgram = "program" // the main program
+	SourceConsole = "console" // the console of a system of its own
+	SourceKernel  = "kernel"  // that system's kernel
+)
+
 // LogOptions choose output.
 type LogOptions struct {
 	Since, Until time.Time
 	Tail         int // lines; negative: all
 	Follow       bool
+	Source       string // SourceProgram, SourceConsole or SourceKernel; "": the first
 }
 
 // Filter chooses events. A zero field lets everything pass.

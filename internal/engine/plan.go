@@ -18,6 +18,7 @@ import (
 const (
 	defaultLogSize  unit.Size = 10 * unit.MiB
 	defaultLogFiles           = 3
+	consoleSize     unit.Size = unit.MiB
 	defaultTmpfs    unit.Size = 64 * unit.MiB
 	defaultMode               = 0o1777
 )
@@ -58,12 +59,14 @@ func buildPlan(rec environment.Record, idle bool, dir string) stratum.Plan {
 		NewPrivileges: s.NewPrivileges || r.Kind == environment.System,
 		Log:           stratum.LogPlan{Dir: filepath.Join(dir, logDir), Size: int64(s.Log.Size), Files: s.Log.Files},
 	}
+	p.Kernel, p.Cold = s.Kernel, s.Cold
 	if p.Log.Size == 0 {
 		p.Log.Size = int64(defaultLogSize)
 	}
 	if p.Log.Files == 0 {
 		p.Log.Files = defaultLogFiles
 	}
+	p.Console = stratum.LogPlan{Dir: filepath.Join(dir, consoleDir), Size: int64(consoleSize), Files: 2}
 	if idle {
 		p.Main = stratum.Process{}
 		p.Volumes = nil // files are copied in and out of the environment's own disk

@@ -58,6 +58,7 @@ type Lifecycle interface {
 // Streams is what goes in and out of a running environment.
 type Streams interface {
 	Attach(ctx context.Context, ref string, conn *os.File) error
+	Console(ctx context.Context, ref string, conn *os.File) error
 	Exec(ctx context.Context, ref string, p api.Process, conn *os.File) error
 	Logs(ctx context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error
 	Stats(ctx context.Context, ref string) (api.Stats, error)

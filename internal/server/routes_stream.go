@@ -20,6 +20,7 @@ type logQuery struct {
 	Until  time.Time `query:"until" doc:"Only what was written before."`
 	Tail   int       `query:"tail" default:"-1" minimum:"-1" doc:"Only the last lines; -1: all."`
 	Follow bool      `query:"follow" doc:"Go on until the environment ends."`
+	Source string    `query:"source" default:"program" enum:"program,console,kernel" doc:"Whose words: the main program's, or at strata with a kernel of their own the console's or the kernel's."`
 }
 
 // upgraded describes a route that answers 101.
@@ -47,6 +48,12 @@ func (s *Server) streamRoutes() {
 					})
 				}
 				return s.engine.Attach(ctx, in.Ref, conn)
+			}), nil
+		})
+	huma.Register(s.api, upgraded("console", "/v1/environments/{ref}/console", "Join the console of a system with a kernel of its own"),
+		func(_ context.Context, in *struct{ EnvironmentRef }) (*huma.StreamResponse, error) {
+			return s.upgrade(func(ctx context.Context, conn *os.File) error {
+				return s.engine.Console(ctx, in.Ref, conn)
 			}), nil
 		})
 	huma.Register(s.api, upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment"),
@@ -81,7 +88,7 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 			out = newStream(w, "application/x-ndjson")
 		}
 	}
-	o := engine.LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow}
+	o := engine.LogOptions{Since: in.Since, Until: in.Until, Tail: in.Tail, Follow: in.Follow, Source: in.Source}
 	follow, stop := s.follow(ctx.Context())
 	defer stop()
 	err := s.engine.Logs(follow, in.Ref, o, func(l api.LogLine) error {

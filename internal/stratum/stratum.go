@@ -20,8 +20,10 @@ type Capability uint32
 
 // The capabilities; each licenses the optional interface of the same name.
 const (
-	CanPause Capability = 1 << iota // Pauser
-	CanLimit                        // Limiter: limits change while it runs
+	CanPause     Capability = 1 << iota // Pauser
+	CanLimit                            // Limiter: limits change while it runs
+	CanConsole                          // Consoler
+	CanKernelLog                        // KernelLogger
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.
@@ -84,6 +86,25 @@ type Limiter interface {
 	SetLimits(ctx context.Context, r api.Resources) error
 }
 
+// Consoler has a console: what firmware, kernel and init write to before and
+// beside any program.
+type Consoler interface {
+	// Console lets conn take part in the console, in frames of package
+	// api/stream; all of it comes as standard output.
+	Console(ctx context.Context, conn *os.File) error
+}
+
+// KernelLogger has a kernel of its own.
+type KernelLogger interface {
+	// KernelLog returns the log of the kernel inside, oldest line first.
+	KernelLog(ctx context.Context) ([]byte, error)
+}
+
+// Booter tells how a system of its own was started.
+type Booter interface {
+	Boot() api.Boot
+}
+
 // Link joins a run to its network. The engine gives it; a driver calls the
 // method that fits its depth, once.
 type Link interface {
@@ -131,6 +152,10 @@ type Plan struct {
 	ReadOnly      bool
 	NewPrivileges bool
 	Log           LogPlan
+	Console       LogPlan // kept of the console, where there is one
+
+	Kernel string // name or id of the kernel of a system of its own; "": the default one
+	Cold   bool   // no warm start
 }
 
 // Process is one program to run inside.

@@ -284,6 +284,14 @@ func (e *Engine) Attach(_ context.Context, ref string, conn *os.File) error {
 	return act([]string{"echo", "attached to", ref}, conn)
 }
 
+// Console implements server.Streams as Attach does.
+func (e *Engine) Console(_ context.Context, ref string, conn *os.File) error {
+	if _, err := e.get(ref); err != nil {
+		return err
+	}
+	return act([]string{"echo", "console of", ref}, conn)
+}
+
 // Exec implements server.Streams.
 func (e *Engine) Exec(ctx context.Context, ref string, proc api.Process, conn *os.File) error {
 	env, err := e.Get(ctx, ref)
