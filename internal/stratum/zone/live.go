@@ -171,6 +171,12 @@ func (l *Live) Pause(ctx context.Context) error { return l.group.Freeze(ctx) }
 // Resume implements stratum.Pauser.
 func (l *Live) Resume(ctx context.Context) error { return l.group.Thaw(ctx) }
 
+// Paused tells whether it is held still, for a daemon that adopts it.
+func (l *Live) Paused() bool {
+	frozen, err := l.group.Frozen()
+	return err == nil && frozen
+}
+
 // SetLimits implements stratum.Limiter.
 func (l *Live) SetLimits(_ context.Context, r api.Resources) error {
 	return l.group.Set(resource.Limits{Memory: r.Memory, CPUs: r.CPUs, PIDs: r.PIDs})

@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
@@ -52,27 +53,9 @@ type notes struct {
 const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | unix.CLONE_NEWNET |
 	unix.CLONE_NEWUTS | unix.CLONE_NEWIPC | unix.CLONE_NEWCGROUP
 
-// masked and protected are docker's and runc's. They stand for everything in proc
-// that is not of the zone's own namespaces.
-// Source: github.com/moby/moby, daemon/pkg/oci/defaults.go.
-var (
-	masked = []string{
-		"/proc/asound", "/proc/acpi", "/proc/interrupts", "/proc/kcore", "/proc/keys", "/proc/latency_stats", "/proc/timer_list",
-		"/proc/timer_stats", "/proc/sched_debug", "/proc/scsi", "/sys/firmware", "/sys/devices/virtual/powercap",
-	}
-	protected = []string{"/proc/bus", "/proc/fs", "/proc/irq", "/proc/sys", "/proc/sysrq-trigger"}
-	// opened are the settings that belong to a zone's own namespaces; an init sets them.
-	// Source: what systemd-nspawn leaves writable with a private network.
-	opened = []string{"/proc/sys/net", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"}
-)
-
-// devices are the nodes that are shown inside. Console, ptmx and pts are the zone's own.
-var devices = []string{"null", "zero", "full", "random", "urandom", "tty"}
-
-// links are those that docker makes in /dev, but for /dev/core.
-var links = [][2]string{
-	{"fd", "/proc/self/fd"}, {"stdin", "/proc/self/fd/0"}, {"stdout", "/proc/self/fd/1"}, {"stderr", "/proc/self/fd/2"}, {"ptmx", "pts/ptmx"},
-}
+// opened are the settings that belong to a zone's own namespaces; an init sets them.
+// Source: what systemd-nspawn leaves writable with a private network.
+var opened = []string{"/proc/sys/net", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"}
 
 // sysctls are docker's: in a network of its own every program may take any port
 // and may ping.
@@ -100,8 +83,8 @@ func plan(p stratum.Plan, f hostFacts) (*launch, error) {
 		Notes:   notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System},
 		Init: spec.Init{
 			Hostname: p.Hostname, Root: rootFD, ReadOnly: p.ReadOnly, System: p.System,
-			Devices: devices, Links: links, Mask: masked, Protect: protected, Sysctls: sysctls,
-			Cgroups: f.appCgroups, Keep: []int{capKill},
+			Devices: sandbox.Devices, Links: sandbox.Links, Mask: sandbox.Masked, Protect: sandbox.Protected, Sysctls: sysctls,
+			Cgroups: f.appCgroups, Keep: []int{sandbox.Kill},
 		},
 	}
 	l.files(p)
@@ -209,10 +192,10 @@ const slack = 10_000_000
 func process(p stratum.Process, n notes, f hostFacts) *wire.Process {
 	out := &wire.Process{
 		Args: p.Args, Env: p.Env, WorkDir: p.WorkDir, User: p.User, TTY: p.TTY, Stdin: p.Stdin, Rows: p.Rows, Cols: p.Cols, Agent: p.Agent,
-		Capabilities: numbers(appCapabilities), NoNewPrivs: !n.NewPrivileges, Seccomp: f.app,
+		Capabilities: sandbox.Numbers(sandbox.App), NoNewPrivs: !n.NewPrivileges, Seccomp: f.app,
 	}
 	if n.System {
-		out.Capabilities, out.Seccomp = numbers(systemCapabilities), f.system
+		out.Capabilities, out.Seccomp = sandbox.Numbers(sandbox.System), f.system
 	}
 	if p.Agent {
 		out.Args = append([]string{"strata-agent"}, p.Args...)

@@ -18,6 +18,7 @@ import (
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/seccomp"
 	"github.com/strata-project/strata/internal/stratum"
 )
@@ -130,11 +131,11 @@ func gather(dir, agent string, l resource.Layout) (f hostFacts, err error) {
 	if err != nil {
 		return f, err
 	}
-	app, err := seccomp.Default(appCapabilities, kernel)
+	app, err := seccomp.Default(sandbox.App, kernel)
 	if err != nil {
 		return f, fault.Wrap(err, "compile the seccomp filter")
 	}
-	system, err := seccomp.Default(systemCapabilities, kernel)
+	system, err := seccomp.Default(sandbox.System, kernel)
 	if err != nil {
 		return f, fault.Wrap(err, "compile the seccomp filter")
 	}

@@ -1,4 +1,4 @@
-package zone
+package sandbox
 
 // names are the kernel's capabilities by number.
 // Source: linux/capability.h.
@@ -11,23 +11,23 @@ var names = [...]string{
 	"CAP_CHECKPOINT_RESTORE",
 }
 
-// appCapabilities are those of the OCI default, as docker grants them.
-var appCapabilities = []string{
+// App are those of the OCI default, as docker grants them.
+var App = []string{
 	"CAP_CHOWN", "CAP_DAC_OVERRIDE", "CAP_FSETID", "CAP_FOWNER", "CAP_MKNOD", "CAP_NET_RAW", "CAP_SETGID", "CAP_SETUID", "CAP_SETFCAP",
 	"CAP_SETPCAP", "CAP_NET_BIND_SERVICE", "CAP_SYS_CHROOT", "CAP_KILL", "CAP_AUDIT_WRITE",
 }
 
-// systemCapabilities are what an init such as systemd needs besides. They count
+// System are what an init such as systemd needs besides. They count
 // against what the zone's own user namespace owns: its mounts, its network, its
 // processes. Those that the kernel checks against the host (SYS_MODULE, SYS_TIME,
 // SYS_RAWIO, BPF, …) are left out; with SYS_RAWIO systemd would try to mount tracefs.
-var systemCapabilities = append([]string{
+var System = append([]string{
 	"CAP_SYS_ADMIN", "CAP_NET_ADMIN", "CAP_NET_BROADCAST", "CAP_DAC_READ_SEARCH", "CAP_LINUX_IMMUTABLE", "CAP_IPC_OWNER", "CAP_IPC_LOCK",
 	"CAP_SYS_PTRACE", "CAP_SYS_BOOT", "CAP_SYS_NICE", "CAP_SYS_RESOURCE", "CAP_SYS_TTY_CONFIG", "CAP_LEASE", "CAP_AUDIT_CONTROL",
-}, appCapabilities...)
+}, App...)
 
-// numbers returns the numbers of capabilities, in the kernel's order.
-func numbers(of []string) []int {
+// Numbers returns the numbers of capabilities, in the kernel's order.
+func Numbers(of []string) []int {
 	var out []int
 	for n, name := range names {
 		for _, one := range of {
@@ -39,4 +39,8 @@ func numbers(of []string) []int {
 	return out
 }
 
-const capKill = 5 // CAP_KILL, in linux/capability.h
+// Kill is the number of CAP_KILL.
+const Kill = 5
+
+// All returns the numbers of all capabilities that are known.
+func All() []int { return Numbers(names[:]) }
