@@ -8,15 +8,8 @@
 //	run folder · control group · root tree and volume trees (descriptors only)
 //	keeper with the payload waiting · network (stratum.Link) · go
 //
-// Everything a zone holds on the host hangs on its processes, but for two
-// things: its run folder (RUN/env/ID: keeper.sock, status.json, exit.json,
-// zone.json) and its control group. Clean removes both.
-//
-// Live forwards to the keeper and to the control group; one goroutine for each
-// waits for the end. If the keeper is lost, the run has crashed: what is left
-// in the control group is killed, and the exit says so.
-//
-// Locks: Driver.mu guards the table of starts, and is a leaf.
+// The run folder, the control group and the wait for the end are package held's.
+// Besides those two, everything that a zone holds on the host hangs on its processes.
 //
 // What it does not do: networks (stratum.Link), names, restarts, the records of
 // environments.

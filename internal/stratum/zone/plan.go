@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 )
 
 // The payload's descriptors, after the agent's specification.
@@ -43,7 +44,7 @@ type launch struct {
 	Notes   notes  // kept beside the keeper, for a daemon that adopts
 }
 
-// notes are what further programs of a run depend on. JSON of zone.json.
+// notes are what further programs of a run depend on.
 type notes struct {
 	System        bool `json:"system"`
 	NewPrivileges bool `json:"new_privileges"`
@@ -169,7 +170,7 @@ func (l *launch) keeper(p stratum.Plan, f hostFacts) {
 	dir := path.Join(f.dir, p.ID)
 	main := l.Init.Main
 	l.Keeper = wire.Spec{
-		ID: p.ID, Socket: path.Join(dir, "keeper.sock"), ExitFile: path.Join(dir, "exit.json"), StatusFile: path.Join(dir, "status.json"),
+		ID: p.ID, Socket: path.Join(dir, held.Socket), ExitFile: path.Join(dir, held.Exit), StatusFile: path.Join(dir, held.Status),
 		Log: wire.Log{Dir: p.Log.Dir, Size: p.Log.Size, Files: p.Log.Files}, Owner: p.IDBase,
 		System: p.System,
 		TTY:    main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),

@@ -26,20 +26,17 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if err != nil {
 		return nil, err
 	}
-	release, err := d.claim(p.ID)
+	release, err := d.runs.Claim(p.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
-	if err := d.vacant(ctx, p.ID); err != nil {
-		return nil, err
-	}
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
-	if err := d.folder(p.ID, l.Notes); err != nil {
+	if err := d.runs.Make(ctx, p.ID, l.Notes); err != nil {
 		return nil, err
 	}
-	back.Push("remove the run folder", func(context.Context) error { return os.RemoveAll(d.run(p.ID)) })
+	back.Push("remove the run folder", func(context.Context) error { return d.runs.Remove(p.ID) })
 	if err := os.MkdirAll(p.Log.Dir, 0o700); err != nil {
 		return nil, fault.Internalf("make the folder of logs: %w", err)
 	}
@@ -47,33 +44,7 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if err != nil {
 		return nil, err
 	}
-	return d.live(p.ID, k, group, l.Notes), nil
-}
-
-// The files of a run folder.
-const (
-	socketName = "keeper.sock"
-	statusName = "status.json"
-	exitName   = "exit.json"
-	notesName  = "zone.json"
-)
-
-func (d *Driver) folder(id string, n notes) error {
-	if err := os.Mkdir(d.run(id), 0o700); err != nil {
-		if errors.Is(err, os.ErrExist) {
-			return fault.Conflictf("%s has a run folder already", id)
-		}
-		return fault.Internalf("make the run folder: %w", err)
-	}
-	text, err := json.Marshal(n)
-	if err == nil {
-		err = os.WriteFile(d.run(id, notesName), text, 0o600)
-	}
-	if err != nil {
-		os.RemoveAll(d.run(id))
-		return fault.Internalf("write the run folder: %w", err)
-	}
-	return nil
+	return &Live{d.runs.Take(p.ID, k, group), d, l.Notes}, nil
 }
 
 // apply makes everything that l needs and starts it.

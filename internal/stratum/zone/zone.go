@@ -2,7 +2,6 @@ package zone
 
 import (
 	"context"
-	"errors"
 	"log/slog"
 	"os"
 	"path/filepath"
@@ -12,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/fault"
@@ -21,6 +21,7 @@ import (
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/seccomp"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 )
 
 // maxFiles is how many files a program of a zone may have open, where the host
@@ -39,12 +40,10 @@ type Options struct {
 // Driver runs zones. Make one with New.
 type Driver struct {
 	o      Options
+	runs   *held.Runs
 	keeper string
 	facts  func() (hostFacts, error)
 	maps   mount.IDMaps
-
-	mu       sync.Mutex
-	starting map[string]bool // ids that a Start or Clean is at work on
 }
 
 // New returns a Driver, and prepares in the background what only the first start
@@ -61,16 +60,17 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{o: o, keeper: keeper, starting: map[string]bool{}}
-	if err := os.MkdirAll(d.runs(), 0o711); err != nil {
-		return nil, fault.Internalf("make the folder of runs: %w", err)
+	runs, err := held.Open(filepath.Join(o.Places.Run, "env"), o.Resources, o.Log)
+	if err != nil {
+		return nil, err
 	}
+	d := &Driver{o: o, runs: runs, keeper: keeper}
 	d.facts = sync.OnceValues(func() (hostFacts, error) {
 		agent, err := unreadable(agent, o.Places.State)
 		if err != nil {
 			return hostFacts{}, err
 		}
-		return gather(d.runs(), agent, o.Resources.Layout())
+		return gather(runs.Dir, agent, o.Resources.Layout())
 	})
 	go d.facts()
 	return d, nil
@@ -85,43 +85,12 @@ func (d *Driver) Stratum() string { return stratum.Zone }
 // Capabilities returns what zones can do besides.
 func (d *Driver) Capabilities() stratum.Capability { return stratum.CanPause | stratum.CanLimit }
 
-// Runs returns the ids that have a run folder or a control group.
-func (d *Driver) Runs(context.Context) ([]string, error) {
-	entries, err := os.ReadDir(d.runs())
-	if err != nil && !errors.Is(err, os.ErrNotExist) {
-		return nil, fault.Internalf("list runs: %w", err)
-	}
-	ids, err := d.o.Resources.List()
-	if err != nil {
-		return nil, err
-	}
-	for _, e := range entries {
-		if e.IsDir() {
-			ids = append(ids, e.Name())
-		}
-	}
-	slices.Sort(ids)
-	return slices.Compact(ids), nil
-}
+// Runs implements stratum.Driver.
+func (d *Driver) Runs(context.Context) ([]string, error) { return d.runs.List() }
 
-func (d *Driver) runs() string { return filepath.Join(d.o.Places.Run, "env") }
-func (d *Driver) run(id string, name ...string) string {
-	return filepath.Join(append([]string{d.runs(), id}, name...)...)
-}
-
-// claim makes sure that one Start or Clean at a time is at work on an id.
-func (d *Driver) claim(id string) (release func(), err error) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if d.starting[id] {
-		return nil, fault.Conflictf("%s is being started or cleaned up", id)
-	}
-	d.starting[id] = true
-	return func() {
-		d.mu.Lock()
-		defer d.mu.Unlock()
-		delete(d.starting, id)
-	}, nil
+// Clean implements stratum.Driver.
+func (d *Driver) Clean(ctx context.Context, id string) (*api.Exit, error) {
+	return d.runs.Clean(ctx, id)
 }
 
 // gather finds out what plans depend on.
