@@ -37,7 +37,7 @@ test: build ## install what is missing, and run every test
 
 .PHONY: test-v2
 test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)
-	@scripts/setup v2
+	@scripts/setup tests
 	@$(AS_ROOT) scripts/test-v2 $(V2_FLAGS)
 
 .PHONY: bench
