@@ -7,6 +7,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/network"
+	"github.com/strata-project/strata/internal/stratum"
 )
 
 // FromHost makes a Network of the host's side of it.
@@ -47,6 +48,29 @@ func (n hosted) Connect(ctx context.Context, id string, pid int, a api.Address, 
 	return n.h.Connect(ctx, id, pid, have, wanted)
 }
 
+func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error) {
+	have, err := hostAddress(a)
+	if err != nil {
+		return nil, err
+	}
+	wanted, err := hostPorts(ports)
+	if err != nil {
+		return nil, err
+	}
+	tap, err := n.h.ConnectTap(ctx, id, have, wanted)
+	if err != nil {
+		return nil, err
+	}
+	t := &stratum.Tap{File: tap.File, MAC: tap.MAC, MTU: tap.MTU}
+	for _, a := range tap.Address {
+		t.Address = append(t.Address, a.String())
+	}
+	for _, g := range tap.Gateways {
+		t.Gateways = append(t.Gateways, g.String())
+	}
+	return t, nil
+}
+
 func (n hosted) Disconnect(ctx context.Context, id string) error { return n.h.Disconnect(ctx, id) }
 
 func (n hosted) LoopbackOnly(ctx context.Context, pid int) error { return n.h.LoopbackOnly(ctx, pid) }
@@ -73,7 +97,7 @@ func (n hosted) Sync(ctx context.Context, running map[string]Running) error {
 		if err != nil {
 			return err
 		}
-		all[id] = network.Running{PID: r.PID, Address: a, Ports: ports}
+		all[id] = network.Running{PID: r.PID, Tap: r.Tap, Address: a, Ports: ports}
 	}
 	if err := n.h.Sync(ctx, all); err != nil {
 		return err

@@ -8,7 +8,6 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
-	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -76,6 +75,8 @@ type Addresses interface {
 	Rename(ctx context.Context, id, name string) error
 	// Connect joins the network namespace of pid, and returns how to undo it.
 	Connect(ctx context.Context, id string, pid int, a api.Address, ports []api.Port) (func(context.Context) error, error)
+	// ConnectTap joins by a tap device, for a system with its own kernel.
+	ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error)
 	// Disconnect takes away what a run that is over left. Twice is no error.
 	Disconnect(ctx context.Context, id string) error
 	LoopbackOnly(ctx context.Context, pid int) error
@@ -100,7 +101,8 @@ type Networks interface {
 
 // Running is what a network must know of an environment that runs.
 type Running struct {
-	PID     int // of a process in its network namespace
+	PID     int  // of a process in its network namespace
+	Tap     bool // it has a tap, and no namespace of its network
 	Address api.Address
 	Ports   []api.Port
 }
@@ -180,9 +182,10 @@ func (l link) IntoNamespace(ctx context.Context, pid int) error {
 	return err
 }
 
-func (l link) Tap(context.Context) (*stratum.Tap, error) {
+func (l link) Tap(ctx context.Context) (*stratum.Tap, error) {
 	if l.address.Network == "" {
 		return nil, nil
 	}
-	return nil, fault.Unablef("a network card for a system with its own kernel is not made yet").At("network")
+	// The device goes with the file; the engine disconnects when the start fails.
+	return l.network.ConnectTap(ctx, l.id, l.address, l.ports)
 }

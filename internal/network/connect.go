@@ -23,29 +23,17 @@ import (
 func (h *Host) Connect(ctx context.Context, id string, pid int, a Address, ports []Port) (undoIt func(context.Context) error, err error) {
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
-	if err := h.Ensure(ctx, a.Network); err != nil {
-		return nil, err
-	}
 	target, err := namespaceOf(pid)
 	if err != nil {
 		return nil, fault.New(fault.Missing, "connect to network: %w", err)
 	}
 	defer target.Close()
-	plan, elements, err := h.claim(id, a, ports)
+	plan, err := h.admit(ctx, &back, id, a, ports)
 	if err != nil {
 		return nil, err
 	}
-	takeBack := func(ctx context.Context) error { return h.Disconnect(ctx, id) }
-	back.Push("disconnect", takeBack)
-	for _, p := range ports {
-		if err := h.checkHost(p); err != nil {
-			return nil, err
-		}
-	}
-	if err := h.put(elements); err != nil {
-		return nil, err
-	}
-	if err := h.makeLink(ctx, plan, target, a.Network); err != nil {
+	pair := func(p linkPlan) []*request { return p.requests(int(target.Fd())) }
+	if err := h.makeLink(ctx, plan, pair, a.Network); err != nil {
 		return nil, err
 	}
 	if err := h.configure(plan, target); err != nil {
@@ -54,11 +42,31 @@ func (h *Host) Connect(ctx context.Context, id string, pid int, a Address, ports
 	if err := h.zone.flush(); err != nil {
 		return nil, fault.Wrap(err, "publish name")
 	}
-	return takeBack, nil
+	return func(ctx context.Context) error { return h.Disconnect(ctx, id) }, nil
+}
+
+// admit does all that comes before the link: the network is ready, the ports are
+// id's, and the filter watches the link that is about to be.
+func (h *Host) admit(ctx context.Context, back *undo.Stack, id string, a Address, ports []Port) (linkPlan, error) {
+	if err := h.Ensure(ctx, a.Network); err != nil {
+		return linkPlan{}, err
+	}
+	plan, elements, err := h.claim(id, a, ports, "")
+	if err != nil {
+		return linkPlan{}, err
+	}
+	back.Push("disconnect", func(ctx context.Context) error { return h.Disconnect(ctx, id) })
+	for _, p := range ports {
+		if err := h.checkHost(p); err != nil {
+			return linkPlan{}, err
+		}
+	}
+	return plan, h.put(elements)
 }
 
 // claim books the ports and the link's name for id, and says what is to be done.
-func (h *Host) claim(id string, a Address, ports []Port) (linkPlan, []nft.Element, error) {
+// link is the name where there is a link already, else "".
+func (h *Host) claim(id string, a Address, ports []Port, link string) (linkPlan, []nft.Element, error) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	e, ok := h.environments[id]
@@ -88,7 +96,10 @@ func (h *Host) claim(id string, a Address, ports []Port) (linkPlan, []nft.Elemen
 			}
 		}
 	}
-	plan, err := n.plan(h.freeLink(id), a)
+	if link == "" {
+		link = h.freeLink(id)
+	}
+	plan, err := n.plan(link, a)
 	if err != nil {
 		return linkPlan{}, nil, fault.Invalidf("%w", err)
 	}
@@ -186,16 +197,17 @@ func (n *networkState) filter() nft.Network {
 	return nft.Network{Bridge: n.Bridge, IPv4: n.IPv4, IPv6: n.IPv6, Gateway4: n.Gateway4, Gateway6: n.Gateway6, Isolated: n.Isolated}
 }
 
-// makeLink makes the pair; if the bridge is gone it is made again, once.
-func (h *Host) makeLink(ctx context.Context, p linkPlan, target *os.File, network string) error {
-	err := h.rtnl.do(nil, p.requests(int(target.Fd()))...)
+// makeLink makes the link by the requests of a plan; if the bridge is gone it is
+// made again, once.
+func (h *Host) makeLink(ctx context.Context, p linkPlan, requests func(linkPlan) []*request, network string) error {
+	err := h.rtnl.do(nil, requests(p)...)
 	if errors.Is(err, unix.ENODEV) || errors.Is(err, unix.EINVAL) {
 		var index int32
 		if index, err = h.ensureAgain(ctx, network); err != nil {
 			return err
 		}
 		p.Master = index
-		err = h.rtnl.do(nil, p.requests(int(target.Fd()))...)
+		err = h.rtnl.do(nil, requests(p)...)
 	}
 	switch {
 	case errors.Is(err, unix.EXFULL):
@@ -227,14 +239,23 @@ func (h *Host) configure(p linkPlan, target *os.File) error {
 	if err := in.do(nil, p.inner(index)...); err != nil {
 		return err
 	}
-	// The kernel notices in its own time that a link carries, and the bridge drops
-	// what comes before; whoever asks for a link makes it notice at once. Source:
-	// net/core/rtnetlink.c, rtnl_getlink, from Linux 6.9 on.
-	if _, err := in.linkIndex(inside); err != nil {
+	if _, err := in.linkIndex(inside); err != nil { // as notice does
 		return err
 	}
-	_, err = h.rtnl.linkIndex(p.Link)
-	return err
+	return h.notice(p)
+}
+
+// notice waits until the kernel knows that the link carries, and with the first
+// link the bridge. It notices in its own time, and what comes before is dropped;
+// whoever asks for a link makes it notice at once. Source: net/core/rtnetlink.c,
+// rtnl_getlink, from Linux 6.9 on.
+func (h *Host) notice(p linkPlan) error {
+	for _, name := range []string{p.Link, p.Bridge} {
+		if _, err := h.rtnl.linkIndex(name); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // LoopbackOnly sets lo up in the network namespace of process pid, and nothing

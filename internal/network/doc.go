@@ -9,7 +9,8 @@
 //
 // A Host is the host side of one strata root. A Network is one Linux bridge with
 // a subnet of each IP version. A link is a pair of virtual Ethernet devices, one
-// end a port of the bridge, the other the environment's eth0. The gateway is the
+// end a port of the bridge, the other the environment's eth0; or a tap device, a
+// port of the bridge whose descriptor is the cable of a virtual card. The gateway is the
 // bridge's own address; names are answered there.
 //
 // # What is on the host
@@ -26,8 +27,8 @@
 //
 // # Lifetimes
 //
-// A link lives as long as the namespace that its inner end is in: the kernel
-// removes it. The bridge, the tables and the answering process stay when the
+// A link lives as long as the namespace that its inner end is in, a tap as long
+// as its descriptors: the kernel removes it. The bridge, the tables and the answering process stay when the
 // daemon ends, so running environments lose nothing. The records of networks
 // are files; which address belongs to whom is only in the environments' records.
 //

@@ -9,7 +9,8 @@ import (
 
 // Running is an environment that runs, as its driver and record tell.
 type Running struct {
-	PID     int // a process in its network namespace
+	PID     int  // a process in its network namespace
+	Tap     bool // it was joined by ConnectTap, so PID's namespace is none of its network's
 	Address Address
 	Ports   []Port
 }
@@ -61,7 +62,12 @@ func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
 	}
 	for _, id := range missing {
 		r := running[id]
-		_, err := h.Connect(ctx, id, r.PID, r.Address, r.Ports)
+		var err error
+		if r.Tap {
+			err = h.retake(ctx, id, r)
+		} else {
+			_, err = h.Connect(ctx, id, r.PID, r.Address, r.Ports)
+		}
 		failed = append(failed, fault.Wrap(err, "connect %s again", id))
 	}
 	for _, link := range leftover {

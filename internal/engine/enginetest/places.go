@@ -11,6 +11,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -201,6 +202,15 @@ func (n *Network) Connect(_ context.Context, id string, _ int, _ api.Address, _ 
 	defer n.mu.Unlock()
 	n.Connected[id] = true
 	return func(ctx context.Context) error { return n.Disconnect(ctx, id) }, nil
+}
+
+// ConnectTap notes that id is on its network, and gives a file that is no tap's.
+func (n *Network) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error) {
+	if _, err := n.Connect(ctx, id, 0, a, ports); err != nil {
+		return nil, err
+	}
+	f, err := os.Open(os.DevNull)
+	return &stratum.Tap{File: f, MAC: a.MAC, MTU: 1500, Address: []string{a.IPv4 + "/16"}}, err
 }
 
 // Disconnect notes that id is off its network.
