@@ -46,9 +46,12 @@ func strata() []string {
 
 func TestContract(t *testing.T) {
 	b := bed.New(t)
-	b.Run("run", "--rm", "busybox", "true") // so that no row pays for the first use
 	for _, stratum := range strata() {
 		t.Run(stratum, func(t *testing.T) {
+			if stratum != "zone" {
+				bed.Kernel(t, b)
+			}
+			b.Run("run", "--rm", "--stratum", stratum, "busybox", "true") // so that no row pays for the first use
 			for _, r := range rows {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel()

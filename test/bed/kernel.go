@@ -1,0 +1,73 @@
+package bed
+
+import (
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/internal/require"
+)
+
+// Kernel gives b a kernel for guests: Debian's cloud kernel, whose package is
+// fetched from the mirror once per machine and day.
+func Kernel(t testing.TB, b *Bed) {
+	t.Helper()
+	if out := b.Try("kernel", "ls", "--json"); out.Status == 0 && strings.Contains(out.Stdout, `"id"`) {
+		return
+	}
+	b.Run("kernel", "add", KernelPackage(t))
+}
+
+// KernelPackage returns the path of the package of Debian's cloud kernel.
+func KernelPackage(t testing.TB) string {
+	t.Helper()
+	require.Tool(t, "apt-get")
+	dir := filepath.Join(os.TempDir(), "strata-test-kernel")
+	if err := os.MkdirAll(dir, 0o755); err != nil {
+		t.Fatal(err)
+	}
+	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer lock.Close()
+	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
+		t.Fatal(err)
+	}
+	if found, _ := filepath.Glob(filepath.Join(dir, "linux-image-*.deb")); len(found) > 0 {
+		if info, err := os.Stat(found[0]); err == nil && time.Since(info.ModTime()) < 24*time.Hour {
+			return found[0]
+		}
+		for _, old := range found {
+			os.Remove(old)
+		}
+	}
+	name := kernelName()
+	require.Host(t, "debian-mirror", name != "", "apt knows no package linux-image-cloud-amd64")
+	cmd := exec.Command("apt-get", "download", name)
+	cmd.Dir = dir
+	text, err := cmd.CombinedOutput()
+	found, _ := filepath.Glob(filepath.Join(dir, "linux-image-*.deb"))
+	require.Host(t, "debian-mirror", err == nil && len(found) == 1, "a kernel cannot be fetched: "+string(text))
+	now := time.Now()
+	os.Chtimes(found[0], now, now) // apt gives it the time of the archive
+	return found[0]
+}
+
+// kernelName asks apt which package is the newest cloud kernel.
+func kernelName() string {
+	text, err := exec.Command("apt-cache", "depends", "linux-image-cloud-amd64").Output()
+	if err != nil {
+		return ""
+	}
+	for line := range strings.Lines(string(text)) {
+		if name, ok := strings.CutPrefix(strings.TrimSpace(line), "Depends: "); ok && strings.HasPrefix(name, "linux-image-") {
+			return name
+		}
+	}
+	return ""
+}
