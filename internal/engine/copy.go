@@ -153,7 +153,7 @@ func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, s
 		return err
 	}
 	rec := en.snapshot()
-	p, err := e.plan(rec, true)
+	p, err := e.plan(ctx, rec, true)
 	if err != nil {
 		return err
 	}

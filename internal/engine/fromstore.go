@@ -37,6 +37,10 @@ func (t stored) List() []api.Template {
 
 func (t stored) LayerPath(digest string) string { return t.s.LayerPath(template.Layer{Digest: digest}) }
 
+func (t stored) Whole(ctx context.Context, ref string, tell func(api.Progress)) (digest, path string, err error) {
+	return t.s.Whole(ctx, ref, report(tell))
+}
+
 func (t stored) Busybox(ctx context.Context) (api.Template, error) { return wired(t.s.Busybox(ctx)) }
 
 func (t stored) Tag(ref, name string) error { return t.s.Tag(ref, name) }

@@ -37,6 +37,8 @@ type Templates interface {
 	List() []api.Template
 	// LayerPath returns the EROFS file of a layer.
 	LayerPath(digest string) string
+	// Whole returns all layers of a template as one EROFS file, which it makes where it is missing.
+	Whole(ctx context.Context, ref string, tell func(api.Progress)) (digest, path string, err error)
 	// Busybox makes the built-in template where it is missing.
 	Busybox(ctx context.Context) (api.Template, error)
 	Tag(ref, name string) error

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"bytes"
+	"context"
 	"fmt"
 	"path/filepath"
 	"slices"
@@ -24,7 +25,7 @@ const (
 )
 
 // plan is all that a run of rec needs.
-func (e *Engine) plan(rec environment.Record, idle bool) (stratum.Plan, error) {
+func (e *Engine) plan(ctx context.Context, rec environment.Record, idle bool) (stratum.Plan, error) {
 	t, err := e.o.Templates.Get(rec.TemplateID)
 	if err != nil {
 		return stratum.Plan{}, fault.Wrap(err, "find the template of %s", rec.Name)
@@ -39,7 +40,10 @@ func (e *Engine) plan(rec environment.Record, idle bool) (stratum.Plan, error) {
 	for _, l := range t.Layers {
 		p.Layers = append(p.Layers, stratum.LayerFile{Digest: l.Digest, Path: e.o.Templates.LayerPath(l.Digest)})
 	}
-	return p, nil
+	if rec.Stratum != stratum.Zone {
+		p.Whole.Digest, p.Whole.Path, err = e.o.Templates.Whole(ctx, t.ID, e.progress(ctx))
+	}
+	return p, err
 }
 
 // buildPlan is the part of a plan that the record alone decides. It is pure.

@@ -100,7 +100,7 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 			return nil, err
 		}
 	}
-	p, err := e.plan(rec, false)
+	p, err := e.plan(ctx, rec, false)
 	if err != nil {
 		return nil, err
 	}

@@ -44,6 +44,9 @@
 // Locks: Layers.mu and IDMaps.mu are leaves; neither is held while waiting for
 // anything but the kernel.
 //
+// Merged is the exception to the user range: for making an image out of layers it
+// shows them with the owners that are stored, to one thread and what that starts.
+//
 // What it does not do: attach trees inside an environment (the agent does),
 // decide on ranges (the daemon does), make images (template and disk do).
 package mount

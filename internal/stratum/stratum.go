@@ -141,6 +141,7 @@ type Plan struct {
 	Idle     bool        // no main program: only the agent runs, so that files can be reached
 	Main     Process     //
 	Layers   []LayerFile // lowest first
+	Whole    LayerFile   // all of them as one; empty at stratum zone
 	Disk     string      // path of the private disk's image
 	IDBase   uint32      // first of its 65,536 ids on the host
 	Hostname string

@@ -19,6 +19,7 @@
 //	names.json             every name, replaced as a whole
 //	layers/<digest>.erofs  what environments mount
 //	layers/<diffid>.json   which EROFS file a layer became
+//	whole/<digest>.erofs   all layers of a template as one, made when somebody asks for it
 //	blobs/<digest>         manifest, configuration, compressed layers
 //	download/<digest>      blobs under way; a broken-off one can be resumed for a day
 //	work/                  folders being unpacked; emptied by Open
@@ -51,6 +52,6 @@
 //
 // # What it does not do
 //
-// It mounts nothing, knows no environment and no API, and does not guard its
+// It mounts nothing that anybody else sees, knows no environment and no API, and does not guard its
 // folder against another process: the daemon is the only one of its root.
 package template

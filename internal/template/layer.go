@@ -8,9 +8,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
+	"math"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -141,7 +143,7 @@ func (w *session) makeLayer(ctx context.Context, tarStream io.Reader, want strin
 			Help("the image is damaged, or it was tampered with")
 	}
 	w.s.log.Debug("layer unpacked", "diff_id", l.DiffID, "entries", stats.Entries, "bytes", stats.Bytes, "implied", stats.Implied, "dropped_xattrs", stats.Dropped)
-	if err := makeEROFS(ctx, root, image, l.DiffID, stats.Bytes); err != nil {
+	if err := (erofs{root: root, image: image, id: l.DiffID, size: stats.Bytes}).make(ctx); err != nil {
 		return Layer{}, err
 	}
 	if l.Digest, l.Size, err = digestFile(ctx, image); err != nil {
@@ -181,15 +183,30 @@ const erofsEpoch = "17179869183"
 // there is no difference.
 const erofsCompression = "lz4"
 
-// makeEROFS makes an image of the folder root, the same bytes for the same content.
-func makeEROFS(ctx context.Context, root, image, diffID string, size int64) error {
+// erofs is an image to be made of a folder: the same bytes for the same content.
+type erofs struct {
+	root, image string
+	id          string   // "sha256:…", which its UUID is the start of
+	size        int64    // of what the folder holds, bytes
+	without     []string // paths below root that are left out
+}
+
+func (e erofs) make(ctx context.Context) error {
 	var fs unix.Statfs_t
-	if err := unix.Statfs(root, &fs); err == nil && int64(fs.Bavail)*fs.Bsize < size { // holes are written out
-		return fault.Busyf("the disk is full: a layer of %s has no room", unit.Size(size)).Help("free some space, for example with `strata template prune`")
+	if err := unix.Statfs(filepath.Dir(e.image), &fs); err == nil && int64(fs.Bavail)*fs.Bsize < e.size { // holes are written out
+		return fault.Busyf("the disk is full: an image of %s has no room", unit.Size(e.size)).Help("free some space, for example with `strata template prune`")
 	}
-	u := strings.TrimPrefix(diffID, "sha256:")
+	u := strings.TrimPrefix(e.id, "sha256:")
 	uuid := fmt.Sprintf("%s-%s-%s-%s-%s", u[0:8], u[8:12], u[12:16], u[16:20], u[20:32])
-	cmd := exec.CommandContext(ctx, "mkfs.erofs", "--quiet", "-z"+erofsCompression, "-U", uuid, image, root)
+	args := []string{"--quiet", "-z" + erofsCompression, "-U", uuid}
+	if len(e.without) > 0 {
+		// Its search for attributes to be shared heeds no exclusions; this says that none is to be.
+		args = append(args, "-x"+strconv.Itoa(math.MaxInt32))
+	}
+	for _, path := range e.without {
+		args = append(args, "--exclude-path="+path)
+	}
+	cmd := exec.CommandContext(ctx, "mkfs.erofs", append(args, e.image, e.root)...)
 	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+erofsEpoch, "LC_ALL=C")
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said

@@ -144,6 +144,7 @@ func (s *Store) sweep() (freed int64) {
 			keep[s.layerPath(l.Digest)] = true
 			diffs[l.DiffID] = true
 		}
+		keep[s.wholePath(wholeDigest(distinct(r.Template.Layers)))] = true
 		for _, d := range append([]string{r.Manifest, r.Template.ID}, r.Blobs...) {
 			keep[s.blobPath(d)] = true
 		}
@@ -156,7 +157,7 @@ func (s *Store) sweep() (freed int64) {
 			delete(s.layers, diffID)
 		}
 	}
-	for _, dir := range []string{blobDir, layerDir} {
+	for _, dir := range []string{blobDir, layerDir, wholeDir} {
 		entries, err := os.ReadDir(filepath.Join(s.dir, dir))
 		if err != nil {
 			s.log.Debug("template sweep", "dir", dir, "err", err)

@@ -59,6 +59,7 @@ type layerNote struct {
 const (
 	recordDir   = "records"  // <id>.json
 	layerDir    = "layers"   // <digest>.erofs and <diff id>.json, which says which digest
+	wholeDir    = "whole"    // <digest of the list of layers>.erofs
 	blobDir     = "blobs"    // manifests, configurations, compressed layers as they came
 	downloadDir = "download" // blobs that are not whole, or whose template is not
 	workDir     = "work"     // emptied at start
@@ -86,7 +87,7 @@ func Open(dir string, log *slog.Logger) (*Store, error) {
 	for _, d := range []struct {
 		name string
 		mode os.FileMode
-	}{{"", 0o711}, {recordDir, 0o700}, {layerDir, 0o700}, {blobDir, 0o700}, {downloadDir, 0o700}, {workDir, 0o711}} {
+	}{{"", 0o711}, {recordDir, 0o700}, {layerDir, 0o700}, {wholeDir, 0o700}, {blobDir, 0o700}, {downloadDir, 0o700}, {workDir, 0o711}} {
 		path := filepath.Join(dir, d.name)
 		if err := os.MkdirAll(path, d.mode); err != nil {
 			return nil, fault.Wrap(diskFault(err), "open template store")

@@ -64,6 +64,12 @@ func (t *Templates) List() []api.Template {
 // LayerPath makes up a path.
 func (t *Templates) LayerPath(digest string) string { return "/layers/" + digest }
 
+// Whole returns a path that is nowhere.
+func (t *Templates) Whole(_ context.Context, ref string, _ func(api.Progress)) (digest, path string, err error) {
+	one, err := t.Get(ref)
+	return "whole-" + one.ID, "/whole/" + one.ID, err
+}
+
 // Busybox returns the template busybox.
 func (t *Templates) Busybox(context.Context) (api.Template, error) {
 	t.mu.Lock()
