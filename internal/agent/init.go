@@ -6,6 +6,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
@@ -72,7 +73,7 @@ func start(r *reaper) (*spec.Init, error) {
 
 // inside makes the zone's inside, and moves there.
 func inside(k *keeper, s *spec.Init) error {
-	if err := build(s); err != nil {
+	if err := root.Build(s); err != nil {
 		return err
 	}
 	if err := unix.Sethostname([]byte(s.Hostname)); err != nil {
@@ -147,7 +148,7 @@ func launch(p *wire.Process, img *image, meanwhile func()) (pid int, err error) 
 	meanwhile()
 	buf := make([]byte, 8)
 	var n int
-	err = again(func() (err error) {
+	err = root.Again(func() (err error) {
 		n, err = unix.Read(report[0], buf)
 		return err
 	})

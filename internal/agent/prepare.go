@@ -7,6 +7,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
@@ -32,7 +33,7 @@ func prepare(p *wire.Process) (*image, error) {
 		uid: uintptr(who.uid), gid: uintptr(who.gid), groups: who.groups}
 	if p.MakeWorkDir && p.WorkDir != "" {
 		if err := makeWorkDir(p.WorkDir); err != nil {
-			return nil, fail(unable, "workdir", "make the working folder "+p.WorkDir+": "+words(err))
+			return nil, fail(unable, "workdir", "make the working folder "+p.WorkDir+": "+root.Words(err))
 		}
 	}
 	if img.dir, err = syscall.BytePtrFromString(or(p.WorkDir, "/")); err != nil {

@@ -3,6 +3,7 @@ package agent
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
@@ -22,21 +23,21 @@ func (k *keeper) say(m wire.Message, fd int) error {
 	if fd >= 0 {
 		rights = unix.UnixRights(fd)
 	}
-	return again(func() error {
+	return root.Again(func() error {
 		return unix.Sendmsg(k.sock, spec.AppendMessage(nil, m), rights, nil, unix.MSG_NOSIGNAL)
 	})
 }
 
 // failed tells the keeper why nothing was started.
 func (k *keeper) failed(err error) {
-	_ = k.say(wire.Message{Type: wire.Failed, Fault: failureOf(err)}, -1) // a keeper that is gone needs no answer
+	_ = k.say(wire.Message{Type: wire.Failed, Fault: root.FailureOf(err)}, -1) // a keeper that is gone needs no answer
 }
 
 // wait blocks until the keeper says go.
 func (k *keeper) wait() error {
 	buf := make([]byte, 4096)
 	var n int
-	err := again(func() (err error) {
+	err := root.Again(func() (err error) {
 		n, err = unix.Read(k.sock, buf)
 		return err
 	})
@@ -59,7 +60,7 @@ func (k *keeper) settle(err error) {
 		_, _ = unix.Read(k.sock, buf)
 	}
 	k.failed(err)
-	_ = again(func() error { _, err := unix.Read(k.sock, buf); return err })
+	_ = root.Again(func() error { _, err := unix.Read(k.sock, buf); return err })
 }
 
 // gone tells whether the keeper has closed its end. It does not block.
@@ -67,14 +68,6 @@ func (k *keeper) gone() bool {
 	buf := make([]byte, 1)
 	n, _, err := unix.Recvfrom(k.sock, buf, unix.MSG_DONTWAIT|unix.MSG_PEEK)
 	return (err == nil && n == 0) || err == unix.ECONNRESET
-}
-
-func again(f func() error) error {
-	for {
-		if err := f(); err != unix.EINTR {
-			return err
-		}
-	}
 }
 
 // readAll reads fd to its end, at most limit bytes, and closes it.

@@ -3,6 +3,7 @@ package agent
 import (
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
@@ -14,7 +15,7 @@ type terminal struct{ master, slave int }
 func openTerminal(p *wire.Process, uid int) (t terminal, err error) {
 	// Not /dev/ptmx, which programs of the zone may have replaced by something
 	// else; nor is its other side looked for by name.
-	t.master, err = openIn(unix.AT_FDCWD, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, unix.RESOLVE_NO_SYMLINKS)
+	t.master, err = root.OpenIn(unix.AT_FDCWD, "/dev/pts/ptmx", unix.O_RDWR|unix.O_NOCTTY|unix.O_NONBLOCK, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return t, wrap(err, "open a terminal")
 	}
@@ -38,17 +39,17 @@ func openTerminal(p *wire.Process, uid int) (t terminal, err error) {
 // console shows the terminal as /dev/console, before anything runs that could
 // have put something else there.
 func (t terminal) console() error {
-	place, err := target(unix.AT_FDCWD, "dev/console", false, unix.RESOLVE_NO_SYMLINKS)
+	place, err := root.Target(unix.AT_FDCWD, "dev/console", false, unix.RESOLVE_NO_SYMLINKS)
 	if err != nil {
 		return wrap(err, "make /dev/console")
 	}
 	defer unix.Close(place)
-	fd, err := clone(t.slave, "", false)
+	fd, err := root.Clone(t.slave, "", false)
 	if err != nil {
 		return wrap(err, "copy the terminal")
 	}
 	defer unix.Close(fd)
-	return wrap(attach(fd, place), "make /dev/console")
+	return wrap(root.Attach(fd, place), "make /dev/console")
 }
 
 // giveStreams makes the standard streams the user's own, so that a program can

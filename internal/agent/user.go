@@ -5,6 +5,8 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/root"
 )
 
 // Bounds on what a hostile image may have in its /etc/passwd and /etc/group.
@@ -56,7 +58,7 @@ func readDatabase(path string) (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fail(unable, "user", "open "+path+": "+words(err))
+		return "", fail(unable, "user", "open "+path+": "+root.Words(err))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
@@ -65,7 +67,7 @@ func readDatabase(path string) (string, error) {
 	}
 	b, err := readAll(fd, maxDatabase)
 	if err != nil {
-		return "", fail(unable, "user", "read "+path+": "+words(err))
+		return "", fail(unable, "user", "read "+path+": "+root.Words(err))
 	}
 	return string(b), nil
 }

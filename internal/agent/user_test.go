@@ -58,16 +58,6 @@ func FuzzFindAccount(f *testing.F) {
 	})
 }
 
-func TestClean(t *testing.T) {
-	for path, want := range map[string]string{
-		"/": "", "": "", "/a/b": "a b", "a//b/": "a b", "/a/../b": "b", "/../../x": "x", "/./a/.": "a",
-	} {
-		if got := strings.Join(clean(path), " "); got != want {
-			t.Errorf("clean(%q) = %q; want %q", path, got, want)
-		}
-	}
-}
-
 func TestProgramSegments(t *testing.T) {
 	total := 0
 	for _, s := range program() {

@@ -1,4 +1,4 @@
-package agent
+package root
 
 import (
 	"strings"
@@ -8,20 +8,20 @@ import (
 
 // Two ways of resolving a path below a root that may be hostile.
 const (
-	// inRoot follows links, and never leaves the root: for what users name.
-	inRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
-	// noLinks follows none: for the places of strata's own.
-	noLinks = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS
+	// InRoot follows links, and never leaves the root: for what users name.
+	InRoot = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_MAGICLINKS
+	// NoLinks follows none: for the places of strata's own.
+	NoLinks = unix.RESOLVE_IN_ROOT | unix.RESOLVE_NO_SYMLINKS
 )
 
-// openIn opens path below root, AT_FDCWD being the root of the process. A path
+// OpenIn opens path below root, AT_FDCWD being the root of the process. A path
 // without length is the root itself.
-func openIn(root int, path string, flags, resolve uint64) (fd int, err error) {
+func OpenIn(root int, path string, flags, resolve uint64) (fd int, err error) {
 	how := unix.OpenHow{Flags: flags | unix.O_CLOEXEC, Resolve: resolve}
 	if flags&unix.O_CREAT != 0 {
 		how.Mode = 0o644
 	}
-	err = again(func() (err error) {
+	err = Again(func() (err error) {
 		fd, err = unix.Openat2(root, relative(root, path), &how)
 		return err
 	})
@@ -31,25 +31,25 @@ func openIn(root int, path string, flags, resolve uint64) (fd int, err error) {
 	return fd, err
 }
 
-// target returns a descriptor (O_PATH) of path below root, and makes what is
+// Target returns a descriptor (O_PATH) of path below root, and makes what is
 // missing: folders, and at the end a folder or an empty file.
-func target(root int, path string, dir bool, resolve uint64) (int, error) {
-	fd, err := openIn(root, path, unix.O_PATH, resolve)
+func Target(root int, path string, dir bool, resolve uint64) (int, error) {
+	fd, err := OpenIn(root, path, unix.O_PATH, resolve)
 	if err != unix.ENOENT {
 		return fd, err
 	}
 	parts := clean(path)
-	parent, err := openIn(root, "", unix.O_PATH, resolve)
+	parent, err := OpenIn(root, "", unix.O_PATH, resolve)
 	if err != nil {
 		return -1, err
 	}
 	for i, name := range parts {
 		last := i == len(parts)-1
 		// Always from the root, so that a link on the way means what it means inside.
-		fd, err = openIn(root, strings.Join(parts[:i+1], "/"), unix.O_PATH, resolve)
+		fd, err = OpenIn(root, strings.Join(parts[:i+1], "/"), unix.O_PATH, resolve)
 		if err == unix.ENOENT {
 			if err = create(parent, name, dir || !last); err == nil {
-				fd, err = openIn(root, strings.Join(parts[:i+1], "/"), unix.O_PATH, resolve)
+				fd, err = OpenIn(root, strings.Join(parts[:i+1], "/"), unix.O_PATH, resolve)
 			}
 		}
 		unix.Close(parent)
@@ -98,15 +98,15 @@ func split(path string) (dir, name string) {
 	return strings.Join(parts[:len(parts)-1], "/"), parts[len(parts)-1]
 }
 
-// tree makes a mount of a file system, attached nowhere. An option is "key" or "key=value".
-func tree(kind string, attr int, options ...string) (int, error) {
+// Tree makes a mount of a file system, attached nowhere. An option is "key" or "key=value".
+func Tree(kind string, attr int, options ...string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
-		return -1, wrap(err, "open file system "+kind)
+		return -1, Wrap(err, "open file system "+kind)
 	}
 	defer unix.Close(fs)
 	if err := unix.FsconfigSetString(fs, "source", kind); err != nil && err != unix.EINVAL {
-		return -1, wrap(err, kind+": source")
+		return -1, Wrap(err, kind+": source")
 	}
 	for _, option := range options {
 		key, value, ok := strings.Cut(option, "=")
@@ -116,18 +116,18 @@ func tree(kind string, attr int, options ...string) (int, error) {
 			err = unix.FsconfigSetFlag(fs, key)
 		}
 		if err != nil {
-			return -1, wrap(err, kind+": option "+option)
+			return -1, Wrap(err, kind+": option "+option)
 		}
 	}
 	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, wrap(err, "make file system "+kind)
+		return -1, Wrap(err, "make file system "+kind)
 	}
 	fd, err := unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, attr)
-	return fd, wrap(err, "make mount of "+kind)
+	return fd, Wrap(err, "make mount of "+kind)
 }
 
-// clone returns a copy of the mount that path below base is on, from path on.
-func clone(base int, path string, recursive bool) (int, error) {
+// Clone returns a copy of the mount that path below base is on, from path on.
+func Clone(base int, path string, recursive bool) (int, error) {
 	flags := uint(unix.OPEN_TREE_CLONE | unix.OPEN_TREE_CLOEXEC | unix.AT_SYMLINK_NOFOLLOW)
 	if path == "" {
 		flags |= unix.AT_EMPTY_PATH
@@ -138,26 +138,26 @@ func clone(base int, path string, recursive bool) (int, error) {
 	return unix.OpenTree(base, path, flags)
 }
 
-// attach puts the mount at the place that the descriptor is of.
-func attach(mount, place int) error {
+// Attach puts the mount at the place that the descriptor is of.
+func Attach(mount, place int) error {
 	return unix.MoveMount(mount, "", place, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// attachIn puts the mount at path below root, which is made where it is missing.
-func attachIn(mount, root int, path string, dir bool, resolve uint64) error {
-	place, err := target(root, path, dir, resolve)
+// AttachIn puts the mount at path below root, which is made where it is missing.
+func AttachIn(mount, root int, path string, dir bool, resolve uint64) error {
+	place, err := Target(root, path, dir, resolve)
 	if err != nil {
-		if resolve == noLinks && err == unix.ELOOP {
-			return fail(unable, "template", "the template's "+path+" is a link, and must be a folder")
+		if resolve == NoLinks && err == unix.ELOOP {
+			return Fail(Unable, "template", "the template's "+path+" is a link, and must be a folder")
 		}
-		return wrap(err, "make "+path)
+		return Wrap(err, "make "+path)
 	}
 	defer unix.Close(place)
-	return wrap(attach(mount, place), "mount at "+path)
+	return Wrap(Attach(mount, place), "mount at "+path)
 }
 
-// protect makes the mount read-only.
-func protect(mount int) error {
+// Protect makes the mount read-only.
+func Protect(mount int) error {
 	return unix.MountSetattr(mount, "", unix.AT_EMPTY_PATH, &unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY})
 }
 
@@ -167,5 +167,8 @@ func relative(root int, path string) string {
 	if root == unix.AT_FDCWD {
 		return "/" + path
 	}
-	return or(path, ".")
+	if path == "" {
+		return "."
+	}
+	return path
 }

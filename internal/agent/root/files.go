@@ -1,4 +1,4 @@
-package agent
+package root
 
 import (
 	"strconv"
@@ -6,15 +6,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/spec"
-	"github.com/strata-project/strata/internal/keeper/wire"
 )
-
-func withField(f wire.Failure, field string) wire.Failure {
-	if f.Field == "" {
-		f.Field = field
-	}
-	return f
-}
 
 // sources writes the files that are shown over the template's. They live in a
 // small tmpfs, so that the private disk never holds what belongs to one run, and a
@@ -27,15 +19,15 @@ func (h *house) sources() (err error) {
 			continue
 		}
 		if h.source < 0 {
-			if h.source, err = tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
+			if h.source, err = Tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
 				return err
 			}
-			if err := attachIn(h.source, h.dev, "shm", true, noLinks); err != nil {
+			if err := AttachIn(h.source, h.dev, "shm", true, NoLinks); err != nil {
 				return err
 			}
 		}
 		if err := put(h.source, strconv.Itoa(i), f.Data); err != nil {
-			return wrap(err, f.Path)
+			return Wrap(err, f.Path)
 		}
 	}
 	return nil
@@ -49,34 +41,34 @@ func (h *house) show() error {
 		}
 		// An image whose /etc is a link that leads nowhere goes without.
 		if err := h.bind(strconv.Itoa(i), f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
-			return wrap(err, f.Path)
+			return Wrap(err, f.Path)
 		}
 	}
 	return nil
 }
 
 func (h *house) bind(name string, f spec.File) error {
-	fd, err := clone(h.source, name, false)
+	fd, err := Clone(h.source, name, false)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	place, err := target(h.Root, f.Path, false, inRoot)
+	place, err := Target(h.Root, f.Path, false, InRoot)
 	if err == unix.ELOOP || err == unix.EEXIST { // a link that leads nowhere
 		if err = h.unlink(f.Path); err == nil {
-			place, err = target(h.Root, f.Path, false, inRoot)
+			place, err = Target(h.Root, f.Path, false, InRoot)
 		}
 	}
 	if err != nil {
 		return err
 	}
 	defer unix.Close(place)
-	return attach(fd, place)
+	return Attach(fd, place)
 }
 
 func (h *house) unlink(path string) error {
 	dir, name := split(path)
-	parent, err := openIn(h.Root, dir, unix.O_PATH|unix.O_DIRECTORY, inRoot)
+	parent, err := OpenIn(h.Root, dir, unix.O_PATH|unix.O_DIRECTORY, InRoot)
 	if err != nil {
 		return err
 	}
@@ -92,17 +84,17 @@ func (h *house) write() error {
 			continue
 		}
 		dir, name := split(f.Path)
-		parent, err := target(h.Root, dir, true, inRoot)
+		parent, err := Target(h.Root, dir, true, InRoot)
 		if err == unix.EEXIST || err == unix.ENOTDIR { // a link that leads nowhere
 			continue
 		}
 		if err != nil {
-			return wrap(err, f.Path)
+			return Wrap(err, f.Path)
 		}
 		err = replace(parent, name, f.Data)
 		unix.Close(parent)
 		if err != nil && err != unix.EROFS { // a volume that is read-only has its own
-			return wrap(err, f.Path)
+			return Wrap(err, f.Path)
 		}
 	}
 	return nil
