@@ -88,7 +88,11 @@ func (h *house) kernel() (err error) {
 			return Wrap(err, "set "+s.Path)
 		}
 	}
-	h.sys, err = h.system("/sys", "sysfs", locked)
+	attr := locked
+	if h.Whole {
+		attr = plain
+	}
+	h.sys, err = h.system("/sys", "sysfs", attr)
 	return err
 }
 
@@ -107,7 +111,11 @@ func (h *house) devices() error {
 		nodes[i] = fd
 	}
 	var err error
-	if h.dev, err = h.system("/dev", "tmpfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, "mode=755", "size=65536k", "nr_inodes=4096"); err != nil {
+	kind, options := "tmpfs", []string{"mode=755", "size=65536k", "nr_inodes=4096"}
+	if h.Whole {
+		kind, options = "devtmpfs", nil
+	}
+	if h.dev, err = h.system("/dev", kind, unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NOEXEC, options...); err != nil {
 		return err
 	}
 	for i, name := range h.Devices {
@@ -138,7 +146,7 @@ func (h *house) devices() error {
 		unix.Close(fd)
 	}
 	for _, link := range h.Links {
-		if err := unix.Symlinkat(link[1], h.dev, link[0]); err != nil {
+		if err := unix.Symlinkat(link[1], h.dev, link[0]); err != nil && !(h.Whole && err == unix.EEXIST) {
 			return Wrap(err, "link /dev/"+link[0])
 		}
 	}

@@ -100,12 +100,17 @@ func split(path string) (dir, name string) {
 
 // Tree makes a mount of a file system, attached nowhere. An option is "key" or "key=value".
 func Tree(kind string, attr int, options ...string) (int, error) {
+	return TreeOf(kind, kind, attr, options...)
+}
+
+// TreeOf is Tree for a file system that has a source.
+func TreeOf(kind, source string, attr int, options ...string) (int, error) {
 	fs, err := unix.Fsopen(kind, unix.FSOPEN_CLOEXEC)
 	if err != nil {
 		return -1, Wrap(err, "open file system "+kind)
 	}
 	defer unix.Close(fs)
-	if err := unix.FsconfigSetString(fs, "source", kind); err != nil && err != unix.EINVAL {
+	if err := unix.FsconfigSetString(fs, "source", source); err != nil && err != unix.EINVAL {
 		return -1, Wrap(err, kind+": source")
 	}
 	for _, option := range options {

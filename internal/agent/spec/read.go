@@ -25,6 +25,8 @@ func (r *reader) scalars(s *Init, name string) bool {
 		s.ReadOnly = r.bool()
 	case "system":
 		s.System = r.bool()
+	case "whole":
+		s.Whole = r.bool()
 	case "main":
 		s.Main = r.process()
 	case "notify":

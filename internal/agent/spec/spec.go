@@ -26,6 +26,7 @@ type Init struct {
 	Main   *wire.Process `json:"main"`   // nil: only the agent runs (idle)
 
 	Devices []string    `json:"devices"` // names below the host's /dev, shown under the same names
+	Whole   bool        `json:"whole"`   // the kernel is the environment's own: all its devices and settings are shown
 	Cgroups []Cgroup    `json:"cgroups"` // mounted at /sys/fs/cgroup
 	Tmpfs   []Tmpfs     `json:"tmpfs"`
 	Volumes []Volume    `json:"volumes"`

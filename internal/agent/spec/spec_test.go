@@ -8,6 +8,7 @@ import (
 
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/keeper/wire"
+	vm "github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // fill sets every field of v to something that is not zero.
@@ -61,6 +62,21 @@ func TestEveryFieldIsRead(t *testing.T) {
 	}
 	if p, err := spec.ReadProcess(process); err != nil || !reflect.DeepEqual(p, want.Main) {
 		t.Errorf("read\n%+v\nof\n%+v: %v", p, want.Main, err)
+	}
+}
+
+func TestEveryFieldOfARunIsRead(t *testing.T) {
+	var want vm.Run
+	n := 0
+	fill(reflect.ValueOf(&want).Elem(), &n)
+	for _, want := range []vm.Run{want, {}} {
+		text, err := json.Marshal(want)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got, err := spec.ReadRun(text); err != nil || !reflect.DeepEqual(*got, want) {
+			t.Errorf("read\n%+v, %v\nof\n%+v", got, err, want)
+		}
 	}
 }
 
