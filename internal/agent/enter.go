@@ -1,6 +1,7 @@
 package agent
 
 import (
+	"github.com/strata-project/strata/internal/agent/program"
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
@@ -15,7 +16,7 @@ func enter(k *keeper) int {
 }
 
 func become(k *keeper) error {
-	b, err := readAll(wire.ExecProcessFD, spec.MaxSize)
+	b, err := program.ReadAll(wire.ExecProcessFD, spec.MaxSize)
 	if err != nil {
 		return wrap(err, "read the process")
 	}
@@ -23,22 +24,21 @@ func become(k *keeper) error {
 	if err != nil {
 		return err
 	}
-	img, err := prepare(p)
+	img, err := program.Prepare(p)
 	if err != nil {
 		return err
 	}
 	if p.TTY {
-		t, err := openTerminal(p, int(img.uid))
+		t, err := program.OpenTerminal(p, img.UID())
 		if err != nil {
 			return err
 		}
-		if err := k.say(wire.Message{Type: wire.TTY}, t.master); err != nil {
+		if err := k.say(wire.Message{Type: wire.TTY}, t.Master); err != nil {
 			return wrap(err, "hand over the terminal")
 		}
-		img.tty = t.slave
+		img.TTY = t.Slave
 	} else {
-		giveStreams(int(img.uid))
+		program.GiveStreams(img.UID(), 0, 1, 2)
 	}
-	stage, errno := apply(img)
-	return explain(p, stage, errno)
+	return img.Become()
 }

@@ -44,7 +44,7 @@ func settle(keep []int, filter unix.SockFprog, null int) error {
 // uses few. What it does use comes back from the page cache, where all agents of
 // the host share it. Garbage stays: to collect it takes more memory than there is of it.
 func shrink() {
-	for _, s := range program() {
+	for _, s := range segments() {
 		_ = unix.Madvise(s, unix.MADV_DONTNEED) // tolerated: it only costs memory
 	}
 }
@@ -62,8 +62,8 @@ type programHeader struct {
 	offset, address, physical, sizeInFile, sizeInMemory, alignment uint64
 }
 
-// program returns the read-only segments of this program in memory.
-func program() (segments [][]byte) {
+// segments returns the read-only segments of this program in memory.
+func segments() (all [][]byte) {
 	vector, err := unix.Auxv()
 	if err != nil {
 		return nil
@@ -86,8 +86,8 @@ func program() (segments [][]byte) {
 	for _, h := range unsafe.Slice((*programHeader)(unsafe.Add(nil, at)), count) {
 		if h.kind == segmentLoad && h.flags&segmentWritable == 0 {
 			start, end := h.address&^(page-1), (h.address+h.sizeInMemory+page-1)&^(page-1)
-			segments = append(segments, unsafe.Slice((*byte)(unsafe.Add(nil, uintptr(start))), end-start))
+			all = append(all, unsafe.Slice((*byte)(unsafe.Add(nil, uintptr(start))), end-start))
 		}
 	}
-	return segments
+	return all
 }

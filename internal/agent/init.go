@@ -1,11 +1,11 @@
 package agent
 
 import (
-	"encoding/binary"
 	"os/signal"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/program"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/keeper/wire"
@@ -33,7 +33,7 @@ func initialize(k *keeper) int {
 // returns only if it failed.
 func start(r *reaper) (*spec.Init, error) {
 	k := r.k
-	b, err := readAll(spec.FD, spec.MaxSize)
+	b, err := program.ReadAll(spec.FD, spec.MaxSize)
 	if err != nil {
 		return nil, wrap(err, "read the specification")
 	}
@@ -47,7 +47,7 @@ func start(r *reaper) (*spec.Init, error) {
 	if r.null, err = unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0); err != nil {
 		return nil, wrap(err, "open /dev/null")
 	}
-	var img *image
+	var img *program.Image
 	if s.Main != nil {
 		if img, err = stage(k, s); err != nil {
 			return nil, err
@@ -58,16 +58,16 @@ func start(r *reaper) (*spec.Init, error) {
 		return nil, err
 	}
 	if s.System {
-		return nil, replaceWith(k, s.Main, img)
+		return nil, replaceWith(k, img)
 	}
 	signal.Notify(r.signals, ownSignals...)
 	if img == nil {
 		signal.Notify(r.signals, usualSignals...)
-		r.filter, err = filterOf(s.Seccomp)
+		r.filter, err = program.Filter(s.Seccomp)
 		return s, err
 	}
-	r.filter = img.filter
-	r.main, err = launch(s.Main, img, func() { signal.Notify(r.signals, usualSignals...) })
+	r.filter = img.Filter()
+	r.main, err = launch(img, func() { signal.Notify(r.signals, usualSignals...) })
 	return s, err
 }
 
@@ -86,28 +86,28 @@ func inside(k *keeper, s *spec.Init) error {
 }
 
 // stage prepares the main program and its standard streams.
-func stage(k *keeper, s *spec.Init) (*image, error) {
-	img, err := prepare(s.Main)
+func stage(k *keeper, s *spec.Init) (*program.Image, error) {
+	img, err := program.Prepare(s.Main)
 	if err != nil {
 		return nil, err
 	}
-	img.session = !s.System // PID 1 has one already
+	img.Session = !s.System // PID 1 has one already
 	if !s.Main.TTY {
-		giveStreams(int(img.uid))
+		program.GiveStreams(img.UID(), 0, 1, 2)
 		return img, nil
 	}
-	t, err := openTerminal(s.Main, int(img.uid))
+	t, err := program.OpenTerminal(s.Main, img.UID())
 	if err != nil {
 		return nil, err
 	}
-	if err := t.console(); err != nil {
+	if err := t.Console(); err != nil {
 		return nil, err
 	}
-	if err := k.say(wire.Message{Type: wire.TTY}, t.master); err != nil {
+	if err := k.say(wire.Message{Type: wire.TTY}, t.Master); err != nil {
 		return nil, wrap(err, "hand over the terminal")
 	}
-	unix.Close(t.master)
-	img.tty = t.slave
+	unix.Close(t.Master)
+	img.TTY = t.Slave
 	return img, nil
 }
 
@@ -130,23 +130,22 @@ func notify(k *keeper, path string) error {
 
 // launch forks the main program and waits until it is executed; it does
 // meanwhile what can be done beside that.
-func launch(p *wire.Process, img *image, meanwhile func()) (pid int, err error) {
+func launch(img *program.Image, meanwhile func()) (pid int, err error) {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
 		return 0, err
 	}
 	defer unix.Close(report[0])
-	img.report = report[1]
-	child, errno := fork(img)
+	pid, err = img.Fork(report[1])
 	unix.Close(report[1])
-	if img.tty >= 0 {
-		unix.Close(img.tty)
+	if img.TTY >= 0 {
+		unix.Close(img.TTY)
 	}
-	if errno != 0 {
-		return 0, wrap(errno, "start a process")
+	if err != nil {
+		return 0, err
 	}
 	meanwhile()
-	buf := make([]byte, 8)
+	buf := make([]byte, program.ReportSize)
 	var n int
 	err = root.Again(func() (err error) {
 		n, err = unix.Read(report[0], buf)
@@ -155,24 +154,21 @@ func launch(p *wire.Process, img *image, meanwhile func()) (pid int, err error) 
 	if err != nil {
 		return 0, wrap(err, "wait for the main program")
 	}
-	if n == len(buf) {
-		return 0, explain(p, binary.NativeEndian.Uint32(buf), binary.NativeEndian.Uint32(buf[4:]))
-	}
-	return int(child), nil
+	return pid, img.Explain(buf[:n])
 }
 
 // replaceWith becomes the template's init. It returns only if that failed.
-func replaceWith(k *keeper, p *wire.Process, img *image) error {
+func replaceWith(k *keeper, img *program.Image) error {
 	var report [2]int
 	if err := unix.Pipe2(report[:], unix.O_CLOEXEC); err != nil {
 		return err
 	}
 	text := spec.AppendMessage(nil, wire.Message{Type: wire.Started})
-	if errno := herald(uintptr(report[0]), uintptr(report[1]), uintptr(k.sock), &text[0], uintptr(len(text))); errno != 0 {
-		return wrap(errno, "start a process")
+	if err := program.Herald(report[0], report[1], k.sock, text); err != nil {
+		return err
 	}
 	unix.Close(report[0])
-	stage, errno := apply(img)
+	err := img.Become()
 	_, _ = unix.Write(report[1], []byte("x")) // the child must not take the end for success
-	return explain(p, stage, errno)
+	return err
 }

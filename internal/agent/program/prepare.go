@@ -1,4 +1,4 @@
-package agent
+package program
 
 import (
 	"encoding/binary"
@@ -19,25 +19,25 @@ const defaultPath = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bi
 // Source: linux/bpf_common.h, BPF_MAXINSNS.
 const maxFilter = 4096
 
-// prepare makes an image of p: it looks up the user, makes the working folder
+// Prepare makes an image of p: it looks up the user, makes the working folder
 // where that is asked for, and sets HOME and TERM. It runs inside the root.
-func prepare(p *wire.Process) (*image, error) {
+func Prepare(p *wire.Process) (*Image, error) {
 	if len(p.Args) == 0 || p.Args[0] == "" {
-		return nil, fail(invalid, "command", "no command was given")
+		return nil, root.Fail(root.Invalid, "command", "no command was given")
 	}
 	who, err := lookUp(p.User)
 	if err != nil {
 		return nil, err
 	}
-	img := &image{tty: -1, report: -1, strict: p.NoNewPrivs,
+	img := &Image{TTY: -1, report: -1, process: p, strict: p.NoNewPrivs,
 		uid: uintptr(who.uid), gid: uintptr(who.gid), groups: who.groups}
 	if p.MakeWorkDir && p.WorkDir != "" {
 		if err := makeWorkDir(p.WorkDir); err != nil {
-			return nil, fail(unable, "workdir", "make the working folder "+p.WorkDir+": "+root.Words(err))
+			return nil, root.Fail(root.Unable, "workdir", "make the working folder "+p.WorkDir+": "+root.Words(err))
 		}
 	}
 	if img.dir, err = syscall.BytePtrFromString(or(p.WorkDir, "/")); err != nil {
-		return nil, fail(invalid, "workdir", "the working folder holds a zero byte")
+		return nil, root.Fail(root.Invalid, "workdir", "the working folder holds a zero byte")
 	}
 	if err := img.command(p, environment(p, who.home)); err != nil {
 		return nil, err
@@ -48,12 +48,12 @@ func prepare(p *wire.Process) (*image, error) {
 	return img, nil
 }
 
-func (img *image) command(p *wire.Process, env []string) (err error) {
+func (img *Image) command(p *wire.Process, env []string) (err error) {
 	if img.args, err = syscall.SlicePtrFromStrings(p.Args); err != nil {
-		return fail(invalid, "command", "the command holds a zero byte")
+		return root.Fail(root.Invalid, "command", "the command holds a zero byte")
 	}
 	if img.env, err = syscall.SlicePtrFromStrings(env); err != nil {
-		return fail(invalid, "env", "the environment holds a zero byte")
+		return root.Fail(root.Invalid, "env", "the environment holds a zero byte")
 	}
 	var paths []string
 	switch name := p.Args[0]; {
@@ -71,20 +71,21 @@ func (img *image) command(p *wire.Process, env []string) (err error) {
 	for _, path := range paths {
 		ptr, err := syscall.BytePtrFromString(path)
 		if err != nil {
-			return fail(invalid, "command", "the command holds a zero byte")
+			return root.Fail(root.Invalid, "command", "the command holds a zero byte")
 		}
 		img.paths = append(img.paths, ptr)
 	}
 	return nil
 }
 
-// limit takes over capabilities, resource limits and the seccomp filter.
-func (img *image) limit(p *wire.Process, root bool) error {
+// limit takes over capabilities (all says that the program keeps those that it
+// may have), resource limits and the seccomp filter.
+func (img *Image) limit(p *wire.Process, all bool) error {
 	img.header.Version = unix.LINUX_CAPABILITY_VERSION_3
 	var keep [2]uint32
 	for _, c := range p.Capabilities {
 		if c < 0 || c > 63 {
-			return fail(invalid, "capabilities", "a capability is out of range")
+			return root.Fail(root.Invalid, "capabilities", "a capability is out of range")
 		}
 		keep[c/32] |= 1 << (c % 32)
 	}
@@ -93,10 +94,10 @@ func (img *image) limit(p *wire.Process, root bool) error {
 			img.bounding = append(img.bounding, uintptr(c))
 		}
 	}
-	if root {
+	if all {
 		have, err := permitted()
 		if err != nil {
-			return wrap(err, "read capabilities")
+			return root.Wrap(err, "read capabilities")
 		}
 		for i := range keep {
 			img.caps[i] = unix.CapUserData{Effective: keep[i] & have[i], Permitted: keep[i] & have[i]}
@@ -106,17 +107,17 @@ func (img *image) limit(p *wire.Process, root bool) error {
 		img.rlimits = append(img.rlimits, rlimit{uintptr(l.Type), unix.Rlimit{Cur: l.Soft, Max: l.Hard}})
 	}
 	var err error
-	img.filter, err = filterOf(p.Seccomp)
+	img.filter, err = Filter(p.Seccomp)
 	return err
 }
 
-// filterOf copies a filter to where it is aligned.
-func filterOf(b []byte) (unix.SockFprog, error) {
+// Filter copies a seccomp filter (classic BPF, 8 bytes an instruction) to where it is aligned.
+func Filter(b []byte) (unix.SockFprog, error) {
 	if len(b) == 0 {
 		return unix.SockFprog{}, nil
 	}
 	if len(b)%8 != 0 || len(b)/8 > maxFilter {
-		return unix.SockFprog{}, fail(invalid, "seccomp", "the seccomp filter is malformed")
+		return unix.SockFprog{}, root.Fail(root.Invalid, "seccomp", "the seccomp filter is malformed")
 	}
 	code := make([]unix.SockFilter, len(b)/8)
 	for i := range code {
@@ -201,15 +202,15 @@ func explain(p *wire.Process, stage, code uint32) error {
 	}
 	switch stage {
 	case stageWorkDir:
-		kind := unable
+		kind := root.Unable
 		if errno == unix.ENOENT {
-			kind = missing
+			kind = root.Missing
 		}
-		return fail(kind, "workdir", "the working folder "+p.WorkDir+" cannot be entered: "+errno.Error())
+		return root.Fail(kind, "workdir", "the working folder "+p.WorkDir+" cannot be entered: "+errno.Error())
 	case stageExec:
 		return explainExec(p.Args[0], errno)
 	}
-	return fail(internal, "", stageNames[stage]+": "+errno.Error())
+	return root.Fail(root.Internal, "", stageNames[stage]+": "+errno.Error())
 }
 
 // explainExec uses the words that docker's users know.
@@ -218,17 +219,17 @@ func explainExec(name string, errno syscall.Errno) error {
 	quoted := `exec: "` + name + `": `
 	switch {
 	case (errno == unix.ENOENT || errno == unix.ENOTDIR) && bare:
-		return fail(missing, "command", quoted+"executable file not found in $PATH")
+		return root.Fail(root.Missing, "command", quoted+"executable file not found in $PATH")
 	case errno == unix.ENOENT || errno == unix.ENOTDIR:
 		if unix.Access(name, unix.F_OK) == nil {
-			return fail(missing, "command", quoted+"no such file or directory: its interpreter is missing")
+			return root.Fail(root.Missing, "command", quoted+"no such file or directory: its interpreter is missing")
 		}
-		return fail(missing, "command", quoted+errno.Error())
+		return root.Fail(root.Missing, "command", quoted+errno.Error())
 	case errno == unix.EACCES && !bare:
 		var st unix.Stat_t
 		if unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
-			return fail(unable, "command", quoted+"is a directory")
+			return root.Fail(root.Unable, "command", quoted+"is a directory")
 		}
 	}
-	return fail(unable, "command", quoted+errno.Error())
+	return root.Fail(root.Unable, "command", quoted+errno.Error())
 }

@@ -1,4 +1,4 @@
-package agent
+package program
 
 import (
 	"slices"
@@ -56,15 +56,4 @@ func FuzzFindAccount(f *testing.F) {
 			}
 		}
 	})
-}
-
-func TestProgramSegments(t *testing.T) {
-	total := 0
-	for _, s := range program() {
-		total += len(s)
-	}
-	if total < 100<<10 {
-		t.Errorf("the program's read-only segments have %d bytes", total)
-	}
-	shrink() // and it still runs
 }

@@ -1,4 +1,4 @@
-package agent
+package program
 
 import (
 	"strconv"
@@ -58,16 +58,16 @@ func readDatabase(path string) (string, error) {
 		return "", nil
 	}
 	if err != nil {
-		return "", fail(unable, "user", "open "+path+": "+root.Words(err))
+		return "", root.Fail(root.Unable, "user", "open "+path+": "+root.Words(err))
 	}
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&unix.S_IFMT != unix.S_IFREG {
 		unix.Close(fd)
-		return "", fail(unable, "user", path+" is not a regular file")
+		return "", root.Fail(root.Unable, "user", path+" is not a regular file")
 	}
-	b, err := readAll(fd, maxDatabase)
+	b, err := ReadAll(fd, maxDatabase)
 	if err != nil {
-		return "", fail(unable, "user", "read "+path+": "+root.Words(err))
+		return "", root.Fail(root.Unable, "user", "read "+path+": "+root.Words(err))
 	}
 	return string(b), nil
 }
@@ -83,13 +83,13 @@ func findAccount(name, passwd, group string) (account, error) {
 		uid, ok1 := number(entry[2])
 		gid, ok2 := number(entry[3])
 		if !ok1 || !ok2 {
-			return account{}, fail(unable, "user", "the entry of "+user+" in /etc/passwd is malformed")
+			return account{}, root.Fail(root.Unable, "user", "the entry of "+user+" in /etc/passwd is malformed")
 		}
 		who.uid, who.gid, who.home = uid, gid, entry[5]
 	} else if uid, ok := number(user); ok {
 		who.uid = uid
 	} else {
-		return account{}, fail(missing, "user", "unable to find user "+user+": no matching entries in passwd file")
+		return account{}, root.Fail(root.Missing, "user", "unable to find user "+user+": no matching entries in passwd file")
 	}
 	if !withGroup || groupName == "" {
 		if entry != nil {
@@ -100,20 +100,20 @@ func findAccount(name, passwd, group string) (account, error) {
 	if e := findEntry(group, groupName, 4); e != nil {
 		gid, ok := number(e[2])
 		if !ok {
-			return account{}, fail(unable, "user", "the entry of "+groupName+" in /etc/group is malformed")
+			return account{}, root.Fail(root.Unable, "user", "the entry of "+groupName+" in /etc/group is malformed")
 		}
 		who.gid = gid
 	} else if gid, ok := number(groupName); ok {
 		who.gid = gid
 	} else {
-		return account{}, fail(missing, "user", "unable to find group "+groupName+": no matching entries in group file")
+		return account{}, root.Fail(root.Missing, "user", "unable to find group "+groupName+": no matching entries in group file")
 	}
 	return who, checkIDs(&who)
 }
 
 func checkIDs(who *account) error {
 	if who.uid > maxID || who.gid > maxID {
-		return fail(invalid, "user", "user and group ids are at most "+strconv.Itoa(maxID))
+		return root.Fail(root.Invalid, "user", "user and group ids are at most "+strconv.Itoa(maxID))
 	}
 	return nil
 }

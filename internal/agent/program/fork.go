@@ -1,4 +1,4 @@
-package agent
+package program
 
 import (
 	"syscall"
@@ -16,61 +16,28 @@ func afterFork()
 //go:linkname afterForkInChild syscall.runtime_AfterForkInChild
 func afterForkInChild()
 
-// image is a program that is ready to be executed, in the form that system
-// calls take. It holds no Go strings, so that a forked child can use it.
-type image struct {
-	paths []*byte // where the program may be, tried in turn
-	args  []*byte
-	env   []*byte
-	dir   *byte // working folder
-
-	uid, gid uintptr
-	groups   []uint32
-	bounding []uintptr // capabilities to take out of the bounding set
-	caps     [2]unix.CapUserData
-	header   unix.CapUserHeader
-	filter   unix.SockFprog
-	strict   bool // no new privileges
-	rlimits  []rlimit
-
-	session bool // start a session
-	tty     int  // slave side of the controlling terminal, -1: none
-	report  int  // forked: where a stage that failed is written
-
-	action  [64]byte // a struct sigaction of zeros: SIG_DFL
-	mask    uint64   // no signal blocked
-	message [2]uint32
+// newborn is what a child needs before it applies its image.
+type newborn struct {
+	clone      cloneArgs
+	streams    []uintptr
+	namespaces []uintptr
+	others     [][2]uintptr // ranges of descriptors that are not its own
+	agent      uintptr      // program that is executed by descriptor; 0: by path
+	expendable bool
 }
 
-type rlimit struct {
-	kind  uintptr
-	value unix.Rlimit
+// cloneArgs is what clone3 takes.
+// Source: linux/sched.h, struct clone_args, CLONE_ARGS_SIZE_VER2.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
-// usualSlack is the timer slack of every program that nobody gave another. The
-// agent itself has a longer one (keeper/wire, Payload.Slack). Unit: nanoseconds.
-// Source: linux/init_task.h, init_task's timer_slack_ns.
-const usualSlack = 50_000
-
-// The stages of an image's way to its program.
-const (
-	stageSession uint32 = iota + 1
-	stageTTY
-	stageRlimit
-	stageSeccomp
-	stageBounding
-	stageWorkDir
-	stageUser
-	stageCapabilities
-	stageFiles
-	stageExec
-	stages
+// What a child needs to be told from its parent by nobody else.
+var (
+	noText    [1]byte // a path without length
+	oomFile   = [...]byte{'/', 'p', 'r', 'o', 'c', '/', 's', 'e', 'l', 'f', '/', 'o', 'o', 'm', '_', 's', 'c', 'o', 'r', 'e', '_', 'a', 'd', 'j', 0}
+	oomNormal = [...]byte{'0'}
 )
-
-var stageNames = [stages]string{
-	"", "start a session", "take the terminal", "set a resource limit", "load the seccomp filter", "drop capabilities",
-	"enter the working folder", "become the user", "set capabilities", "close files", "execute",
-}
 
 // fork starts the image as a child. A failure of its own is written to
 // img.report, which is closed by a successful execve.
@@ -80,19 +47,56 @@ var stageNames = [stages]string{
 //go:noinline
 //go:norace
 //go:nocheckptr
-func fork(img *image) (pid uintptr, errno syscall.Errno) {
+func fork(img *Image) (pid uintptr, errno syscall.Errno) {
 	beforeFork()
-	pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if img.child.clone.flags != 0 {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&img.child.clone)), unsafe.Sizeof(img.child.clone), 0, 0, 0, 0)
+	} else {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	}
 	if errno != 0 || pid != 0 {
 		afterFork()
 		return pid, errno
 	}
 	afterForkInChild()
-	img.message[0], img.message[1] = apply(img)
-	syscall.RawSyscall6(unix.SYS_WRITE, uintptr(img.report), uintptr(unsafe.Pointer(&img.message)), 8, 0, 0, 0)
+	if img.message[0], img.message[1] = born(&img.child); img.message[0] == 0 {
+		img.message[0], img.message[1] = apply(img)
+	}
+	syscall.RawSyscall6(unix.SYS_WRITE, uintptr(img.report), uintptr(unsafe.Pointer(&img.message)), ReportSize, 0, 0, 0)
 	for {
 		syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 125, 0, 0, 0, 0, 0)
 	}
+}
+
+// born does what a child has to do for itself before it applies its image.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func born(c *newborn) (stage, errno uint32) {
+	for i, fd := range c.streams {
+		if _, _, e := syscall.RawSyscall6(unix.SYS_DUP3, fd, uintptr(i), 0, 0, 0, 0); e != 0 {
+			return stageStreams, uint32(e)
+		}
+	}
+	for _, fd := range c.namespaces {
+		if _, _, e := syscall.RawSyscall6(unix.SYS_SETNS, fd, 0, 0, 0, 0, 0); e != 0 {
+			return stageNamespace, uint32(e)
+		}
+	}
+	for i := range c.others {
+		syscall.RawSyscall6(unix.SYS_CLOSE_RANGE, c.others[i][0], c.others[i][1], 0, 0, 0, 0)
+	}
+	if !c.expendable {
+		return 0, 0
+	}
+	at := -1 // AT_FDCWD would do as well: the path is absolute
+	fd, _, e := syscall.RawSyscall6(unix.SYS_OPENAT, uintptr(at), uintptr(unsafe.Pointer(&oomFile)), unix.O_WRONLY|unix.O_CLOEXEC, 0, 0, 0)
+	if e == 0 { // tolerated: it only makes another process the one that is chosen
+		syscall.RawSyscall6(unix.SYS_WRITE, fd, uintptr(unsafe.Pointer(&oomNormal)), 1, 0, 0, 0)
+		syscall.RawSyscall6(unix.SYS_CLOSE, fd, 0, 0, 0, 0, 0)
+	}
+	return 0, 0
 }
 
 // apply turns the calling thread into the image's program. It returns only if a
@@ -102,23 +106,23 @@ func fork(img *image) (pid uintptr, errno syscall.Errno) {
 //go:nosplit
 //go:norace
 //go:nocheckptr
-func apply(img *image) (stage, errno uint32) {
+func apply(img *Image) (stage, errno uint32) {
 	for sig := uintptr(1); sig <= 64; sig++ {
 		syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&img.action)), 0, 8, 0, 0)
 	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&img.mask)), 0, 8, 0, 0)
 	syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_SET_TIMERSLACK, usualSlack, 0, 0, 0, 0)
-	if img.session {
+	if img.Session {
 		if _, _, e := syscall.RawSyscall6(unix.SYS_SETSID, 0, 0, 0, 0, 0, 0); e != 0 {
 			return stageSession, uint32(e)
 		}
 	}
-	if img.tty >= 0 {
-		if _, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(img.tty), unix.TIOCSCTTY, 0, 0, 0, 0); e != 0 {
+	if img.TTY >= 0 {
+		if _, _, e := syscall.RawSyscall6(unix.SYS_IOCTL, uintptr(img.TTY), unix.TIOCSCTTY, 0, 0, 0, 0); e != 0 {
 			return stageTTY, uint32(e)
 		}
 		for fd := uintptr(0); fd < 3; fd++ {
-			if _, _, e := syscall.RawSyscall6(unix.SYS_DUP3, uintptr(img.tty), fd, 0, 0, 0, 0); e != 0 {
+			if _, _, e := syscall.RawSyscall6(unix.SYS_DUP3, uintptr(img.TTY), fd, 0, 0, 0, 0); e != 0 {
 				return stageTTY, uint32(e)
 			}
 		}
@@ -157,7 +161,7 @@ func apply(img *image) (stage, errno uint32) {
 
 //go:nosplit
 //go:norace
-func loadFilter(img *image) uint32 {
+func loadFilter(img *Image) uint32 {
 	if img.filter.Len == 0 {
 		return 0
 	}
@@ -170,7 +174,7 @@ func loadFilter(img *image) uint32 {
 //
 //go:nosplit
 //go:norace
-func credentials(img *image) (stage, errno uint32) {
+func credentials(img *Image) (stage, errno uint32) {
 	for _, c := range img.bounding {
 		if _, _, e := syscall.RawSyscall6(unix.SYS_PRCTL, unix.PR_CAPBSET_DROP, c, 0, 0, 0, 0); e != 0 {
 			return stageBounding, uint32(e)
@@ -200,7 +204,12 @@ func credentials(img *image) (stage, errno uint32) {
 //
 //go:nosplit
 //go:norace
-func execute(img *image) uint32 {
+func execute(img *Image) uint32 {
+	if fd := img.child.agent; fd != 0 {
+		_, _, e := syscall.RawSyscall6(unix.SYS_EXECVEAT, fd, uintptr(unsafe.Pointer(&noText)),
+			uintptr(unsafe.Pointer(&img.args[0])), uintptr(unsafe.Pointer(&img.env[0])), unix.AT_EMPTY_PATH, 0)
+		return uint32(e)
+	}
 	result := uint32(unix.ENOENT)
 	for _, path := range img.paths {
 		_, _, e := syscall.RawSyscall6(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)),
@@ -216,10 +225,7 @@ func execute(img *image) uint32 {
 	return result
 }
 
-// herald starts a child that tells the keeper, by sending text on sock, once
-// the caller has been replaced by another program: it waits for the end of the pipe
-// that report is the other side of. The new program finds it as a child that has
-// ended.
+// herald is Herald, in the form that system calls take.
 //
 //go:noinline
 //go:norace

@@ -1,1 +1,0 @@
-// Empty on purpose: it lets launch.go declare functions without bodies.

@@ -1,0 +1,1 @@
+// Empty on purpose: it lets fork.go declare functions without bodies.
