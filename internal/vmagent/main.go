@@ -1,0 +1,141 @@
+package vmagent
+
+import (
+	"os"
+	"os/signal"
+	"runtime"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/files"
+	"github.com/strata-project/strata/internal/agent/root"
+	"github.com/strata-project/strata/internal/vmagent/control/answer"
+)
+
+// Run is the whole of cmd/strata-vmagent; it returns the exit status. The caller
+// has locked the goroutine to the process's main thread.
+func Run(args []string) int {
+	switch {
+	case len(args) > 0 && args[0] == companionName:
+		return companion()
+	case os.Getpid() == 1:
+		boot()
+	case len(args) == 3:
+		if status, ok := files.Run(args[1], args[2]); ok {
+			return status
+		}
+	}
+	_, _ = unix.Write(2, []byte("strata-vmagent is run by strata, as the first program of a guest\n"))
+	return 2
+}
+
+// agent is the one process of this package. What is above mu is written before
+// anything else runs, or by the main thread only.
+type agent struct {
+	dev              int      // the folder of devices that the system started with
+	control, streams string   // devices in it
+	faults           []string // of modules
+	boot             string   // the kernel's name of this boot, once it is this system's own
+
+	jobs chan func() // for the main thread
+	reap reaper
+	life
+}
+
+// boot is process 1: it does not return.
+func boot() {
+	a := newAgent()
+	if err := a.begin(); err != nil {
+		say(root.FailureOf(err).Message)
+		a.off()
+	}
+	go a.serve()
+	a.loop()
+}
+
+func newAgent() *agent {
+	guard()
+	a := &agent{dev: -1, jobs: make(chan func())}
+	a.disk, a.state = -1, stateWaiting
+	return a
+}
+
+// guard makes sure that no program can look into this process or take its descriptors.
+func guard() {
+	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // cannot fail with 0
+	unix.Umask(0o022)
+	runtime.LockOSThread()
+}
+
+// begin mounts what the kernel tells of itself, and loads what it needs.
+func (a *agent) begin() (err error) {
+	for _, m := range []struct {
+		kind, place string
+		flags       uintptr
+	}{
+		{"devtmpfs", "/dev", unix.MS_NOSUID}, {"proc", "/proc", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+		{"sysfs", "/sys", unix.MS_NOSUID | unix.MS_NODEV | unix.MS_NOEXEC},
+	} {
+		if err := unix.Mkdir(m.place, 0o755); err != nil && err != unix.EEXIST {
+			return root.Wrap(err, "make "+m.place)
+		}
+		if err := unix.Mount(m.kind, m.place, m.kind, m.flags, ""); err != nil && err != unix.EBUSY {
+			return root.Wrap(err, "mount "+m.place)
+		}
+	}
+	if a.dev, err = unix.Open("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return root.Wrap(err, "open /dev")
+	}
+	news, err := listen()
+	if err != nil {
+		return root.Wrap(err, "listen for devices")
+	}
+	a.faults = loadModules()
+	return a.findPorts(news)
+}
+
+// serve answers hosts, one after the other, for as long as the system runs.
+func (a *agent) serve() {
+	s := answer.NewServer(a.handle)
+	for {
+		p, err := a.open(a.control)
+		if err != nil {
+			say("the control port is lost: " + root.Words(err))
+			return
+		}
+		_ = s.Serve(p) // a host that goes is followed by another
+		p.Close()
+	}
+}
+
+// loop is the main thread: it starts programs, because a namespace of the
+// environment's is a thread's, and reaps those that have ended.
+func (a *agent) loop() {
+	ended := make(chan os.Signal, 1)
+	signal.Notify(ended, unix.SIGCHLD)
+	for {
+		select {
+		case <-ended:
+			a.reap.collect()
+		case job := <-a.jobs:
+			job()
+		}
+	}
+}
+
+// do runs f on the main thread.
+func (a *agent) do(f func()) {
+	done := make(chan struct{})
+	a.jobs <- func() { defer close(done); f() }
+	<-done
+}
+
+// say writes to the kernel's log, and so to the console.
+func say(text string) {
+	fd, err := unix.Open("/dev/kmsg", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	_, _ = unix.Write(fd, []byte("<2>strata-agent: "+text+"\n"))
+	unix.Close(fd)
+}

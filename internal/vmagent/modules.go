@@ -1,0 +1,66 @@
+package vmagent
+
+import (
+	"os"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/root"
+)
+
+// moduleOrder names the files of modules, one path a line, in the order in which
+// they are loaded.
+const moduleOrder = "/modules/order"
+
+// maxFaults bounds what is told of modules.
+const maxFaults = 64
+
+// loadModules loads every module that the initramfs has, and returns what could
+// not be loaded: somebody may miss it later, and most systems miss none of it.
+// The files are removed, because their memory would stay in use until the end.
+func loadModules() (faults []string) {
+	order, err := os.ReadFile(moduleOrder)
+	if err != nil {
+		return []string{moduleOrder + ": " + root.Words(err)}
+	}
+	for path := range strings.Lines(string(order)) {
+		if path = strings.TrimSpace(path); path == "" {
+			continue
+		}
+		if err := loadModule(path); err != nil && len(faults) < maxFaults {
+			faults = append(faults, moduleName(path)+": "+root.Words(err))
+		}
+		_ = unix.Unlink(path) // tolerated: it only costs memory
+	}
+	return faults
+}
+
+func loadModule(path string) error {
+	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	if err := unix.FinitModule(fd, "", 0); err != nil && err != unix.EEXIST {
+		return err
+	}
+	return nil
+}
+
+// moduleName turns the path of a module's file into what the kernel calls it.
+func moduleName(path string) string {
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	return strings.ReplaceAll(strings.TrimSuffix(name, ".ko"), "-", "_")
+}
+
+// blame adds to err what was said of modules, where something is missing that
+// one of them may have been to bring.
+func (a *agent) blame(err error) error {
+	if err == nil || len(a.faults) == 0 {
+		return err
+	}
+	f := *root.FailureOf(err)
+	f.Message += " (modules that could not be loaded: " + strings.Join(a.faults, ", ") + ")"
+	return root.Fail(f.Kind, f.Field, f.Message)
+}

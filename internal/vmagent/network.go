@@ -1,0 +1,207 @@
+package vmagent
+
+import (
+	"encoding/binary"
+	"net/netip"
+	"strings"
+	"syscall"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/root"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// card is the one network interface of a guest.
+const card = "eth0"
+
+// link is a socket to the kernel's network (rtnetlink(7)).
+type link struct {
+	sock int
+	seq  uint32
+	buf  []byte
+}
+
+// connect brings the loopback up, and the card as n says.
+func connect(n *spec.Network) (err error) {
+	l := link{buf: make([]byte, 16<<10)}
+	if l.sock, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
+		return err
+	}
+	defer unix.Close(l.sock)
+	if err := l.set("lo", "", 0, true); err != nil {
+		return root.Wrap(err, "bring up the loopback")
+	}
+	if n == nil {
+		return nil
+	}
+	if err := l.set(card, n.MAC, n.MTU, false); err != nil {
+		return root.Wrap(err, "set up "+card)
+	}
+	if err := l.set(card, "", 0, true); err != nil {
+		return root.Wrap(err, "bring up "+card)
+	}
+	for _, a := range n.Address {
+		if err := l.address(card, a); err != nil {
+			return root.Wrap(err, "give "+card+" the address "+a)
+		}
+	}
+	for _, g := range n.Gateways {
+		if err := l.gateway(g); err != nil {
+			return root.Wrap(err, "route through "+g)
+		}
+	}
+	return nil
+}
+
+// set changes an interface; what is zero stays.
+func (l *link) set(name, mac string, mtu int, up bool) error {
+	body := make([]byte, unix.SizeofIfInfomsg)
+	body = attribute(body, unix.IFLA_IFNAME, append([]byte(name), 0))
+	if up {
+		binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)
+		binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP)
+	}
+	if mac != "" {
+		b, ok := parseMAC(mac)
+		if !ok {
+			return root.Fail(root.Invalid, "mac", mac+" is no hardware address: six bytes such as 02:00:00:00:00:01 are")
+		}
+		body = attribute(body, unix.IFLA_ADDRESS, b)
+	}
+	if mtu > 0 {
+		body = attribute(body, unix.IFLA_MTU, binary.NativeEndian.AppendUint32(nil, uint32(mtu)))
+	}
+	return l.ask(unix.RTM_NEWLINK, 0, body)
+}
+
+func (l *link) address(name, text string) error {
+	prefix, err := netip.ParsePrefix(text)
+	if err != nil {
+		return root.Fail(root.Invalid, "address", text+" is no address with a prefix length")
+	}
+	index, err := indexOf(name)
+	if err != nil {
+		return err
+	}
+	family, flags := unix.AF_INET, 0
+	if prefix.Addr().Is6() {
+		family, flags = unix.AF_INET6, unix.IFA_F_NODAD // usable at once
+	}
+	body := make([]byte, unix.SizeofIfAddrmsg)
+	body[0], body[1], body[2] = byte(family), byte(prefix.Bits()), byte(flags)
+	binary.NativeEndian.PutUint32(body[4:], index)
+	raw := prefix.Addr().AsSlice()
+	body = attribute(body, unix.IFA_LOCAL, raw)
+	body = attribute(body, unix.IFA_ADDRESS, raw)
+	if prefix.Addr().Is4() && prefix.Bits() < 31 {
+		last := append([]byte(nil), raw...)
+		for bit := prefix.Bits(); bit < 32; bit++ {
+			last[bit/8] |= 0x80 >> (bit % 8)
+		}
+		body = attribute(body, unix.IFA_BROADCAST, last)
+	}
+	return l.ask(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+}
+
+func (l *link) gateway(text string) error {
+	address, err := netip.ParseAddr(text)
+	if err != nil {
+		return root.Fail(root.Invalid, "gateways", text+" is no address")
+	}
+	index, err := indexOf(card)
+	if err != nil {
+		return err
+	}
+	body := make([]byte, unix.SizeofRtMsg)
+	body[0] = unix.AF_INET
+	if address.Is6() {
+		body[0] = unix.AF_INET6
+	}
+	body[4], body[5], body[6], body[7] = unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
+	body = attribute(body, unix.RTA_GATEWAY, address.AsSlice())
+	body = attribute(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
+	return l.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+}
+
+// ask sends one request and waits for the kernel's word on it.
+func (l *link) ask(kind uint16, flags int, body []byte) error {
+	l.seq++
+	b := make([]byte, unix.NLMSG_HDRLEN, unix.NLMSG_HDRLEN+len(body))
+	binary.NativeEndian.PutUint32(b, uint32(unix.NLMSG_HDRLEN+len(body)))
+	binary.NativeEndian.PutUint16(b[4:], kind)
+	binary.NativeEndian.PutUint16(b[6:], uint16(flags|unix.NLM_F_REQUEST|unix.NLM_F_ACK))
+	binary.NativeEndian.PutUint32(b[8:], l.seq)
+	if err := unix.Sendto(l.sock, append(b, body...), 0, &unix.SockaddrNetlink{Family: unix.AF_NETLINK}); err != nil {
+		return err
+	}
+	for {
+		n, _, err := unix.Recvfrom(l.sock, l.buf, 0)
+		if err == unix.EINTR {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		if n < unix.NLMSG_HDRLEN+4 || binary.NativeEndian.Uint16(l.buf[4:]) != unix.NLMSG_ERROR || binary.NativeEndian.Uint32(l.buf[8:]) != l.seq {
+			continue
+		}
+		if code := int32(binary.NativeEndian.Uint32(l.buf[unix.NLMSG_HDRLEN:])); code != 0 {
+			return syscall.Errno(-code)
+		}
+		return nil
+	}
+}
+
+// attribute appends one attribute; all begin at a multiple of four bytes.
+func attribute(b []byte, kind uint16, value []byte) []byte {
+	b = binary.NativeEndian.AppendUint16(b, uint16(4+len(value)))
+	b = binary.NativeEndian.AppendUint16(b, kind)
+	b = append(b, value...)
+	return append(b, make([]byte, (4-len(value)%4)%4)...)
+}
+
+func parseMAC(text string) (mac []byte, ok bool) {
+	for part := range strings.SplitSeq(text, ":") {
+		n, valid := hexByte(part)
+		if !valid {
+			return nil, false
+		}
+		mac = append(mac, n)
+	}
+	return mac, len(mac) == 6
+}
+
+func hexByte(s string) (n byte, ok bool) {
+	if len(s) != 2 {
+		return 0, false
+	}
+	for _, c := range []byte(s) {
+		switch {
+		case c >= '0' && c <= '9':
+			n = n<<4 | (c - '0')
+		case c|0x20 >= 'a' && c|0x20 <= 'f':
+			n = n<<4 | (c | 0x20 - 'a' + 10)
+		default:
+			return 0, false
+		}
+	}
+	return n, true
+}
+
+// indexOf asks the kernel for the number of an interface.
+func indexOf(name string) (uint32, error) {
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer unix.Close(fd)
+	r, err := unix.NewIfreq(name)
+	if err == nil {
+		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r)
+	}
+	if err != nil {
+		return 0, err
+	}
+	return r.Uint32(), nil
+}

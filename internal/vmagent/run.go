@@ -1,0 +1,124 @@
+package vmagent
+
+import (
+	"sync"
+
+	"golang.org/x/sys/unix"
+
+	agentspec "github.com/strata-project/strata/internal/agent/spec"
+
+	"github.com/strata-project/strata/internal/agent/root"
+	"github.com/strata-project/strata/internal/sandbox"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// life is what a run has.
+type life struct {
+	mu    sync.Mutex
+	state int
+	asked bool  // to run
+	group group // once it runs
+	disk  int   // the private disk's root folder, -1 before there is one
+	quit  sync.Once
+}
+
+// Places of an environment's that strata puts there.
+const notifySocket = "/run/host/notify"
+
+// runSize is that of an init's /run, as a zone has it. Unit: bytes.
+const runSize = 64 << 20
+
+// sysctls are a zone's: every program may take any port and may ping.
+var sysctls = []agentspec.Sysctl{
+	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
+	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
+}
+
+// run does the one run of this system. It returns once the main program was asked to
+// start, of which the streams port tells.
+func (a *agent) run(text []byte) error {
+	a.mu.Lock()
+	again := a.asked
+	a.asked = true
+	a.mu.Unlock()
+	if again {
+		return root.Fail("conflict", "", "this system was told what to run already")
+	}
+	r, err := agentspec.ReadRun(text)
+	if err != nil {
+		return root.Wrap(err, "read the specification of the run")
+	}
+	a.do(func() { err = a.put(r) })
+	return err
+}
+
+// put puts the environment together and starts what is to run in it.
+func (a *agent) put(r *spec.Run) error {
+	// First of all: whatever comes may need random numbers, and the time.
+	if err := a.reseed(r.Entropy); err != nil {
+		return err
+	}
+	if err := setClock(r.Clock); err != nil {
+		return err
+	}
+	if err := a.inside(r); err != nil {
+		return err
+	}
+	a.mu.Lock()
+	a.state = stateRunning
+	a.boot = readLine("/proc/sys/kernel/random/boot_id")
+	a.mu.Unlock()
+	return a.launch(r)
+}
+
+// inside makes the environment's inside, and moves there.
+func (a *agent) inside(r *spec.Run) (err error) {
+	if err := connect(r.Network); err != nil {
+		return a.blame(root.In(root.Wrap(err, "connect the network"), "network"))
+	}
+	i := layout(r)
+	if i.Root, err = a.tree(r); err != nil {
+		return err
+	}
+	for _, v := range r.Volumes {
+		fd, dir, err := a.volume(v)
+		if err != nil {
+			return err
+		}
+		i.Volumes = append(i.Volumes, agentspec.Volume{FD: fd, Target: v.Target, Dir: dir})
+	}
+	g, err := makeGroup(r)
+	if err != nil {
+		return root.Wrap(err, "make the control group")
+	}
+	a.mu.Lock()
+	a.group = g
+	a.mu.Unlock()
+	if err := root.Cover(i); err != nil {
+		return err
+	}
+	return root.Wrap(unix.Sethostname([]byte(r.Hostname)), "set the hostname")
+}
+
+// layout is the inside of r. An app sees what it sees in a zone; a system has a
+// kernel of its own, of which nothing is hidden.
+func layout(r *spec.Run) *agentspec.Init {
+	i := &agentspec.Init{
+		ReadOnly: r.ReadOnly, System: r.System, Links: sandbox.Links,
+		Cgroups: []agentspec.Cgroup{{V2: true, Writable: r.System}},
+	}
+	if r.System {
+		i.Whole = true
+		i.Tmpfs = []agentspec.Tmpfs{{Target: "/run", Size: runSize, Mode: 0o755}}
+		i.Notify = notifySocket
+	} else {
+		i.Devices, i.Mask, i.Protect, i.Sysctls = sandbox.Devices, sandbox.Masked, sandbox.Protected, sysctls
+	}
+	for _, t := range r.Tmpfs {
+		i.Tmpfs = append(i.Tmpfs, agentspec.Tmpfs{Target: t.Target, Size: t.Size, Mode: t.Mode, NoExec: t.NoExec})
+	}
+	for _, f := range r.Files {
+		i.Files = append(i.Files, agentspec.File{Path: f.Path, Data: f.Data, Bind: !r.System})
+	}
+	return i
+}

@@ -1,0 +1,145 @@
+package vmagent
+
+import (
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/root"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// Places in the file system that the system started with. Nobody inside sees them.
+const (
+	templatePlace = "/strata/template"
+	diskPlace     = "/strata/disk"
+	rootPlace     = "/strata/root"
+	groupPlace    = "/strata/cgroup"
+)
+
+// The folders of a private disk, and the options of every overlay, as package
+// mount has them for zones: the same disk is used at every depth. A test holds
+// the two together.
+const (
+	upperFolder    = "upper"
+	workFolder     = "work"
+	overlayOptions = "redirect_dir=on,metacopy=off,index=off,xino=auto"
+)
+
+// The options of the private disk's file system, as package disk has them.
+const diskOptions = "errors=remount-ro,discard"
+
+// tree mounts template and disk and puts the root together. It returns the root as
+// a mount that is attached nowhere, and keeps a descriptor of the disk.
+func (a *agent) tree(r *spec.Run) (int, error) {
+	template, err := a.block(r.Template, templateSerial)
+	if err != nil {
+		return -1, err
+	}
+	disk, err := a.block(r.Disk, diskSerial)
+	if err != nil {
+		return -1, err
+	}
+	if err := a.refresh(template); err != nil {
+		return -1, err
+	}
+	for _, place := range []string{"/strata", templatePlace, diskPlace, rootPlace} {
+		if err := unix.Mkdir(place, 0o700); err != nil && err != unix.EEXIST {
+			return -1, root.Wrap(err, "make "+place)
+		}
+	}
+	if err := unix.Mount("/dev/"+template, templatePlace, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
+		return -1, a.blame(root.In(root.Wrap(err, "mount the template"), "template"))
+	}
+	if err := unix.Mount("/dev/"+disk, diskPlace, "ext4", unix.MS_NODEV, diskOptions); err != nil {
+		return -1, a.blame(root.In(root.Wrap(err, "mount the private disk"), "disk"))
+	}
+	if a.disk, err = unix.Open(diskPlace, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return -1, root.Wrap(err, "open the private disk")
+	}
+	if err := a.folders(); err != nil {
+		return -1, root.In(err, "disk")
+	}
+	return a.overlay(r.System)
+}
+
+// folders makes sure that the disk, which may be hostile, has real folders where the
+// overlay goes, and gives the upper one the template's owner and mode at its first use.
+func (a *agent) folders() error {
+	const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV
+	fds := [2]int{-1, -1}
+	for i, name := range []string{upperFolder, workFolder} {
+		fd, err := unix.Openat2(a.disk, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath})
+		if err != nil {
+			return root.Fail(root.Unable, "", "the private disk has no folder "+name+" that can be used: "+root.Words(err))
+		}
+		defer unix.Close(fd)
+		fds[i] = fd
+	}
+	var st unix.Stat_t
+	// The kernel makes a folder "work" in the work folder, and keeps it.
+	if unix.Fstatat(fds[1], "work", &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
+		return nil
+	}
+	err := unix.Stat(templatePlace, &st)
+	if err == nil {
+		err = unix.Fchown(fds[0], int(st.Uid), int(st.Gid))
+	}
+	if err == nil {
+		err = unix.Fchmod(fds[0], st.Mode&0o7777)
+	}
+	return root.Wrap(err, "give the disk the root folder's owner")
+}
+
+func (a *agent) overlay(system bool) (int, error) {
+	flags := uintptr(unix.MS_NODEV)
+	if system {
+		flags = 0 // it may make device nodes: the kernel below is its own
+	}
+	options := "lowerdir=" + templatePlace + ",upperdir=" + diskPlace + "/" + upperFolder + ",workdir=" + diskPlace + "/" + workFolder + "," + overlayOptions
+	if err := unix.Mount("strata", rootPlace, "overlay", flags, options); err != nil {
+		return -1, a.blame(root.Wrap(err, "mount the overlay"))
+	}
+	var st unix.Statfs_t
+	if err := unix.Statfs(rootPlace, &st); err != nil {
+		return -1, err
+	}
+	if st.Flags&unix.ST_RDONLY != 0 {
+		return -1, root.Fail(root.Unable, "disk", "the kernel made the overlay read-only: the private disk is damaged or full")
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, rootPlace, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return -1, root.Wrap(err, "take the overlay")
+	}
+	return fd, unix.Unmount(rootPlace, unix.MNT_DETACH)
+}
+
+// volume returns the mount of a volume, attached nowhere, and whether it is a folder.
+func (a *agent) volume(v spec.Volume) (fd int, dir bool, err error) {
+	var options []string
+	if v.Type == "9p" {
+		options = []string{"trans=virtio", "version=9p2000.L", "cache=mmap", "msize=524288", "access=any"}
+	} else if v.Type != "virtiofs" {
+		return -1, false, root.Fail(root.Invalid, "volumes", v.Type+" is no kind of volume: virtiofs and 9p are")
+	}
+	attr := unix.MOUNT_ATTR_NODEV
+	if v.ReadOnly {
+		attr |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID
+	}
+	fd, err = root.TreeOf(v.Type, v.Tag, attr, options...)
+	if err != nil {
+		return -1, false, a.blame(root.In(root.Wrap(err, "mount the volume for "+v.Target), "volumes"))
+	}
+	if v.File != "" {
+		whole := fd
+		fd, err = unix.OpenTree(whole, v.File, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+		unix.Close(whole)
+		if err != nil {
+			return -1, false, root.In(root.Wrap(err, "show "+v.File+" of a volume"), "volumes")
+		}
+	}
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil {
+		unix.Close(fd)
+		return -1, false, root.In(root.Wrap(err, "look at the volume for "+v.Target), "volumes")
+	}
+	return fd, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
