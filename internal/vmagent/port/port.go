@@ -23,6 +23,7 @@ const (
 	Exit                       // wait status as wait4 gives it (4 bytes, big endian), 1 where memory ran out else 0
 	Ready                      // channel 0: the template's init is up
 	Window                     // 4 bytes, big endian: so many more bytes may be sent on this channel
+	Taken                      // channel 0: the host has its Exit, or Failed
 	last
 )
 
@@ -82,7 +83,7 @@ func ParseHeader(b []byte) (Header, error) {
 }
 
 var sizes = map[Type]int{
-	Hello: HelloSize, Started: 0, CloseStdin: 0, Resize: 4, Signal: 1, Exit: 5, Ready: 0, Window: 4,
+	Hello: HelloSize, Started: 0, CloseStdin: 0, Resize: 4, Signal: 1, Exit: 5, Ready: 0, Window: 4, Taken: 0,
 }
 
 // Append appends a frame to b. The payload must not be longer than MaxPayload.
