@@ -1,0 +1,105 @@
+package qemu
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"runtime"
+	"strconv"
+	"sync"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// The oldest QEMU that guests work with: memory backends by name on microvm, and
+// descriptors for listening sockets.
+const oldestMajor, oldestMinor = 6, 2
+
+// Program is QEMU as the host has it.
+type Program struct {
+	Path         string
+	Version      string // such as 7.2.22
+	Major, Minor int
+	Firmware     string // path of qboot.rom; "": there is none, SeaBIOS is slower
+}
+
+// packages says where the program comes from. Source: packages.debian.org.
+var packages = map[string][2]string{
+	"amd64": {"qemu-system-x86_64", "qemu-system-x86"},
+	"arm64": {"qemu-system-aarch64", "qemu-system-arm"},
+}
+
+// places are where QEMU's firmware lies. Source: Debian's qemu-system-data, and
+// QEMU's own default prefix.
+var places = []string{"/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/lib/ipxe/qemu"}
+
+var found struct {
+	sync.Mutex
+	program Program
+	stamp   string // of the file that program was found as
+}
+
+// Find returns the host's QEMU. Kinds: Unable where it is missing or too old.
+func Find(ctx context.Context) (Program, error) {
+	want, ok := packages[runtime.GOARCH]
+	if !ok {
+		return Program{}, fault.Unablef("there is no QEMU for %s that strata knows", runtime.GOARCH)
+	}
+	path, err := exec.LookPath(want[0])
+	if err != nil {
+		return Program{}, fault.Unablef("guests need %s, which is not installed", want[0]).Help("apt install %s", want[1])
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return Program{}, fault.Unablef("look at %s: %w", path, err)
+	}
+	stamp := fmt.Sprint(path, info.Size(), info.ModTime())
+	found.Lock()
+	defer found.Unlock()
+	if found.stamp == stamp {
+		return found.program, nil
+	}
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	text, err := exec.CommandContext(ctx, path, "--version").Output()
+	if err != nil {
+		return Program{}, fault.Unablef("%s does not say its version: %w", path, err).Help("apt install --reinstall %s", want[1])
+	}
+	p, err := parseVersion(path, string(text))
+	if err != nil {
+		return Program{}, err
+	}
+	for _, dir := range places {
+		if name := filepath.Join(dir, "qboot.rom"); p.Firmware == "" && exists(name) {
+			p.Firmware = name
+		}
+	}
+	found.program, found.stamp = p, stamp
+	return p, nil
+}
+
+var versionLine = regexp.MustCompile(`^QEMU emulator version ((\d{1,4})\.(\d{1,4})[.\d]*)`)
+
+// parseVersion reads what QEMU says of itself.
+func parseVersion(path, text string) (Program, error) {
+	m := versionLine.FindStringSubmatch(text)
+	if m == nil {
+		return Program{}, fault.Unablef("%s does not look like QEMU: it says %q", path, plain(text))
+	}
+	p := Program{Path: path, Version: m[1]}
+	p.Major, _ = strconv.Atoi(m[2]) // at most four digits
+	p.Minor, _ = strconv.Atoi(m[3])
+	if p.Major < oldestMajor || p.Major == oldestMajor && p.Minor < oldestMinor {
+		return Program{}, fault.Unablef("%s is QEMU %s; guests need %d.%d or newer", path, p.Version, oldestMajor, oldestMinor).
+			Help("install it from a newer release of the distribution")
+	}
+	return p, nil
+}
+
+func exists(path string) bool {
+	_, err := os.Stat(path)
+	return err == nil
+}

@@ -1,0 +1,54 @@
+package qemu
+
+import (
+	"strings"
+	"testing"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+func TestTheShapeOfAMachineDoesNotDependOnWhatIsBehindIt(t *testing.T) {
+	devices := func(g Guest) (all string) {
+		args := g.Args()
+		for i, a := range args {
+			if a == "-device" {
+				name, _, _ := strings.Cut(args[i+1], ",")
+				all += name + "\n"
+			}
+		}
+		return all
+	}
+	plain := Guest{Name: "a", Accelerator: TCG, Memory: unit.GiB, Processors: 1, Kernel: "/k", Initrd: "/i"}
+	clone := Guest{Name: "b", Accelerator: TCG, Memory: unit.GiB, Processors: 1, Tap: 9, MAC: "02:00:00:00:00:01", Incoming: true, Backing: Backing{File: "/m"}}
+	if a, b := devices(plain), devices(clone); a != b {
+		t.Errorf("a booted machine has\n%sand one that goes on has\n%s", a, b)
+	}
+}
+
+func TestNoValueCanAddAProperty(t *testing.T) {
+	g := Guest{Name: "a", Accelerator: TCG, Memory: unit.GiB, Processors: 1, Backing: Backing{File: "/m,share=on"}}
+	if all := strings.Join(g.Args(), " "); !strings.Contains(all, "mem-path=/m,,share=on") {
+		t.Errorf("a comma in a path is not escaped: %s", all)
+	}
+}
+
+func TestParseVersion(t *testing.T) {
+	for said, want := range map[string]string{
+		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)\nCopyright": "7.2.22",
+		"QEMU emulator version 10.1.0":                                              "10.1.0",
+		"QEMU emulator version 6.2.0":                                               "6.2.0",
+		"QEMU emulator version 6.1.0":                                               "",
+		"qemu: something else":                                                      "",
+		"":                                                                          "",
+		"QEMU emulator version 99999999":                                            "",
+	} {
+		p, err := parseVersion("/usr/bin/qemu", said)
+		if p.Version != want && want != "" || (err == nil) != (want != "") {
+			t.Errorf("%q: %+v, %v", said, p, err)
+		}
+		if err != nil && !fault.Is(err, fault.Unable) {
+			t.Errorf("%q: %v", said, err)
+		}
+	}
+}

@@ -1,0 +1,250 @@
+package qemu
+
+import (
+	"bufio"
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"net"
+	"os"
+	"strings"
+	"sync"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Patience is how long QEMU may take to answer where the context says nothing.
+const Patience = 10 * time.Second
+
+// maxLine bounds one line of a monitor. Unit: bytes.
+const maxLine = 1 << 20
+
+// eventQueue is how many events wait for a reader; more are thrown away.
+const eventQueue = 64
+
+// Event is something that QEMU tells by itself.
+// Source: QEMU, docs/interop/qmp-spec.rst.
+type Event struct {
+	Name string          `json:"event"`
+	Data json.RawMessage `json:"data"`
+}
+
+// QMP is a session with a monitor, of which each socket serves one at a time. It
+// is safe for concurrent use.
+type QMP struct {
+	conn   *net.UnixConn
+	events chan Event
+
+	mu      sync.Mutex
+	next    uint64
+	waiting map[uint64]chan<- answer
+	broken  error // why there is no session any more
+}
+
+type answer struct {
+	result json.RawMessage
+	err    error
+}
+
+// line is anything that QEMU sends.
+type line struct {
+	ID       *uint64         `json:"id"`
+	Return   json.RawMessage `json:"return"`
+	Greeting json.RawMessage `json:"QMP"`
+	Failure  *struct {
+		Class string `json:"class"`
+		Desc  string `json:"desc"`
+	} `json:"error"`
+	Event
+}
+
+// Dial opens a session with the monitor that listens on the unix socket path.
+// Kinds: Busy where QEMU does not answer before ctx ends, Unable.
+func Dial(ctx context.Context, path string) (*QMP, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	var d net.Dialer
+	conn, err := d.DialContext(ctx, "unix", path)
+	if err != nil {
+		return nil, fault.Unablef("reach QEMU's monitor: %w", err)
+	}
+	return Open(ctx, conn.(*net.UnixConn))
+}
+
+// Open opens a session on conn, which is the session's from here on.
+func Open(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	q := &QMP{conn: conn, events: make(chan Event, eventQueue), waiting: map[uint64]chan<- answer{}}
+	lines := bufio.NewScanner(conn)
+	lines.Buffer(make([]byte, 0, 4096), maxLine)
+	deadline, _ := ctx.Deadline()
+	conn.SetReadDeadline(deadline)
+	if !lines.Scan() {
+		conn.Close()
+		return nil, fault.Busyf("QEMU's monitor says nothing: %w", errors.Join(lines.Err(), ctx.Err()))
+	}
+	var first line
+	if json.Unmarshal(lines.Bytes(), &first) != nil || first.Greeting == nil {
+		conn.Close()
+		return nil, fault.Unablef("what listens is no monitor of QEMU's")
+	}
+	conn.SetReadDeadline(time.Time{})
+	go q.read(lines)
+	if err := q.Execute(ctx, "qmp_capabilities", nil, nil); err != nil {
+		q.Close()
+		return nil, err
+	}
+	return q, nil
+}
+
+func bounded(ctx context.Context) (context.Context, context.CancelFunc) {
+	if _, ok := ctx.Deadline(); ok {
+		return context.WithCancel(ctx)
+	}
+	return context.WithTimeout(ctx, Patience)
+}
+
+// Close ends the session; QEMU goes on.
+func (q *QMP) Close() error { return q.conn.Close() }
+
+// Events returns what QEMU tells by itself from now on. The channel is closed
+// with the session. Events that nobody takes are thrown away, the newest first.
+func (q *QMP) Events() <-chan Event { return q.events }
+
+// read hands out what comes until the session ends.
+func (q *QMP) read(lines *bufio.Scanner) {
+	for lines.Scan() {
+		text := bytes.TrimSpace(lines.Bytes())
+		if len(text) == 0 {
+			continue
+		}
+		var l line
+		if err := json.Unmarshal(text, &l); err != nil {
+			break
+		}
+		if l.Name != "" {
+			select {
+			case q.events <- Event{l.Name, bytes.Clone(l.Data)}:
+			default:
+			}
+			continue
+		}
+		if l.ID != nil {
+			q.settle(*l.ID, l)
+		}
+	}
+	q.conn.Close()
+	why := lines.Err()
+	if why == nil {
+		why = errors.New("it closed the connection")
+	}
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	q.broken = fault.Unablef("QEMU's monitor is gone: %w", why)
+	for id, w := range q.waiting {
+		w <- answer{err: q.broken}
+		delete(q.waiting, id)
+	}
+	close(q.events)
+}
+
+func (q *QMP) settle(id uint64, l line) {
+	q.mu.Lock()
+	w := q.waiting[id]
+	delete(q.waiting, id)
+	q.mu.Unlock()
+	if w == nil {
+		return
+	}
+	if l.Failure != nil {
+		w <- answer{err: &Refused{plain(l.Failure.Class), plain(l.Failure.Desc)}}
+		return
+	}
+	w <- answer{result: bytes.Clone(l.Return)}
+}
+
+// Refused is QEMU's own "no".
+type Refused struct{ Class, Desc string }
+
+func (r *Refused) Error() string { return r.Desc }
+
+// Execute has a command done and reads its answer into result, which may be nil.
+// files go with it, as getfd and add-fd take them. Kinds: Unable (QEMU refuses, see
+// Refused; the session is over), Busy where ctx ended.
+func (q *QMP) Execute(ctx context.Context, command string, args, result any, files ...*os.File) error {
+	ctx, cancel := bounded(ctx)
+	defer cancel()
+	w := make(chan answer, 1)
+	q.mu.Lock()
+	if q.broken != nil {
+		defer q.mu.Unlock()
+		return q.broken
+	}
+	q.next++
+	id := q.next
+	q.waiting[id] = w
+	err := q.send(ctx, id, command, args, files)
+	q.mu.Unlock()
+	if err != nil {
+		return fault.Unablef("tell QEMU %s: %w", command, err)
+	}
+	select {
+	case a := <-w:
+		if a.err != nil {
+			return fault.Unablef("QEMU does not do %s: %w", command, a.err)
+		}
+		if result == nil {
+			return nil
+		}
+		if err := json.Unmarshal(a.result, result); err != nil {
+			return fault.Unablef("QEMU's answer to %s is none: %w", command, err)
+		}
+		return nil
+	case <-ctx.Done():
+		q.mu.Lock()
+		delete(q.waiting, id)
+		q.mu.Unlock()
+		return fault.Busyf("QEMU does not answer to %s: %w", command, ctx.Err())
+	}
+}
+
+// send is called with mu held, so that lines stay whole.
+func (q *QMP) send(ctx context.Context, id uint64, command string, args any, files []*os.File) error {
+	text, err := json.Marshal(struct {
+		Execute string `json:"execute"`
+		Args    any    `json:"arguments,omitempty"`
+		ID      uint64 `json:"id"`
+	}{command, args, id})
+	if err != nil {
+		return err
+	}
+	var rights []byte
+	if len(files) > 0 {
+		fds := make([]int, len(files))
+		for i, f := range files {
+			fds[i] = int(f.Fd())
+		}
+		rights = unix.UnixRights(fds...)
+	}
+	deadline, _ := ctx.Deadline()
+	q.conn.SetWriteDeadline(deadline)
+	_, _, err = q.conn.WriteMsgUnix(append(text, '\n'), rights, nil)
+	return err
+}
+
+// plain makes words of QEMU's fit for a terminal and a log.
+func plain(text string) string {
+	const most = 1024
+	text = strings.ToValidUTF8(text[:min(len(text), most)], "?")
+	return strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return ' '
+		}
+		return r
+	}, text)
+}
