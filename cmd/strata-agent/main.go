@@ -8,9 +8,15 @@ import (
 	"runtime"
 
 	"github.com/strata-project/strata/internal/agent"
+	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
 )
 
 // The main goroutine stays on the main thread, whose end the keeper would see.
 func init() { runtime.LockOSThread() }
 
-func main() { os.Exit(agent.Run(os.Args)) }
+func main() {
+	if len(os.Args) > 1 && os.Args[1] == serve.Command { // on the host, before virtiofsd
+		os.Exit(serve.Run(os.Args))
+	}
+	os.Exit(agent.Run(os.Args))
+}

@@ -15,7 +15,8 @@ import (
 
 // Bind returns a tree of a host folder or file for use as a volume: owners are
 // the same numbers inside as on the host, users being the user namespace of the
-// environment's range. Ids above the range show as nobody and own nothing.
+// environment's range. Ids above the range show as nobody and own nothing. With
+// users nil every id is the host's own: for a server of files that is root there.
 // What is mounted below source comes along. Links in source are followed, as
 // the caller names a place of the host; links of /proc are not.
 //
@@ -58,6 +59,13 @@ func Bind(ctx context.Context, source string, users *os.File, readOnly bool) (*T
 	attr := uint64(unix.MOUNT_ATTR_NODEV)
 	if readOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY
+	}
+	if users == nil {
+		if err := tree.setattr(unix.MountAttr{Attr_set: attr, Propagation: unix.MS_PRIVATE}, true); err != nil {
+			tree.Close()
+			return nil, fmt.Errorf("protect the volume's source %s: %w", source, err)
+		}
+		return tree, nil // nobody in a user namespace of his own gets it, so there is nothing to lock
 	}
 	if err := idmap(tree, users, attr, true); err != nil {
 		tree.Close()

@@ -63,7 +63,7 @@ var layers = []layer{
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
-	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/confine"}, why: "a main function"},
+	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/confine", "internal/qemu/virtiofs/serve"}, why: "a main function"},
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},

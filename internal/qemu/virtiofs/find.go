@@ -1,0 +1,65 @@
+package virtiofs
+
+import (
+	"context"
+	"os/exec"
+	"regexp"
+	"strings"
+	"time"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Program is a virtiofsd of this host.
+type Program struct {
+	Path    string
+	Version string // "7.2.19", "1.13.2"
+	Rust    bool   // the successor, with options of its own
+}
+
+// places are where distributions have it. Debian 12: qemu-system-common, 13 and
+// Ubuntu from 23.10 on: virtiofsd, /usr/libexec; Fedora: virtiofsd, /usr/libexec;
+// Arch: virtiofsd, /usr/lib.
+var places = []string{"/usr/libexec/virtiofsd", "/usr/lib/virtiofsd", "/usr/lib/qemu/virtiofsd", "/usr/local/libexec/virtiofsd"}
+
+// askPatience bounds the wait for a program to say its version.
+const askPatience = 10 * time.Second
+
+// Find returns the virtiofsd of this host. Kinds: Unable where there is none.
+func Find(ctx context.Context) (Program, error) { return find(ctx, places) }
+
+func find(ctx context.Context, places []string) (Program, error) {
+	missing := fault.Unablef("this host has no virtiofsd, which gives volumes to systems with a kernel of their own").At("volumes").
+		Help("install virtiofsd (Debian 12 and before: qemu-system-common), or use stratum zone")
+	ctx, cancel := context.WithTimeout(ctx, askPatience)
+	defer cancel()
+	for _, path := range places {
+		if _, err := exec.LookPath(path); err != nil {
+			continue
+		}
+		said, err := exec.CommandContext(ctx, path, "--version").CombinedOutput()
+		if ctx.Err() != nil {
+			return Program{}, ctx.Err()
+		}
+		p, ok := parseVersion(string(said))
+		if err != nil || !ok {
+			missing = fault.Unablef("%s does not say which version it is: %.200q", path, said).At("volumes").Help("install virtiofsd again")
+			continue
+		}
+		p.Path = path
+		return p, nil
+	}
+	return Program{}, missing
+}
+
+var versionForm = regexp.MustCompile(`(?m)^virtiofsd (?:backend |version )*([0-9]+\.[0-9]+(?:\.[0-9]+)?)`)
+
+// parseVersion reads what --version says: "virtiofsd 1.13.2" where it is written
+// in Rust, "virtiofsd version 7.2.19 …" and a line on FUSE where it is QEMU's.
+func parseVersion(said string) (Program, bool) {
+	m := versionForm.FindStringSubmatch(said)
+	if m == nil {
+		return Program{}, false
+	}
+	return Program{Version: m[1], Rust: !strings.Contains(said, "FUSE kernel interface")}, true
+}

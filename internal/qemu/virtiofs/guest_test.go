@@ -1,0 +1,272 @@
+package virtiofs
+
+import (
+	"bytes"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// What follows runs inside the guest: this test's program is its /init.
+
+// modules are loaded in this order from the initramfs.
+var modules = []string{"virtio_ring", "virtio", "virtio_mmio", "fuse", "virtiofs"}
+
+// verdict begins the last line on the console.
+const verdict = "VERDICT: "
+
+// boot is the guest's process 1.
+func boot() {
+	err := inside()
+	if err != nil {
+		fmt.Println(err)
+	}
+	fmt.Println(verdict + map[bool]string{true: "good", false: "bad"}[err == nil])
+	time.Sleep(200 * time.Millisecond) // the console is slow, and power-off does not wait for it
+	_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+	select {}
+}
+
+func inside() error {
+	for _, m := range modules {
+		f, err := os.Open("/" + m + ".ko")
+		if err != nil {
+			return err
+		}
+		if err := unix.FinitModule(int(f.Fd()), "", 0); err != nil && !errors.Is(err, unix.EEXIST) {
+			return fmt.Errorf("load %s: %w", m, err)
+		}
+		f.Close()
+	}
+	for _, tag := range []string{"rw", "ro", "one", "roone"} {
+		err := errors.Join(os.Mkdir("/"+tag, 0o755), unix.Mount(tag, "/"+tag, "virtiofs", 0, ""))
+		if err != nil {
+			return fmt.Errorf("mount %s: %w", tag, err)
+		}
+	}
+	for _, check := range []struct {
+		name string
+		run  func() error
+	}{
+		{"owners", owners}, {"names and links", names}, {"locks", locks}, {"mappings", mappings}, {"attributes", attributes},
+		{"a large file", large}, {"no devices", devices}, {"what is mounted below", below}, {"read-only", readOnly}, {"one file", oneFile}, {"speed", speed},
+	} {
+		began := time.Now()
+		if err := check.run(); err != nil {
+			return fmt.Errorf("%s: %w", check.name, err)
+		}
+		fmt.Printf("%s: %v\n", check.name, time.Since(began).Round(time.Millisecond))
+	}
+	return nil
+}
+
+func wantOwner(path string, uid, gid uint32) error {
+	var st unix.Stat_t
+	if err := unix.Lstat(path, &st); err != nil || st.Uid != uid || st.Gid != gid {
+		return fmt.Errorf("%s is %d:%d's, %v", path, st.Uid, st.Gid, err)
+	}
+	return nil
+}
+
+func wantText(path, text string) error {
+	if data, err := os.ReadFile(path); err != nil || string(data) != text {
+		return fmt.Errorf("%s holds %q, %v", path, data, err)
+	}
+	return nil
+}
+
+func owners() error {
+	// As an ordinary user: with that user's rights, and what is made is his.
+	asUser := func() error {
+		if err := errors.Join(unix.Setfsgid(777), unix.Setfsuid(777)); err != nil {
+			return err
+		}
+		err := os.WriteFile("/rw/open/of-user", nil, 0o640)
+		if _, denied := os.ReadFile("/rw/of-1234"); !errors.Is(denied, unix.EACCES) {
+			err = errors.Join(err, fmt.Errorf("somebody else's file: %w", denied))
+		}
+		return errors.Join(err, unix.Setfsuid(0), unix.Setfsgid(0))
+	}
+	return errors.Join(
+		wantOwner("/rw", 1000, 1001), wantOwner("/rw/of-1234", 1234, 1235), wantText("/rw/of-1234", "from outside"),
+		os.WriteFile("/rw/new", []byte("inside"), 0o600), os.Chown("/rw/new", 4321, 4322), wantOwner("/rw/new", 4321, 4322),
+		asUser(), wantOwner("/rw/open/of-user", 777, 777))
+}
+
+func names() error {
+	err := errors.Join(os.WriteFile("/rw/a", []byte("x"), 0o600), os.Rename("/rw/a", "/rw/b"), os.Link("/rw/b", "/rw/c"), os.Symlink("c", "/rw/d"),
+		os.MkdirAll("/rw/x/y", 0o755), os.Rename("/rw/x", "/rw/z"), unix.Mkfifo("/rw/fifo", 0o600))
+	var st unix.Stat_t
+	if failed := unix.Stat("/rw/d", &st); failed != nil || st.Nlink != 2 {
+		err = errors.Join(err, failed, fmt.Errorf("%d links", st.Nlink))
+	}
+	return err
+}
+
+func locks() error {
+	one, err := os.Create("/rw/lock")
+	if err != nil {
+		return err
+	}
+	defer one.Close()
+	two, err := os.OpenFile("/rw/lock", os.O_RDWR, 0)
+	if err != nil {
+		return err
+	}
+	defer two.Close()
+	if err := unix.Flock(int(one.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != nil {
+		return err
+	}
+	if err := unix.Flock(int(two.Fd()), unix.LOCK_EX|unix.LOCK_NB); err != unix.EWOULDBLOCK {
+		return fmt.Errorf("a second exclusive lock: %v", err)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- unix.Flock(int(two.Fd()), unix.LOCK_EX) }()
+	time.Sleep(20 * time.Millisecond)
+	if err := unix.Flock(int(one.Fd()), unix.LOCK_UN); err != nil {
+		return err
+	}
+	if err := <-waited; err != nil {
+		return fmt.Errorf("wait for a lock: %w", err)
+	}
+	if err := unix.FcntlFlock(one.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Len: 10}); err != nil {
+		return err
+	}
+	if err := unix.FcntlFlock(two.Fd(), unix.F_OFD_SETLK, &unix.Flock_t{Type: unix.F_WRLCK, Start: 5, Len: 10}); err != unix.EAGAIN {
+		return fmt.Errorf("a second range lock: %v", err)
+	}
+	return nil
+}
+
+func mappings() error {
+	f, err := os.Create("/rw/map")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := f.Truncate(8192); err != nil {
+		return err
+	}
+	m, err := unix.Mmap(int(f.Fd()), 0, 8192, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED)
+	if err != nil {
+		return err
+	}
+	defer unix.Munmap(m)
+	copy(m[5000:], "mapped")
+	got := make([]byte, 6)
+	if _, err := f.ReadAt(got, 5000); err != nil || string(got) != "mapped" {
+		return fmt.Errorf("read %q, %v", got, err)
+	}
+	return unix.Msync(m, unix.MS_SYNC)
+}
+
+func attributes() error {
+	const path = "/rw/attributes"
+	// user::rw-, user:1234:r--, group::---, mask::r--, other::--- as linux/posix_acl_xattr.h has it.
+	acl := []byte{2, 0, 0, 0, 1, 0, 6, 0, 255, 255, 255, 255, 2, 0, 4, 0, 210, 4, 0, 0, 4, 0, 0, 0, 255, 255, 255, 255, 16, 0, 4, 0, 255, 255, 255, 255, 32, 0, 0, 0, 255, 255, 255, 255}
+	capability := []byte{1, 0, 0, 2, 0, 4, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0}
+	if err := os.WriteFile(path, nil, 0o600); err != nil {
+		return err
+	}
+	for name, value := range map[string][]byte{"user.strata": []byte("value"), "system.posix_acl_access": acl, "security.capability": capability} {
+		got := make([]byte, 100)
+		if err := unix.Setxattr(path, name, value, 0); err != nil {
+			return fmt.Errorf("set %s: %w", name, err)
+		}
+		if n, err := unix.Getxattr(path, name, got); err != nil || !bytes.Equal(got[:n], value) {
+			return fmt.Errorf("%s: %v, %w", name, got[:max(n, 0)], err)
+		}
+	}
+	return nil
+}
+
+func large() error {
+	f, err := os.Create("/rw/large")
+	if err != nil {
+		return err
+	}
+	defer os.Remove("/rw/large")
+	defer f.Close()
+	const far = 5 << 30
+	if _, err := f.WriteAt([]byte("end"), far); err != nil {
+		return err
+	}
+	got := make([]byte, 3)
+	if _, err := f.ReadAt(got, far); err != nil || string(got) != "end" {
+		return fmt.Errorf("read %q, %v", got, err)
+	}
+	return nil
+}
+
+func devices() error {
+	if err := unix.Mknod("/rw/zero", unix.S_IFCHR|0o666, int(unix.Mkdev(1, 5))); !errors.Is(err, unix.EPERM) {
+		return fmt.Errorf("a device was made: %w", err)
+	}
+	return nil
+}
+
+func below() error { return wantText("/rw/mounted/file", "below") }
+
+func readOnly() error {
+	if err := os.WriteFile("/ro/new", nil, 0o600); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("written: %w", err)
+	}
+	if err := os.Remove("/ro/file"); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("removed: %w", err)
+	}
+	return wantText("/ro/file", "read me")
+}
+
+func oneFile() error {
+	for _, dir := range []string{"/one", "/roone"} {
+		entries, err := os.ReadDir(dir)
+		if err != nil || len(entries) != 1 || entries[0].Name() != fileName {
+			return fmt.Errorf("%v, %w", entries, err)
+		}
+		if err := os.WriteFile(dir+"/other", nil, 0o600); !errors.Is(err, unix.EROFS) {
+			return fmt.Errorf("a file beside it: %w", err)
+		}
+	}
+	// As the agent does it: only the file is shown.
+	err := errors.Join(os.WriteFile("/place", nil, 0o600), unix.Mount("/one/"+fileName, "/place", "", unix.MS_BIND, ""),
+		wantText("/place", "only me"), wantOwner("/place", 5, 6), os.WriteFile("/place", []byte("changed"), 0o600))
+	if err != nil {
+		return err
+	}
+	if err := os.WriteFile("/roone/"+fileName, nil, 0o600); !errors.Is(err, unix.EROFS) {
+		return fmt.Errorf("a read-only file: %w", err)
+	}
+	return wantText("/roone/"+fileName, "read me")
+}
+
+func speed() error {
+	const size = 32 << 20
+	data := make([]byte, 1<<20)
+	f, err := os.Create("/rw/speed")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	began := time.Now()
+	for range size / len(data) {
+		if _, err := f.Write(data); err != nil {
+			return err
+		}
+	}
+	if err := f.Sync(); err != nil {
+		return err
+	}
+	wrote := time.Since(began)
+	began = time.Now()
+	for i := range 200 {
+		if err := os.WriteFile(filepath.Join("/rw/open", fmt.Sprint("f", i)), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	fmt.Printf("writing %d MiB/s, making a file %v\n", int(size/wrote.Seconds())>>20, time.Since(began)/200)
+	return nil
+}
