@@ -1,0 +1,250 @@
+package control_test
+
+import (
+	"context"
+	"io"
+	"net"
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/vmagent/control"
+	"github.com/strata-project/strata/internal/vmagent/control/answer"
+	"github.com/strata-project/strata/internal/vmagent/control/meeting"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// agent answers on one end of a pipe the way that handle says, and returns the other end.
+func agent(t *testing.T, handle answer.Handler) net.Conn {
+	t.Helper()
+	here, there := pair(t)
+	go answer.NewServer(handle).Serve(there)
+	t.Cleanup(func() { here.Close(); there.Close() })
+	return here
+}
+
+// pair returns two ends of a socket.
+func pair(t *testing.T) (net.Conn, net.Conn) {
+	t.Helper()
+	fds, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var ends [2]net.Conn
+	for i, fd := range fds {
+		f := os.NewFile(uintptr(fd), "pair")
+		if ends[i], err = net.FileConn(f); err != nil {
+			t.Fatal(err)
+		}
+		f.Close()
+		t.Cleanup(func() { ends[i].Close() })
+	}
+	return ends[0], ends[1]
+}
+
+func dial(t *testing.T, conn net.Conn) *control.Client {
+	t.Helper()
+	c, err := control.New(t.Context(), conn)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return c
+}
+
+func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
+	var asked spec.Limits
+	c := dial(t, agent(t, func(method string, payload []byte) (m answer.Message, ok bool) {
+		switch method {
+		case "Info":
+			m.Text(1, "v1\x1b[2J\xff")
+			m.Int(4, 2)
+			m.Text(5, "a: b")
+			m.Text(5, "c: d")
+		case "SetLimits":
+			answer.Read(payload, func(field int, v uint64, _ []byte) {
+				if field == 1 {
+					asked.Memory = int64(v)
+				} else {
+					asked.PIDs = int64(v)
+				}
+			})
+		case "Stats":
+			for i := range 5 {
+				m.Int(2+i, int64(i)+1<<40)
+			}
+		case "Processes":
+			var p answer.Message
+			p.Int(1, 7)
+			p.Text(6, "sh -c x")
+			m.Bytes(2, p)
+		case "Run":
+			var f answer.Message
+			f.Text(1, "missing")
+			f.Text(2, "command")
+			f.Text(3, "it is not there")
+			f.Text(4, "look")
+			m.Bytes(1, f)
+		case "KernelLog":
+			m.Bytes(2, []byte(strings.Repeat("x", 3<<20)))
+		default:
+			return nil, false
+		}
+		return m, true
+	}))
+	info, err := c.Info(t.Context())
+	if err != nil || info.Version != "v1 [2J\ufffd" || info.State != control.State_RUNNING || len(info.Faults) != 2 || info.Faults[1] != "c: d" {
+		t.Errorf("info: %v, %v", info, err)
+	}
+	if err := c.SetLimits(t.Context(), spec.Limits{Memory: 1 << 40, PIDs: 7}); err != nil || asked != (spec.Limits{Memory: 1 << 40, PIDs: 7}) {
+		t.Errorf("limits: %+v, %v", asked, err)
+	}
+	if s, err := c.Stats(t.Context()); err != nil || s != (spec.Stats{CPU: 1 << 40, Memory: 1<<40 + 1, MemoryPeak: 1<<40 + 2, OOMKills: 1<<40 + 3, PIDs: 1<<40 + 4}) {
+		t.Errorf("stats: %+v, %v", s, err)
+	}
+	if p, err := c.Processes(t.Context()); err != nil || len(p) != 1 || p[0].Pid != 7 || p[0].Command != "sh -c x" {
+		t.Errorf("processes: %v, %v", p, err)
+	}
+	err = c.Run(t.Context(), spec.Run{})
+	if e := fault.All(err); fault.KindOf(err) != fault.Missing || len(e) != 1 || e[0].Field != "command" || e[0].Hint != "look" || e[0].Message != "it is not there" {
+		t.Errorf("run: %v", err)
+	}
+	if text, err := c.KernelLog(t.Context()); err != nil || len(text) != 3<<20 {
+		t.Errorf("log: %d bytes, %v", len(text), err)
+	}
+	if err := c.Freeze(t.Context()); fault.KindOf(err) != fault.Unable {
+		t.Errorf("a method that the agent has not: %v", err)
+	}
+}
+
+func TestAnAnswerThatIsTooLongIsRefused(t *testing.T) {
+	c := dial(t, agent(t, func(string, []byte) (m answer.Message, ok bool) {
+		m.Bytes(2, make([]byte, 5<<20))
+		return m, true
+	}))
+	if _, err := c.KernelLog(t.Context()); fault.KindOf(err) != fault.Unable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnAgentThatNeverAnswersIsNotWaitedFor(t *testing.T) {
+	here, there := pair(t)
+	defer there.Close()
+	go func() {
+		for b := make([]byte, 100); ; {
+			if _, err := there.Read(b); err != nil {
+				return
+			}
+		}
+	}()
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := control.New(ctx, here); fault.KindOf(err) != fault.Busy {
+		t.Errorf("meeting: %v", err)
+	}
+	hang := make(chan struct{})
+	defer close(hang)
+	c := dial(t, agent(t, func(string, []byte) (answer.Message, bool) { <-hang; return nil, true }))
+	ctx, cancel = context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	if _, err := c.Info(ctx); fault.KindOf(err) != fault.Busy {
+		t.Errorf("call: %v", err)
+	}
+}
+
+func TestAnAgentThatFloodsIsGivenUp(t *testing.T) {
+	here, there := pair(t)
+	defer there.Close()
+	go there.Read(make([]byte, meeting.Size))
+	go func() {
+		for b := make([]byte, 1<<20); ; {
+			if _, err := there.Write(b); err != nil {
+				return
+			}
+		}
+	}()
+	if _, err := control.New(t.Context(), here); fault.KindOf(err) != fault.Unable {
+		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnotherHostMeetsTheAgentInTheMiddleOfARequest(t *testing.T) {
+	here, there := pair(t)
+	defer here.Close()
+	release := make(chan struct{})
+	go answer.NewServer(func(method string, _ []byte) (m answer.Message, ok bool) {
+		if method == "Stats" {
+			<-release
+		}
+		m.Int(4, 1)
+		return m, true
+	}).Serve(there)
+	// The first host asks for what takes long, begins to ask for more, and is gone.
+	first := meeting.Append(nil, 1)
+	var request answer.Message
+	request.Bytes(1, []byte(answer.Service))
+	request.Bytes(2, []byte("Stats"))
+	frame := append([]byte{0, 0, 0, byte(len(request)), 0, 0, 0, 1, 1, 0}, request...)
+	go here.Write(append(append(first, frame...), frame[:15]...))
+	if _, err := here.Read(make([]byte, meeting.Size)); err != nil {
+		t.Fatal(err)
+	}
+	c := dial(t, here)
+	close(release)
+	for range 3 {
+		if info, err := c.Info(t.Context()); err != nil || info.State != control.State_WAITING {
+			t.Errorf("info: %v, %v", info, err)
+		}
+	}
+}
+
+// FuzzServe: nothing that a host sends makes the agent panic, or deaf to the next host.
+func FuzzServe(f *testing.F) {
+	var request answer.Message
+	request.Bytes(1, []byte(answer.Service))
+	request.Bytes(2, []byte("Info"))
+	frame := append([]byte{0, 0, 0, byte(len(request)), 0, 0, 0, 1, 1, 0}, request...)
+	f.Add(append(meeting.Append(nil, 1), frame...))
+	f.Add([]byte("garbage"))
+	f.Fuzz(func(t *testing.T, hostile []byte) {
+		here, there := pair(t)
+		defer here.Close()
+		go answer.NewServer(func(string, []byte) (m answer.Message, ok bool) { m.Int(4, 2); return m, true }).Serve(there)
+		drained := make(chan struct{})
+		go func() { io.Copy(io.Discard, here); close(drained) }()
+		here.Write(hostile)
+		here.SetReadDeadline(time.Unix(1, 0))
+		<-drained
+		here.SetReadDeadline(time.Time{})
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		c, err := control.New(ctx, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if info, err := c.Info(ctx); err != nil || info.State != control.State_RUNNING {
+			t.Fatalf("info: %v, %v", info, err)
+		}
+	})
+}
+
+// FuzzMeeting: nothing that an agent sends makes the host panic, wait for ever, or
+// take it for a meeting.
+func FuzzMeeting(f *testing.F) {
+	f.Add(meeting.Append(nil, 1))
+	f.Add([]byte(meeting.Magic))
+	f.Fuzz(func(t *testing.T, hostile []byte) {
+		here, there := pair(t)
+		go func() {
+			there.Read(make([]byte, meeting.Size))
+			there.Write(hostile)
+			there.Close()
+		}()
+		if _, err := control.New(t.Context(), here); err == nil {
+			t.Fatal("met")
+		}
+	})
+}
