@@ -1,0 +1,175 @@
+package kernel
+
+import (
+	"path/filepath"
+	"slices"
+
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// Wanted names modules by what they are wanted for. A name of Required that a
+// kernel neither has as a module nor built in is a fault; one of Early or
+// Optional is left out then.
+type Wanted struct {
+	Early    []string // where they are there, before everything else
+	Required []string // in the order in which they are loaded
+	Optional []string
+}
+
+// Guest is what a guest needs: virtio by memory-mapped registers, the file systems
+// of templates and disks; and what it can do without: volumes, balloon, panics
+// that are told at once, the power button.
+var Guest = Wanted{
+	// libcrc32c and jbd2 ask the crypto layer for it by an alias, which no
+	// module depends on by name.
+	Early: []string{"crc32c_generic"},
+	Required: []string{
+		"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "overlay", "erofs", "ext4",
+	},
+	Optional: []string{"virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev"},
+}
+
+// kept are further modules that are kept of a kernel where it has them, for what
+// runs at a deeper stratum or inside: stock hardware, buses, file systems, KVM.
+var kept = []string{
+	"virtio_pci", "virtio_scsi", "virtio_input", "virtio_gpu", "vmw_vsock_virtio_transport", "9p", "9pnet_virtio",
+	"ahci", "ata_piix", "ata_generic", "sd_mod", "sr_mod", "nvme", "isofs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "squashfs", "xfs", "btrfs", "loop", "dm_mod",
+	"e1000", "e1000e", "8139cp", "ne2k_pci", "bochs", "cirrus", "simpledrm", "vga16fb", "psmouse", "atkbd", "i8042", "usbhid", "hid_generic", "xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci", "usb_storage",
+	"pvpanic_pci", "qemu_fw_cfg", "irqbypass", "kvm", "kvm_amd", "kvm_intel", "tun", "veth", "bridge", "br_netfilter", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "nft_redir", "nft_nat", "nft_fib_inet", "nft_compat", "autofs4", "configfs", "dmi_sysfs",
+}
+
+// Module is one module of a Set.
+type Module struct {
+	Name   string
+	Path   string // of the uncompressed, unsigned file
+	Size   int64
+	Digest string // "sha256:…"
+}
+
+// Set is what a Wanted comes to with one kernel.
+type Set struct {
+	Modules []Module // in the order in which they are loaded
+	BuiltIn []string // wanted, and needing no module
+	Absent  []string // wanted where it is there, and not there
+}
+
+// Has tells whether the named module is loaded or built in.
+func (s Set) Has(name string) bool {
+	return slices.Contains(s.BuiltIn, name) || slices.ContainsFunc(s.Modules, func(m Module) bool { return m.Name == name })
+}
+
+// Set resolves w: dependencies come before what needs them. It reads no file.
+// Kinds: Unable where a required module, or a dependency of one, is missing.
+func (k Kernel) Set(w Wanted) (Set, error) {
+	r := resolver{k: k, state: map[string]state{}}
+	var errs []error
+	optional := func(names []string) {
+		for _, name := range names {
+			before := len(r.set.Modules)
+			if err := r.visit(name, ""); err != nil {
+				r.forget(before)
+				r.set.Absent = append(r.set.Absent, name)
+			}
+		}
+	}
+	optional(w.Early)
+	for _, name := range w.Required {
+		if err := r.visit(name, ""); err != nil {
+			errs = append(errs, err)
+		}
+	}
+	optional(w.Optional)
+	if len(errs) > 0 {
+		return Set{}, fault.Join(errs...)
+	}
+	return r.set, nil
+}
+
+type state uint8
+
+const (
+	unseen state = iota
+	underWay
+	done
+)
+
+type resolver struct {
+	k     Kernel
+	set   Set
+	state map[string]state
+}
+
+// visit adds a module after what it depends on. by says what depends on it, "" where it is wanted itself.
+func (r *resolver) visit(name, by string) error {
+	m, ok := r.k.index[name]
+	switch {
+	case r.state[name] == done:
+		return nil
+	case r.state[name] == underWay:
+		return fault.Unablef("modules %s and %s of kernel %s depend on one another", name, by, r.k.Name)
+	case !ok && r.k.built.has(name):
+		if by == "" && !slices.Contains(r.set.BuiltIn, name) {
+			r.set.BuiltIn = append(r.set.BuiltIn, name)
+		}
+		return nil
+	case !ok:
+		return r.missing(name, by)
+	}
+	r.state[name] = underWay
+	for _, other := range m.Depends {
+		if err := r.visit(other, name); err != nil {
+			r.state[name] = unseen
+			return err
+		}
+	}
+	for _, other := range m.Before { // only wished for
+		if real := r.k.named(other); real != "" && r.state[real] == unseen {
+			before := len(r.set.Modules)
+			if r.visit(real, name) != nil {
+				r.forget(before)
+			}
+		}
+	}
+	r.state[name] = done
+	r.set.Modules = append(r.set.Modules, Module{
+		Name: name, Size: m.Size, Digest: m.Digest,
+		Path: filepath.Join(r.k.dir, modulesDir, name+moduleTail),
+	})
+	return nil
+}
+
+// forget takes back what a wish that came to nothing had added.
+func (r *resolver) forget(from int) {
+	for _, m := range r.set.Modules[from:] {
+		r.state[m.Name] = unseen
+	}
+	r.set.Modules = r.set.Modules[:from]
+}
+
+func (r *resolver) missing(name, by string) error {
+	e := fault.Unablef("kernel %s has no %s, neither as a module nor built in", r.k.Name, name)
+	if by != "" {
+		e = fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name)
+	}
+	if len(r.k.index) == 0 {
+		return e.Help("it came without modules: give them with it, as a folder (--modules) or a package, or use one of the distribution's: strata kernel add debian")
+	}
+	return e.Help("use a kernel that has it, as the distribution's have: strata kernel add debian")
+}
+
+// generic is what the plain implementation of an algorithm is called after, which
+// works on every processor. Source: Linux, crypto/.
+const generic = "_generic"
+
+// named returns the module that a wish means: one of that name, or of an
+// algorithm's implementations the plain one; "" where there is none. The others may
+// refuse to load.
+func (k Kernel) named(word string) string {
+	if _, ok := k.index[word]; ok {
+		return word
+	}
+	if m, ok := k.index[word+generic]; ok && slices.Contains(m.Aliases, word) {
+		return m.Name
+	}
+	return ""
+}
