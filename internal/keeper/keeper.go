@@ -110,6 +110,13 @@ func (k *Keeper) Attach(ctx context.Context, conn *os.File) error {
 	return err
 }
 
+// Console makes conn, a stream socket, a client of the machine's console; the
+// caller keeps its own descriptor. Kinds: Conflict, Busy, Unable where there is none.
+func (k *Keeper) Console(ctx context.Context, conn *os.File) error {
+	_, err := k.ask(ctx, wire.Request{Op: "console"}, conn)
+	return err
+}
+
 // Exec starts a further program with conn, a stream socket, as its client, and
 // returns once it runs. Kinds: those of the agent's failure, Invalid, Conflict, Busy.
 func (k *Keeper) Exec(ctx context.Context, e wire.Exec, conn *os.File) error {

@@ -20,16 +20,34 @@ import (
 // Options say what to start.
 type Options struct {
 	Binary string    // path of strata-keeper
-	Spec   wire.Spec // Payload.Files, Payload.CgroupFD and Attach are set by Start
+	Spec   wire.Spec // Payload.Files, Payload.CgroupFD, Attach and Machine are set by Start
 	Files  []*os.File
 	// Cgroup is the cgroup v2 folder in which the payload is born; nil: none.
 	Cgroup *os.File
 	// Attach is the first client of the main program's streams; nil: none. The
 	// caller keeps its own.
 	Attach *os.File
+	// Machine is what a keeper has besides whose payload is QEMU; nil: it is not.
+	Machine *Machine
 	// KeeperJoin are the cgroups of the keeper itself, as files to write "0" to:
 	// `tasks` of each v1 hierarchy, or the one cgroup.procs of v2. Empty: the daemon's.
 	KeeperJoin []string
+}
+
+// Machine are the keeper's ends of the sockets whose other ends are QEMU's, and
+// what runs beside QEMU. The caller keeps and closes its own descriptors.
+type Machine struct {
+	Streams, Monitor, Console *os.File
+	ConsoleLog                wire.Log
+	Beside                    []Beside
+}
+
+// Beside is a process beside QEMU, with its files from descriptor 3 on.
+type Beside struct {
+	Path       string
+	Args       []string
+	CloneFlags uint64
+	Files      []*os.File
 }
 
 // Starting is a payload that waits for Go.
@@ -195,6 +213,9 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 	if err == nil && o.Attach != nil {
 		spec.Attach, err = hand(o.Attach)
 	}
+	if err == nil && o.Machine != nil {
+		spec.Machine, err = o.Machine.hand(hand)
+	}
 	var body []byte
 	if err == nil {
 		body, err = json.Marshal(spec)
@@ -208,6 +229,31 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 		w.Close()
 	}()
 	return pid, gone, err
+}
+
+// hand hands the machine's files over.
+func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err error) {
+	w := &wire.Machine{ConsoleLog: m.ConsoleLog}
+	for _, f := range []struct {
+		file   *os.File
+		number *int
+	}{{m.Streams, &w.Streams}, {m.Monitor, &w.Monitor}, {m.Console, &w.Console}} {
+		if *f.number, err = hand(f.file); err != nil {
+			return nil, err
+		}
+	}
+	for _, b := range m.Beside {
+		to := wire.Beside{Path: b.Path, Args: b.Args, CloneFlags: b.CloneFlags}
+		for _, f := range b.Files {
+			fd, err := hand(f)
+			if err != nil {
+				return nil, err
+			}
+			to.FDs = append(to.FDs, fd)
+		}
+		w.Beside = append(w.Beside, to)
+	}
+	return w, nil
 }
 
 // run starts the process in the given cgroups and has it waited for.

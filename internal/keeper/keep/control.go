@@ -17,11 +17,12 @@ const (
 
 // The operations of a Request.
 const (
-	opStatus = "status"
-	opWatch  = "watch"
-	opAttach = "attach"
-	opExec   = "exec"
-	opSignal = "signal"
+	opStatus  = "status"
+	opWatch   = "watch"
+	opAttach  = "attach"
+	opExec    = "exec"
+	opSignal  = "signal"
+	opConsole = "console"
 )
 
 // controlSocket is where daemons connect.
@@ -86,7 +87,7 @@ func parseRequest(b []byte) (r wire.Request, f *wire.Failure) {
 		return wire.Request{}, invalid("op", "the request is no JSON of a request: "+err.Error())
 	}
 	switch r.Op {
-	case opStatus, opWatch, opAttach:
+	case opStatus, opWatch, opAttach, opConsole:
 	case opSignal:
 		if r.Signal < 1 || r.Signal > 64 {
 			return r, invalid("signal", "a signal is a number from 1 to 64")
@@ -99,7 +100,7 @@ func parseRequest(b []byte) (r wire.Request, f *wire.Failure) {
 			return r, invalid("join", "too many groups to join")
 		}
 	default:
-		return r, invalid("op", "the keeper knows status, watch, attach, exec and signal")
+		return r, invalid("op", "the keeper knows status, watch, attach, exec, signal and console")
 	}
 	return r, nil
 }
@@ -107,10 +108,10 @@ func parseRequest(b []byte) (r wire.Request, f *wire.Failure) {
 // serve answers a request; fd is -1 or becomes the callee's.
 func (c *conn) serve(r wire.Request, fd int) {
 	k := c.k
-	needs := r.Op == opAttach || r.Op == opExec
+	needs := r.Op == opAttach || r.Op == opExec || r.Op == opConsole
 	if needs != (fd >= 0) {
 		closeFD(fd)
-		c.answer(wire.Reply{Fault: invalid("op", "attach and exec come with one descriptor, the others with none")})
+		c.answer(wire.Reply{Fault: invalid("op", "attach, exec and console come with one descriptor, the others with none")})
 		return
 	}
 	if k.phase == over && r.Op != opStatus && r.Op != opWatch {
@@ -131,15 +132,24 @@ func (c *conn) serve(r wire.Request, fd int) {
 		if err := k.main.signal(r.Signal); err != nil {
 			reply = wire.Reply{Fault: internal("signal the program", err)}
 		}
-	case opAttach:
-		if err := k.main.join(fd, false); err != nil {
+	case opAttach, opConsole:
+		p := &k.main
+		if r.Op == opConsole {
+			if k.machine == nil {
+				closeFD(fd)
+				reply = wire.Reply{Fault: &wire.Failure{Kind: "unable", Message: "there is no console"}}
+				break
+			}
+			p = &k.machine.console
+		}
+		if err := p.join(fd, false); err != nil {
 			closeFD(fd)
 			reply = wire.Reply{Fault: joinFault(err)}
 			break
 		}
 		// The answer comes before the first frame.
 		c.answer(reply)
-		k.main.refresh()
+		p.refresh()
 		return
 	case opExec:
 		if k.phase != running {

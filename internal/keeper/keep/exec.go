@@ -46,6 +46,9 @@ type execution struct {
 // execute starts a program inside, for the daemon at c and with client fd, which
 // is taken only where no fault is returned.
 func (k *keeper) execute(c *conn, e wire.Exec, fd int) *wire.Failure {
+	if k.machine != nil {
+		return k.machine.execute(c, e, fd)
+	}
 	switch {
 	case k.agent < 0:
 		return &wire.Failure{Kind: "unable", Message: "this keeper cannot start further programs"}
@@ -343,6 +346,9 @@ func (x *execution) release() {
 	x.abandon()
 	x.k.close(&x.report)
 	x.k.close(&x.sync)
+	if x.far != nil {
+		x.far.forget()
+	}
 }
 
 func (x *execution) tick(now time.Time) {

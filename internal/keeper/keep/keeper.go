@@ -29,6 +29,7 @@ type keeper struct {
 	failed bool // the start failed: leave nothing
 
 	main    program
+	machine *machine // nil: the payload is a zone's
 	log     logfile.Writer
 	pid     int // the payload's
 	started uint64
@@ -111,12 +112,12 @@ func (k *keeper) giveBack() {
 
 // done tells whether nobody needs the keeper any more.
 func (k *keeper) done() bool {
-	return k.phase == over && (k.failed || len(k.main.clients) == 0 && len(k.execs) == 0 && len(k.conns) == 0)
+	return k.phase == over && (k.failed || len(k.main.clients) == 0 && len(k.execs) == 0 && len(k.conns) == 0 && (k.machine == nil || len(k.machine.console.clients) == 0))
 }
 
 // ticking tells whether some time limit is running.
 func (k *keeper) ticking() bool {
-	if k.main.waits() || !k.deadline.IsZero() || k.phase == over {
+	if k.main.waits() || k.machine != nil && k.machine.console.waits() || !k.deadline.IsZero() || k.phase == over {
 		return true
 	}
 	for _, x := range k.execs {
@@ -134,6 +135,9 @@ func (k *keeper) ticking() bool {
 
 func (k *keeper) tick(now time.Time) {
 	k.main.tick(now)
+	if k.machine != nil {
+		k.machine.console.tick(now)
+	}
 	for _, x := range append([]*execution(nil), k.execs...) {
 		x.tick(now)
 	}
@@ -144,7 +148,7 @@ func (k *keeper) tick(now time.Time) {
 	}
 	if k.phase != over && !k.deadline.IsZero() && now.After(k.deadline) {
 		k.deadline = time.Time{}
-		k.main.signal(int(unix.SIGKILL))
+		k.kill()
 	}
 }
 
@@ -158,13 +162,20 @@ func (k *keeper) fail(f *wire.Failure) {
 		sendJSON(k.daemon, wire.Message{Type: wire.Failed, Fault: f})
 		k.close(&k.daemon)
 	}
-	k.main.signal(int(unix.SIGKILL))
+	k.kill()
+}
+
+// kill ends the payload at once.
+func (k *keeper) kill() {
+	if k.main.pidfd >= 0 {
+		unix.PidfdSendSignal(k.main.pidfd, unix.SIGKILL, nil, 0)
+	}
 }
 
 // begin is the moment in which the main program runs.
 func (k *keeper) begin() {
 	k.phase = running
-	if k.notify < 0 {
+	if k.notify < 0 && (k.machine == nil || !k.spec.System) {
 		k.ready = true
 	}
 	if err := writeFile(k.spec.StatusFile, k.status()); err != nil {
@@ -208,7 +219,7 @@ func (d daemonSocket) ready(uint32) {
 		if err != nil && !k.ending() { // its end says more than that it cannot be reached
 			k.fail(internal("tell the payload to start", err))
 		}
-	case m.Type == wire.Abort || k.phase == waiting:
+	case m.Type == wire.Abort || k.phase == waiting || k.machine != nil && k.phase == starting:
 		k.fail(&wire.Failure{Kind: "internal", Message: "the start was given up"})
 	default:
 		// The daemon died after its go: the start goes on without it.
@@ -265,7 +276,7 @@ func (k *keeper) hear(m wire.Message, fd int) {
 			k.want(fd, readable, notifySocket{k})
 			return
 		}
-	case m.Type == wire.Started && k.phase == starting:
+	case m.Type == wire.Started && k.phase == starting && k.machine == nil:
 		k.begin()
 	case m.Type == wire.Failed && k.phase == starting:
 		k.fail(bounded(m.Fault))
@@ -361,13 +372,26 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	k.close(&k.payload)
 	k.close(&k.notify)
 	k.deadline = time.Time{}
+	if k.machine != nil {
+		k.machine.drain()
+	}
+	if k.phase <= starting && !k.failed && k.machine != nil {
+		k.fail(k.machine.failure(ws))
+	}
 	if k.phase <= starting && !k.failed {
 		k.fail(&wire.Failure{Kind: "internal", Message: "the payload ended before it started: " + describe(ws) + k.main.lastWords()})
 	}
 	k.close(&k.daemon)
 	k.phase = over
-	for _, x := range k.execs {
+	for _, x := range append([]*execution(nil), k.execs...) {
+		if x.far != nil {
+			x.lost()
+			continue
+		}
 		x.kill()
+	}
+	if k.machine != nil {
+		defer k.machine.close()
 	}
 	if k.failed {
 		k.main.abandon()
@@ -378,6 +402,9 @@ func (k *keeper) end(ws unix.WaitStatus) {
 		ws = unix.WaitStatus(*k.told)
 	}
 	exit := k.exitRecord(ws)
+	if k.machine != nil {
+		exit = k.machine.exitRecord(ws, k.told != nil)
+	}
 	k.main.finish(stream.ExitPayload(stream.Ended{Status: uint8(exit.Status), Signal: uint8(exit.Signal), OOM: exit.OOM}))
 	exit.At = time.Now().UnixNano()
 	k.exit = &exit

@@ -11,6 +11,8 @@ import (
 const (
 	// queueLimit is how much a client may be behind before the program waits.
 	queueLimit = 64 << 10
+	// lossyLimit is how much a client may be behind that cannot make its program wait.
+	lossyLimit = 1 << 20
 	// drainLimit bounds what is read of the outputs once a program has ended. A
 	// pipe holds at most 1 MiB (/proc/sys/fs/pipe-max-size as the kernel sets it).
 	drainLimit = 4 << 20
@@ -37,6 +39,8 @@ type program struct {
 	clients []*client
 	log     *logfile.Writer // nil: output is for clients only
 	x       *execution      // that this is the program of; nil: the main program
+	lossy   bool            // a client that is behind goes, and never holds the program up
+	far     *far            // beyond a machine's port; nil: a process of this host
 }
 
 func (p *program) init(k *keeper) {
@@ -68,12 +72,32 @@ func (p *program) terminal(master int) error {
 
 // blocked tells whether a client is too far behind to take more.
 func (p *program) blocked() bool {
+	if p.lossy {
+		return false
+	}
 	for _, c := range p.clients {
 		if c.q.len() > queueLimit {
 			return true
 		}
 	}
 	return false
+}
+
+// deliver passes on n bytes that stand in b after room for a frame's header.
+func (s *source) deliver(b []byte, n int) {
+	if s.tail != nil {
+		s.tail.add(b[stream.HeaderSize : stream.HeaderSize+n])
+	}
+	if s.p.log != nil {
+		s.p.log.Append(s.log, time.Now().UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
+	}
+	stream.PutHeader(b, s.kind, n)
+	for _, c := range s.p.clients {
+		c.send(b[:stream.HeaderSize+n])
+		if s.p.lossy && c.q.len() > lossyLimit {
+			c.drop()
+		}
+	}
 }
 
 // refresh brings what the loop waits for in line with the state. Every handler
@@ -111,6 +135,9 @@ func (p *program) refresh() {
 			events |= writable
 		}
 		l.want(c.fd, events, c)
+	}
+	if p.far != nil && p.live && !p.blocked() {
+		p.far.grant()
 	}
 	if p.x != nil && p.ended {
 		p.x.remove()
@@ -204,6 +231,9 @@ func (p *program) waits() bool {
 }
 
 func (p *program) signal(sig int) error {
+	if p.far != nil {
+		return p.far.signal(sig)
+	}
 	if p.pidfd < 0 {
 		return unix.ESRCH
 	}
@@ -211,6 +241,10 @@ func (p *program) signal(sig int) error {
 }
 
 func (p *program) resize(rows, cols uint16) {
+	if p.far != nil {
+		p.far.resize(rows, cols)
+		return
+	}
 	if p.tty && p.out[0].fd >= 0 {
 		unix.IoctlSetWinsize(p.out[0].fd, unix.TIOCSWINSZ, &unix.Winsize{Row: rows, Col: cols})
 	}
@@ -222,6 +256,7 @@ type source struct {
 	fd   int
 	kind stream.Type
 	log  logfile.Stream
+	tail *tail // keeps the last of it; nil: nobody does
 }
 
 func (s *source) ready(uint32) {
@@ -242,13 +277,7 @@ func (s *source) take() int {
 		}
 		return -1
 	}
-	if s.p.log != nil {
-		s.p.log.Append(s.log, time.Now().UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
-	}
-	stream.PutHeader(b, s.kind, n)
-	for _, c := range s.p.clients {
-		c.send(b[:stream.HeaderSize+n])
-	}
+	s.deliver(b, n)
 	return n
 }
 
@@ -268,16 +297,18 @@ func (in *input) ready(uint32) {
 
 // feed writes b, and keeps what the program does not take now.
 func (in *input) feed(b []byte) {
-	if in.fd < 0 || in.eof {
+	if !in.open() || in.eof {
 		return
 	}
 	if in.q.len() == 0 {
 		b = b[in.write(b):]
 	}
-	if in.fd >= 0 && !in.q.push(b) {
+	if in.open() && !in.q.push(b) {
 		in.close()
 	}
 }
+
+func (in *input) open() bool { return in.fd >= 0 || in.p.far != nil && !in.p.far.inputOver }
 
 func (in *input) flush() {
 	if in.q.len() > 0 {
@@ -291,6 +322,9 @@ func (in *input) flush() {
 // write returns how much of b was taken; where the reader is gone it closes the
 // input and takes everything.
 func (in *input) write(b []byte) (done int) {
+	if in.p.far != nil {
+		return in.p.far.input(b)
+	}
 	for done < len(b) {
 		n, err := unix.Write(in.fd, b[done:])
 		if err == unix.EINTR {
@@ -320,7 +354,12 @@ func (in *input) end() {
 }
 
 // gone closes the descriptor and leaves the queue to the caller.
-func (in *input) gone() { in.p.k.loop.close(&in.fd) }
+func (in *input) gone() {
+	in.p.k.loop.close(&in.fd)
+	if in.p.far != nil {
+		in.p.far.endInput()
+	}
+}
 
 func (in *input) close() {
 	in.gone()

@@ -75,6 +75,11 @@ func (k *keeper) prepare() *wire.Failure {
 			return internal("open "+k.spec.Exec.Agent, err)
 		}
 	}
+	if k.spec.Machine != nil {
+		if fault := k.newMachine(); fault != nil {
+			return fault
+		}
+	}
 	if err := k.listen(); err != nil {
 		return internal("listen on "+k.spec.Socket, err)
 	}
@@ -127,7 +132,13 @@ func bind(sock int, path string) error {
 
 // spawn makes the payload and tells the daemon.
 func (k *keeper) spawn() *wire.Failure {
-	theirs, err := k.main.stdio(k.spec.Stdin, k.spec.Owner)
+	var theirs []int
+	var err error
+	if k.machine != nil {
+		theirs, err = k.machine.stdio()
+	} else {
+		theirs, err = k.main.stdio(k.spec.Stdin, k.spec.Owner)
+	}
 	if err != nil {
 		closeAll(theirs)
 		return internal("make the payload's standard streams", err)
@@ -141,7 +152,12 @@ func (k *keeper) spawn() *wire.Failure {
 	for i := range k.spec.Payload.Files {
 		theirs = append(theirs, wire.PayloadFD+i)
 	}
-	err = k.clone(theirs)
+	if k.machine != nil {
+		err = k.machine.beside()
+	}
+	if err == nil {
+		err = k.clone(theirs)
+	}
 	closeAll(theirs)
 	if k.spec.Payload.CgroupFD != 0 {
 		unix.Close(k.spec.Payload.CgroupFD)
@@ -158,6 +174,9 @@ func (k *keeper) spawn() *wire.Failure {
 	k.want(k.main.pidfd, readable, payloadEnd{k})
 	k.want(k.payload, readable, payloadSocket{k})
 	k.want(k.daemon, readable, daemonSocket{k})
+	if k.machine != nil {
+		k.machine.begin()
+	}
 	if err := sendJSON(k.daemon, wire.Message{Type: wire.Cloned, PID: k.pid}); err != nil {
 		return internal("tell the daemon", err)
 	}

@@ -42,6 +42,7 @@
 //	attach  + fd → a Reply; the descriptor then speaks frames of package api/stream
 //	exec    + fd → a Reply once the program runs or failed; then frames
 //	signal  → a Reply
+//	console + fd → as attach, for a machine's console
 //
 // # Keeper and exec
 //
@@ -57,6 +58,15 @@
 // Started may be left out: the end of the socket (closed by a successful execve)
 // without {failed} means the same. With a terminal the standard streams are
 // /dev/null until the program opens the terminal itself.
+//
+// # Machines
+//
+// Where the payload is QEMU, the main program and those of exec are beyond a port,
+// as package vmagent/port has it: channel 0 is the main program's, its Started and
+// Failed are what {started} and {failed} of the payload are else, Ready is READY=1, and
+// its Exit is how the run ended. The payload says {failed} where QEMU cannot be
+// executed; that its socket closes says nothing. Until Started a daemon that goes
+// ends the payload, since nobody else tells the agent inside what to run.
 //
 // # Ready
 //
@@ -112,11 +122,20 @@ type Spec struct {
 // three sockets (SOCK_STREAM) whose other ends are QEMU's. They are descriptors
 // of the keeper's own, and never the payload's.
 type Machine struct {
-	Streams    int       `json:"streams"` // virtio-serial port of package vmagent/port
-	Monitor    int       `json:"monitor"` // QMP, for its events; requests are the daemon's, on another
-	Console    int       `json:"console"` // the system's console
-	ConsoleLog Log       `json:"console_log"`
-	Beside     []Payload `json:"beside,omitempty"` // processes that start before the payload and end with it (virtiofsd)
+	Streams    int      `json:"streams"` // virtio-serial port of package vmagent/port
+	Monitor    int      `json:"monitor"` // QMP, for its events; requests are the daemon's, on another
+	Console    int      `json:"console"` // the system's console
+	ConsoleLog Log      `json:"console_log"`
+	Beside     []Beside `json:"beside,omitempty"` // in the payload's cgroup
+}
+
+// Beside is a process that starts before the payload and ends with it, such as
+// the server of a volume.
+type Beside struct {
+	Path       string   `json:"path"`
+	Args       []string `json:"args"`
+	CloneFlags uint64   `json:"clone_flags,omitempty"`
+	FDs        []int    `json:"fds"` // descriptors of the keeper's that it gets, from 3 on
 }
 
 // Log says where output is kept: files Dir/log, Dir/log.1 … of at most Size
@@ -183,7 +202,7 @@ type Failure struct {
 
 // Request is what the daemon asks a running keeper.
 type Request struct {
-	Op     string `json:"op"` // status, watch, attach, exec, signal
+	Op     string `json:"op"` // status, watch, attach, exec, signal, console
 	Signal int    `json:"signal,omitempty"`
 	Exec   *Exec  `json:"exec,omitempty"`
 }
@@ -238,8 +257,9 @@ type Reply struct {
 
 // ExitRecord is how a run ended, as it is kept in Spec.ExitFile.
 type ExitRecord struct {
-	Status int   `json:"status"` // 0-255; 128 plus the signal's number
-	Signal int   `json:"signal,omitempty"`
-	OOM    bool  `json:"oom,omitempty"`
-	At     int64 `json:"at"` // unix nanoseconds
+	Status int    `json:"status"` // 0-255; 128 plus the signal's number
+	Signal int    `json:"signal,omitempty"`
+	OOM    bool   `json:"oom,omitempty"`
+	Crash  string `json:"crash,omitempty"` // why it ended before its program did, in words; from outside and hostile, but printable and bounded
+	At     int64  `json:"at"`              // unix nanoseconds
 }

@@ -1,0 +1,80 @@
+package keep
+
+import (
+	"encoding/binary"
+
+	"github.com/strata-project/strata/internal/vmagent/port"
+	"golang.org/x/sys/unix"
+)
+
+// far is a program beyond a machine's port: one channel of it.
+type far struct {
+	m       *machine
+	p       *program
+	channel uint32
+	// granted is how much output the agent may still send, consumed what has come of
+	// it and is not granted anew yet; room is how much input it takes.
+	granted, consumed, room int
+	inputOver               bool
+}
+
+// grantFrom is how much output must have come before more is granted, so that
+// grants are few. Unit: bytes.
+const grantFrom = port.InitialWindow / 4
+
+// open makes p the program of a channel; stdin tells whether it has an input.
+func (m *machine) open(p *program, channel uint32, stdin bool) {
+	f := &far{m: m, p: p, channel: channel, granted: port.InitialWindow, room: port.InitialWindow}
+	f.inputOver = !stdin && !p.tty
+	p.far, p.in.tty = f, p.tty
+	m.channels[channel] = f
+}
+
+// forget frees the channel; what still comes on it is thrown away.
+func (f *far) forget() { delete(f.m.channels, f.channel) }
+
+// grant lets the agent send what has been passed on since the last time.
+func (f *far) grant() {
+	if f.consumed < grantFrom {
+		return
+	}
+	var n [4]byte
+	binary.BigEndian.PutUint32(n[:], uint32(f.consumed))
+	f.m.say(port.Window, f.channel, n[:])
+	f.granted, f.consumed = f.granted+f.consumed, 0
+}
+
+// input sends what the agent takes now, and returns how much that was.
+func (f *far) input(b []byte) (done int) {
+	if f.inputOver {
+		return len(b)
+	}
+	for done < len(b) && f.room > 0 && f.m.out.len() < queueLimit {
+		n := min(len(b)-done, f.room, port.MaxPayload)
+		f.m.say(port.Stdin, f.channel, b[done:done+n])
+		done, f.room = done+n, f.room-n
+	}
+	return done
+}
+
+func (f *far) endInput() {
+	if !f.inputOver {
+		f.inputOver = true
+		f.m.say(port.CloseStdin, f.channel, nil)
+	}
+}
+
+func (f *far) signal(sig int) error {
+	if f.p.ended {
+		return unix.ESRCH
+	}
+	f.m.say(port.Signal, f.channel, []byte{byte(sig)})
+	return nil
+}
+
+func (f *far) resize(rows, cols uint16) {
+	var b [4]byte
+	binary.BigEndian.PutUint16(b[:], rows)
+	binary.BigEndian.PutUint16(b[2:], cols)
+	f.m.say(port.Resize, f.channel, b[:])
+}
