@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/strata-project/strata/internal/agent"
+	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
 )
 
@@ -15,8 +16,13 @@ import (
 func init() { runtime.LockOSThread() }
 
 func main() {
-	if len(os.Args) > 1 && os.Args[1] == serve.Command { // on the host, before virtiofsd
-		os.Exit(serve.Run(os.Args))
+	if len(os.Args) > 1 {
+		switch os.Args[1] { // on the host, before QEMU and virtiofsd
+		case confine.Command:
+			os.Exit(confine.Run(os.Args))
+		case serve.Command:
+			os.Exit(serve.Run(os.Args))
+		}
 	}
 	os.Exit(agent.Run(os.Args))
 }

@@ -12,7 +12,6 @@ package serve
 
 import (
 	"errors"
-	"os"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -21,6 +20,8 @@ import (
 	"syscall"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/qemu/jail"
 )
 
 // Command is the argument that asks for this stage; those of Spec.Args follow.
@@ -58,9 +59,6 @@ const Place = "/volume"
 // program is where virtiofsd is in the root that is built.
 const program = "/virtiofsd"
 
-// libraries are what a program of the host may load; those that are there.
-var libraries = []string{"/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/local/lib", "/etc/ld.so.cache", "/nix/store", "/gnu/store"}
-
 // keepFiles is how many files virtiofsd may have open: one for each that the
 // guest has in its cache. What the host allows at most is taken where it is less.
 const keepFiles = 1 << 20
@@ -88,7 +86,7 @@ func Run(args []string) int {
 
 func (s Spec) run() error {
 	if err := s.build(); err != nil {
-		return failed("build a root", err)
+		return jail.Failed("build a root", err)
 	}
 	limit := &unix.Rlimit{Cur: keepFiles, Max: keepFiles}
 	if unix.Setrlimit(unix.RLIMIT_NOFILE, limit) != nil && unix.Getrlimit(unix.RLIMIT_NOFILE, limit) == nil {
@@ -99,12 +97,12 @@ func (s Spec) run() error {
 		return err
 	}
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
-		return failed("close descriptors", err)
+		return jail.Failed("close descriptors", err)
 	}
 	if _, err := unix.FcntlInt(uintptr(s.Keep), unix.F_SETFD, 0); err != nil {
-		return failed("keep a descriptor", err)
+		return jail.Failed("keep a descriptor", err)
 	}
-	return failed("execute "+s.Program, syscall.Exec(program, append([]string{"virtiofsd"}, s.Args...), []string{"LC_ALL=C"}))
+	return jail.Failed("execute "+s.Program, syscall.Exec(program, append([]string{"virtiofsd"}, s.Args...), []string{"LC_ALL=C"}))
 }
 
 // confine gives up what virtiofsd does not need.
@@ -115,7 +113,7 @@ func confine() error {
 		}
 		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
 		if err != nil && !errors.Is(err, unix.EINVAL) { // that: a kernel that has fewer
-			return failed("drop capability "+strconv.Itoa(int(capability)), err)
+			return jail.Failed("drop capability "+strconv.Itoa(int(capability)), err)
 		}
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
@@ -123,43 +121,12 @@ func confine() error {
 
 // build makes the root and enters it.
 func (s Spec) build() error {
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return failed("make mounts private", err)
-	}
-	root, err := tmpfs()
-	if err != nil {
-		return err
-	}
-	defer unix.Close(root)
-	// Over the root, which every host has; all names below go by the working folder.
-	if err := errors.Join(attach(root, "/"), unix.Fchdir(root)); err != nil {
-		return err
-	}
-	for _, path := range libraries {
-		if err := show(path); err != nil {
+	return jail.Enter(func() error {
+		if err := errors.Join(jail.Libraries(), jail.Show(s.Program, program[1:]), jail.Proc()); err != nil {
 			return err
 		}
-	}
-	if err := showAt(s.Program, program[1:]); err != nil {
-		return err
-	}
-	if err := unix.Mkdir("proc", 0o555); err != nil {
-		return err
-	}
-	if err := unix.Mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
-		return failed("mount proc", err)
-	}
-	if err := s.place(); err != nil {
-		return failed("place the volume", err)
-	}
-	if err := readOnly(root); err != nil {
-		return err
-	}
-	if err := unix.PivotRoot(".", "."); err != nil {
-		return failed("change root", err)
-	}
-	// Stacked over the new root, the old one is what "." finds now: pivot_root(2).
-	return errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/"))
+		return jail.Failed("place the volume", s.place())
+	})
 }
 
 // place attaches the volume. One that is a file gets a folder around it that
@@ -170,106 +137,22 @@ func (s Spec) place() error {
 		return err
 	}
 	if s.File == "" {
-		return attach(s.Tree, at)
+		return jail.Attach(s.Tree, at)
 	}
 	if strings.Contains(s.File, "/") || s.File == "." || s.File == ".." {
 		return errors.New(strconv.Quote(s.File) + " is not a file's name")
 	}
-	folder, err := tmpfs()
+	folder, err := jail.Tmpfs()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(folder)
-	if err := attach(folder, at); err != nil {
+	if err := jail.Attach(folder, at); err != nil {
 		return err
 	}
 	file := filepath.Join(at, s.File)
 	if err := unix.Mknod(file, unix.S_IFREG|0o444, 0); err != nil {
 		return err
 	}
-	return errors.Join(attach(s.Tree, file), readOnly(folder))
+	return errors.Join(jail.Attach(s.Tree, file), jail.ReadOnly(folder))
 }
-
-// show has a path of the host at the same path, read-only; one that is missing is
-// left out, and a link stays a link.
-func show(path string) error {
-	var st unix.Stat_t
-	err := unix.Lstat(path, &st)
-	if errors.Is(err, unix.ENOENT) {
-		return nil
-	}
-	if err != nil {
-		return failed("look at "+path, err)
-	}
-	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
-		return showAt(path, path[1:])
-	}
-	to, err := os.Readlink(path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(os.MkdirAll(filepath.Dir(path[1:]), 0o755), unix.Symlink(to, path[1:]))
-}
-
-func showAt(path, at string) error {
-	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return failed("clone "+path, err)
-	}
-	defer unix.Close(tree)
-	var st unix.Stat_t
-	if err := unix.Fstat(tree, &st); err != nil {
-		return failed("look at "+path, err)
-	}
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
-		err = os.MkdirAll(at, 0o755)
-	} else {
-		err = unix.Mknod(at, unix.S_IFREG|0o444, 0)
-	}
-	if err != nil {
-		return failed("make a place for "+path, err)
-	}
-	if err := readOnly(tree); err != nil {
-		return err
-	}
-	return attach(tree, at)
-}
-
-// tmpfs returns an empty file system for a few names.
-func tmpfs() (int, error) {
-	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
-	if err != nil {
-		return -1, failed("open tmpfs", err)
-	}
-	defer unix.Close(fs)
-	for _, o := range [][2]string{{"source", "strata"}, {"mode", "0755"}, {"size", "64k"}, {"nr_inodes", "128"}} {
-		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
-			return -1, failed("tmpfs option "+o[0], err)
-		}
-	}
-	if err := unix.FsconfigCreate(fs); err != nil {
-		return -1, failed("make tmpfs", err)
-	}
-	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
-}
-
-func attach(tree int, at string) error {
-	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return failed("attach a mount at "+at, err)
-	}
-	return nil
-}
-
-func readOnly(tree int) error {
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return failed("protect a mount", err)
-	}
-	return nil
-}
-
-// failed says what failed, nil where nothing did. Formatting would make strata-agent larger.
-func failed(what string, err error) error { return os.NewSyscallError(what, err) }

@@ -1,0 +1,163 @@
+// Package jail builds a root that holds next to nothing, for programs of the host
+// that hostile input reaches (QEMU, virtiofsd). It works in the calling process,
+// which must be in a mount namespace of its own, and is compiled into strata-agent,
+// so it imports next to nothing.
+package jail
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+
+	"golang.org/x/sys/unix"
+)
+
+// libraries are what a program of the host may load; those that are there.
+var libraries = []string{"/lib", "/lib32", "/lib64", "/libx32", "/usr/lib", "/usr/lib32", "/usr/lib64", "/usr/libx32", "/usr/local/lib", "/etc/ld.so.cache", "/nix/store", "/gnu/store"}
+
+// Enter makes an empty root, has fill put into it what is to be there (the working
+// folder is the new root, and names of the host are still found), and enters it. It
+// is read-only then, but for what fill attached, and the host's tree is gone.
+func Enter(fill func() error) error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return Failed("make mounts private", err)
+	}
+	root, err := Tmpfs()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(root)
+	// Over the root, which every host has; all names below go by the working folder.
+	if err := errors.Join(Attach(root, "/"), unix.Fchdir(root)); err != nil {
+		return err
+	}
+	if err := errors.Join(fill(), ReadOnly(root)); err != nil {
+		return err
+	}
+	if err := unix.PivotRoot(".", "."); err != nil {
+		return Failed("change root", err)
+	}
+	// Stacked over the new root, the old one is what "." finds now: pivot_root(2).
+	return errors.Join(unix.Unmount(".", unix.MNT_DETACH), unix.Chdir("/"))
+}
+
+// Libraries shows what programs of the host load.
+func Libraries() error {
+	for _, path := range libraries {
+		if err := showSame(path); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Proc mounts proc, of the process namespace that the caller is in.
+func Proc() error {
+	if err := unix.Mkdir("proc", 0o555); err != nil {
+		return err
+	}
+	return Failed("mount proc", unix.Mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
+}
+
+// Device shows a device of the host at the same path.
+func Device(path string) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return Failed("clone "+path, err)
+	}
+	defer unix.Close(tree)
+	at := path[1:]
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	return errors.Join(unix.Mknod(at, unix.S_IFREG|0o444, 0), Attach(tree, at))
+}
+
+// showSame has a path of the host at the same path, read-only; one that is missing is
+// left out, and a link stays a link.
+func showSame(path string) error {
+	var st unix.Stat_t
+	err := unix.Lstat(path, &st)
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	if err != nil {
+		return Failed("look at "+path, err)
+	}
+	if st.Mode&unix.S_IFMT != unix.S_IFLNK {
+		return Show(path, path[1:])
+	}
+	to, err := os.Readlink(path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(os.MkdirAll(filepath.Dir(path[1:]), 0o755), unix.Symlink(to, path[1:]))
+}
+
+// Show has a file or folder of the host at a path of the root that is being built,
+// read-only.
+func Show(path, at string) error {
+	tree, err := unix.OpenTree(unix.AT_FDCWD, path, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return Failed("clone "+path, err)
+	}
+	defer unix.Close(tree)
+	var st unix.Stat_t
+	if err := unix.Fstat(tree, &st); err != nil {
+		return Failed("look at "+path, err)
+	}
+	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
+		return err
+	}
+	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
+		err = os.MkdirAll(at, 0o755)
+	} else {
+		err = unix.Mknod(at, unix.S_IFREG|0o444, 0)
+	}
+	if err != nil {
+		return Failed("make a place for "+path, err)
+	}
+	if err := ReadOnly(tree); err != nil {
+		return err
+	}
+	return Attach(tree, at)
+}
+
+// Tmpfs returns an empty file system for a few names.
+func Tmpfs() (int, error) {
+	fs, err := unix.Fsopen("tmpfs", unix.FSOPEN_CLOEXEC)
+	if err != nil {
+		return -1, Failed("open tmpfs", err)
+	}
+	defer unix.Close(fs)
+	for _, o := range [][2]string{{"source", "strata"}, {"mode", "0755"}, {"size", "64k"}, {"nr_inodes", "128"}} {
+		if err := unix.FsconfigSetString(fs, o[0], o[1]); err != nil {
+			return -1, Failed("tmpfs option "+o[0], err)
+		}
+	}
+	if err := unix.FsconfigCreate(fs); err != nil {
+		return -1, Failed("make tmpfs", err)
+	}
+	return unix.Fsmount(fs, unix.FSMOUNT_CLOEXEC, unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOSUID)
+}
+
+// Attach attaches a mount.
+func Attach(tree int, at string) error {
+	if err := unix.MoveMount(tree, "", unix.AT_FDCWD, at, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return Failed("attach a mount at "+at, err)
+	}
+	return nil
+}
+
+// ReadOnly lets nobody write to a mount any more, nor use devices or set-user-id
+// files on it.
+func ReadOnly(tree int) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return Failed("protect a mount", err)
+	}
+	return nil
+}
+
+// Failed says what failed, nil where nothing did. Formatting would make strata-agent larger.
+func Failed(what string, err error) error { return os.NewSyscallError(what, err) }
