@@ -17,7 +17,7 @@ const OperationHeader = "Strata-Operation"
 // Event is one thing that happened.
 type Event struct {
 	Time      time.Time         `json:"time"`
-	Type      string            `json:"type" doc:"environment, template, network or progress."`
+	Type      string            `json:"type" doc:"environment, template, kernel, network or progress."`
 	Action    string            `json:"action" doc:"What happened, such as create, start, die, oom, health."`
 	ID        string            `json:"id,omitempty" doc:"Of what it happened to."`
 	Name      string            `json:"name,omitempty"`

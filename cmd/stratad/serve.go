@@ -17,6 +17,7 @@ import (
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/host"
+	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/network"
 	"github.com/strata-project/strata/internal/place"
@@ -120,6 +121,10 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, err
 	}
+	kernels, err := kernel.Open(filepath.Join(p.State, "kernels"), o.log)
+	if err != nil {
+		return nil, err
+	}
 	pool, err := disk.OpenPool(ctx, filepath.Join(p.State, "disks"), disk.Options{Log: o.log, Ready: readyDisks})
 	if err != nil {
 		return nil, fault.Wrap(err, "open the pool of disks")
@@ -150,7 +155,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	}
 	back.Push("close the zones", closing(zones.Close))
 	e, err := engine.Open(ctx, engine.Options{
-		Places: p, Drivers: []stratum.Driver{zones}, Templates: engine.FromStore(templates), Pool: pool,
+		Places: p, Drivers: []stratum.Driver{zones}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
 		Check: check,
 	})

@@ -112,6 +112,9 @@ func (a *app) completeSpecFlags(cmd *cobra.Command) {
 		"pull":    few("always", "missing", "never"),
 
 		"stop-signal": someSignals,
+		"kernel": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
+			return a.completeKernels(cmd, nil, part)
+		},
 		"network": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
 			words, how := a.completeNetworks(cmd, nil, part)
 			return append(words, "none"), how
@@ -127,7 +130,7 @@ func (a *app) completionCommand() *cobra.Command {
 		Use:   "completion SHELL",
 		Short: "Print a completion script for bash, zsh or fish",
 		Long: `Print a script that lets a shell complete commands, flags, and the names of
-environments, templates and networks.
+environments, templates, kernels and networks.
 
 Examples:
   strata completion bash > /etc/bash_completion.d/strata

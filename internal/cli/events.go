@@ -25,7 +25,7 @@ func (a *app) eventsCommand() *cobra.Command {
 		Short: "Follow what happens",
 		Long: `Print what happens to environments, templates and networks, until interrupted.
 
-Filters: type=TYPE (environment, template, network, progress), name=NAME,
+Filters: type=TYPE (environment, template, kernel, network, progress), name=NAME,
 operation=ID. Several of the same key are alternatives.
 
 Examples:

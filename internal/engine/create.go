@@ -108,6 +108,9 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	if err := fits(spec, choice.Stratum); err != nil {
 		return nil, err
 	}
+	if err := e.bootable(spec, choice.Stratum); err != nil {
+		return nil, err
+	}
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	en, err := e.reserve(spec)

@@ -14,6 +14,7 @@ import (
 const (
 	typeEnvironment = "environment"
 	typeTemplate    = "template"
+	typeKernel      = "kernel"
 	typeNetwork     = "network"
 	typeProgress    = "progress"
 	typeDaemon      = "daemon"

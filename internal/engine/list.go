@@ -97,7 +97,7 @@ func (e *Engine) Info(context.Context) api.Info {
 	}
 	return api.Info{
 		Version: e.o.Version, APIVersion: "v1", Root: e.o.Places.Root, State: e.o.Places.State,
-		Socket: e.o.Places.Socket, PID: os.Getpid(), Started: e.started, Kernel: kernel(), Arch: runtime.GOARCH,
+		Socket: e.o.Places.Socket, PID: os.Getpid(), Started: e.started, Kernel: release(), Arch: runtime.GOARCH,
 		Cgroups: cgroups(), Environments: counts, Templates: len(e.o.Templates.List()),
 	}
 }
@@ -111,7 +111,7 @@ func (e *Engine) HostCheck(ctx context.Context) []api.Finding {
 	return append(all, e.o.Network.Check(ctx)...)
 }
 
-func kernel() string {
+func release() string {
 	var name unix.Utsname
 	if unix.Uname(&name) != nil {
 		return ""

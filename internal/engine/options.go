@@ -21,6 +21,7 @@ type Options struct {
 	Templates Templates                           // FromStore makes one of a *template.Store
 	Pool      Pool                                // a *disk.Pool
 	Network   Network                             // FromHost makes one of a *network.Host
+	Kernels   Kernels                             // FromKernels makes one of a *kernel.Store; nil: there are none
 	Layers    Layers                              // a *mount.Layers; nil: none are mounted
 	Logs      LogReader                           // nil: ReadLogs
 	Check     func(context.Context) []api.Finding // what the host can do; nil: nothing to say

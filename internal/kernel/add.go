@@ -98,7 +98,8 @@ func (s *Store) Import(ctx context.Context, content io.Reader, o ImportOptions, 
 	if source == "" {
 		source = "file"
 	}
-	if err := in.fromStream(ctx, content); err != nil {
+	reading := &counted{r: content, tell: func(n int64) { report.tell("import", source, n, 0) }}
+	if err := in.fromStream(ctx, reading); err != nil {
 		return Kernel{}, fault.Wrap(err, "read the kernel of %s", source)
 	}
 	k, err := s.settle(ctx, in, record{Name: o.Name, Source: source, Origin: source}, report)

@@ -38,7 +38,7 @@ func (k Kernel) Vmlinux() string { return filepath.Join(k.dir, vmlinuxFile) }
 
 // Progress is how far one step is.
 type Progress struct {
-	Step  string // "find", "download", "unpack"
+	Step  string // "find", "download", "read", "import", "unpack"
 	Item  string // such as the package
 	Done  int64
 	Total int64 // 0: not known

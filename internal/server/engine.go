@@ -18,6 +18,7 @@ type Engine interface {
 	Files
 	Templates
 	TemplateMoves
+	Kernels
 	Networks
 }
 
@@ -90,6 +91,17 @@ type TemplateMoves interface {
 	// ExportTemplate writes an OCI layout as tar.
 	ExportTemplate(ctx context.Context, ref string, w io.Writer) error
 	PushTemplate(ctx context.Context, ref string, r api.PushRequest) error
+}
+
+// Kernels is the store of kernels.
+type Kernels interface {
+	Kernels(ctx context.Context) ([]api.Kernel, error)
+	Kernel(ctx context.Context, ref string) (api.Kernel, error)
+	AddKernel(ctx context.Context, r api.KernelRequest) (api.Kernel, error)
+	// ImportKernel reads a package, a tar with kernel and modules, or a kernel.
+	ImportKernel(ctx context.Context, name, source string, content io.Reader) (api.Kernel, error)
+	SetDefaultKernel(ctx context.Context, ref string) (api.Kernel, error)
+	RemoveKernel(ctx context.Context, ref string) (api.Freed, error)
 }
 
 // Networks are where environments meet.

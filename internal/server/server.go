@@ -57,6 +57,7 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.streamRoutes()
 	s.fileRoutes()
 	s.templateRoutes()
+	s.kernelRoutes()
 	s.networkRoutes()
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {

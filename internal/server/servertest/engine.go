@@ -21,6 +21,7 @@ type Engine struct {
 	rows      map[string]*row // by id
 	made      int
 	templates map[string]api.Template // by name
+	kernels   map[string]api.Kernel
 	networks  map[string]api.Network
 	subs      map[chan api.Event]engine.Filter
 	files     map[string][]byte // by "name:path": what CopyIn was given
@@ -43,6 +44,7 @@ func New() *Engine {
 		Layers: []api.Layer{{DiffID: "sha256:" + strings.Repeat("d", 64), Digest: "sha256:" + strings.Repeat("e", 64), Size: 1 << 20}}}
 	return &Engine{
 		rows: map[string]*row{}, templates: map[string]api.Template{"busybox": busybox},
+		kernels:  map[string]api.Kernel{},
 		networks: map[string]api.Network{"default": {Name: "default", IPv4: "10.88.0.0/24", Bridge: "strata0"}},
 		subs:     map[chan api.Event]engine.Filter{}, files: map[string][]byte{},
 	}
