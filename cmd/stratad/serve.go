@@ -25,6 +25,7 @@ import (
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/guest"
 	"github.com/strata-project/strata/internal/stratum/zone"
 	"github.com/strata-project/strata/internal/template"
 	"github.com/strata-project/strata/internal/undo"
@@ -154,8 +155,16 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the zones", closing(zones.Close))
+	machines, err := resource.Open(p.Name("strata-vm"))
+	if err != nil {
+		return nil, fault.Wrap(err, "open the control groups of guests")
+	}
+	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Resources: machines, Log: o.log})
+	if err != nil {
+		return nil, err
+	}
 	e, err := engine.Open(ctx, engine.Options{
-		Places: p, Drivers: []stratum.Driver{zones}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
+		Places: p, Drivers: []stratum.Driver{zones, guests}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
 		Check: check,
 	})

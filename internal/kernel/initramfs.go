@@ -22,7 +22,7 @@ import (
 )
 
 // initramfsRecipe changes with what Initramfs puts into the archive.
-const initramfsRecipe = "1"
+const initramfsRecipe = "2"
 
 // maxAgent bounds what is taken as an agent. Unit: bytes.
 const maxAgent = 256 * unit.MiB
@@ -112,6 +112,8 @@ func makeInitramfs(ctx context.Context, to, agent, program string, set Set) (int
 const (
 	consoleMajor = 5
 	consoleMinor = 1
+	nullMajor    = 1
+	nullMinor    = 3
 )
 
 func fill(ctx context.Context, w *cpio.Writer, agent, program string, set Set) error {
@@ -120,7 +122,10 @@ func fill(ctx context.Context, w *cpio.Writer, agent, program string, set Set) e
 			return err
 		}
 	}
-	if err := w.Character("dev/console", 0o600, consoleMajor, consoleMinor); err != nil {
+	// Without a console the agent starts with no standard streams, and Go's runtime
+	// puts /dev/null in their place, or panics.
+	err := errors.Join(w.Character("dev/console", 0o600, consoleMajor, consoleMinor), w.Character("dev/null", 0o666, nullMajor, nullMinor))
+	if err != nil {
 		return err
 	}
 	if err := pour(ctx, w, "init", 0o755, agent, program); err != nil {

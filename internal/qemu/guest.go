@@ -114,7 +114,7 @@ func (g Guest) machine(a *args) {
 	default:
 		a.add("-object", "memory-backend-ram"+size)
 	}
-	a.add("-object", "rng-random,id=entropy,filename=/dev/urandom")
+	a.add("-object", "rng-builtin,id=entropy")
 }
 
 func (g Guest) boot(a *args) {

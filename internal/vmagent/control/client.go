@@ -181,8 +181,17 @@ func call[Q, A any](ctx context.Context, f func(context.Context, Q) (A, error), 
 	case status.Code(err) == codes.Unimplemented:
 		return none, fault.Unablef("the agent inside is of another version: %w", err).Help("start the environment again")
 	}
-	return none, fault.Unablef("the agent inside cannot be asked: %w", err)
+	return none, fault.Unablef("the agent inside cannot be asked: %w", broken{err})
 }
+
+// broken is what ended a session.
+type broken struct{ error }
+
+func (b broken) Unwrap() error { return b.error }
+
+// Broken tells whether err means that the session is over, and that another one
+// may do.
+func Broken(err error) bool { return errors.As(err, new(broken)) }
 
 func done(r *Done, err error) error {
 	if err != nil {

@@ -1,0 +1,97 @@
+package guest
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"sync"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/sandbox"
+	"github.com/strata-project/strata/internal/seccomp"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
+)
+
+// Options are what a Driver works with. All but Log must be set.
+type Options struct {
+	Places    place.Places
+	Kernels   *kernel.Store
+	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
+	Log       *slog.Logger   // nil: nothing is logged
+}
+
+// Driver runs guests. Make one with New.
+type Driver struct {
+	o    Options
+	runs *held.Runs
+
+	keeper, agent, inside string // programs: the keeper, the one before QEMU, the agent inside
+
+	mu      sync.Mutex
+	filters map[string][]byte // seccomp filters for kind app, by kernel release
+}
+
+// New returns a Driver. Kinds: Missing where a program of strata's own is not found.
+func New(o Options) (*Driver, error) {
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	d := &Driver{o: o, filters: map[string][]byte{}}
+	for name, path := range map[string]*string{"strata-keeper": &d.keeper, "strata-agent": &d.agent, "strata-vmagent": &d.inside} {
+		var err error
+		if *path, err = place.Binary(name); err != nil {
+			return nil, err
+		}
+	}
+	var err error
+	d.runs, err = held.Open(filepath.Join(o.Places.Run, "vm"), o.Resources, o.Log)
+	return d, err
+}
+
+// Stratum returns "guest".
+func (d *Driver) Stratum() string { return stratum.Guest }
+
+// Capabilities returns what guests can do besides.
+func (d *Driver) Capabilities() stratum.Capability {
+	return stratum.CanPause | stratum.CanLimit | stratum.CanConsole | stratum.CanKernelLog
+}
+
+// Runs implements stratum.Driver.
+func (d *Driver) Runs(context.Context) ([]string, error) { return d.runs.List() }
+
+// Clean implements stratum.Driver.
+func (d *Driver) Clean(ctx context.Context, id string) (*api.Exit, error) {
+	return d.runs.Clean(ctx, id)
+}
+
+// Destroy removes what is left on the host when nothing runs any more.
+func (d *Driver) Destroy(ctx context.Context) error { return d.o.Resources.Remove(ctx) }
+
+// filter is the system-call filter of kind app, for a guest's kernel.
+func (d *Driver) filter(release string) ([]byte, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if f, ok := d.filters[release]; ok {
+		return f, nil
+	}
+	version, err := seccomp.ParseVersion(release)
+	if err != nil {
+		return nil, err
+	}
+	f, err := seccomp.Default(sandbox.App, version)
+	if err != nil {
+		return nil, err
+	}
+	d.filters[release] = f.Bytes()
+	return d.filters[release], nil
+}
+
+// accelerator is what runs a guest's instructions here, and why it is not KVM.
+func (d *Driver) accelerator(context.Context, qemu.Program) (name, why string) {
+	return qemu.TCG, "KVM was not probed"
+}

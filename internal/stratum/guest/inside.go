@@ -1,0 +1,135 @@
+package guest
+
+import (
+	"crypto/rand"
+	"path"
+	"slices"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/sandbox"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// The block devices of every guest, in the order of QEMU's command line.
+const (
+	templateDevice = "/dev/vda"
+	diskDevice     = "/dev/vdb"
+)
+
+// maxFiles is how many files a program inside may have open, as in a zone.
+const maxFiles = 1 << 20
+
+// entropySize is how many bytes of the host's random generator reseed the
+// guest's: as many as its kernel keeps state of. Source: drivers/char/random.c, a
+// ChaCha20 key of 32 bytes, twice over.
+const entropySize = 64
+
+const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+// notes are what further programs of a run depend on, kept in the run folder.
+type notes struct {
+	System        bool          `json:"system"`
+	NewPrivileges bool          `json:"new_privileges"`
+	Boot          api.Boot      `json:"boot"`
+	Limits        api.Resources `json:"limits"`
+}
+
+func notesOf(p stratum.Plan) notes {
+	return notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System, Limits: p.Resources}
+}
+
+// inside is what the agent is told. It is pure but for clock and entropy, which
+// are left out: see fresh.
+func inside(p stratum.Plan, filter []byte) spec.Run {
+	r := spec.Run{
+		Hostname: p.Hostname, System: p.System, Idle: p.Idle, ReadOnly: p.ReadOnly,
+		Template: templateDevice, Disk: diskDevice,
+		Memory: int64(p.Resources.Memory), PIDs: p.Resources.PIDs,
+	}
+	for _, f := range p.Files {
+		r.Files = append(r.Files, spec.File{Path: f.Path, Data: f.Data})
+	}
+	for _, t := range p.Tmpfs {
+		r.Tmpfs = append(r.Tmpfs, spec.Tmpfs{Target: t.Target, Size: int64(t.Size), Mode: t.Mode, NoExec: true})
+	}
+	// Outer targets before inner ones, whatever order they were asked in.
+	slices.SortStableFunc(r.Tmpfs, func(a, b spec.Tmpfs) int { return depth(a.Target) - depth(b.Target) })
+	n := notesOf(p)
+	switch {
+	case p.System:
+		main := p.Main
+		main.TTY = true // its console: an init without one has nowhere to report to
+		main.User, main.WorkDir = "", "/"
+		if !slices.ContainsFunc(main.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
+			main.Env = append(slices.Clone(main.Env), defaultPath)
+		}
+		r.Main = process(main, n, filter)
+		r.Main.Rlimits = nil // an init sets its own
+	case !p.Idle:
+		r.Main = process(p.Main, n, filter)
+		r.Main.MakeWorkDir = true
+	}
+	return r
+}
+
+// sortVolumes puts outer targets before inner ones.
+func sortVolumes(v []spec.Volume) {
+	slices.SortStableFunc(v, func(a, b spec.Volume) int { return depth(a.Target) - depth(b.Target) })
+}
+
+func depth(target string) int { return strings.Count(path.Clean(target), "/") }
+
+// fresh adds what no two runs may share.
+func fresh(r *spec.Run, now time.Time) {
+	r.Clock = now.UnixNano()
+	r.Entropy = make([]byte, entropySize)
+	rand.Read(r.Entropy) // never fails, see crypto/rand
+}
+
+// process is what a program of a guest gets: with kind app what a zone's has;
+// with kind system everything, since the kernel is its own.
+func process(p stratum.Process, n notes, filter []byte) *wire.Process {
+	out := &wire.Process{
+		Args: p.Args, Env: p.Env, WorkDir: p.WorkDir, User: p.User, TTY: p.TTY, Stdin: p.Stdin, Rows: p.Rows, Cols: p.Cols, Agent: p.Agent,
+		Capabilities: sandbox.Numbers(sandbox.App), NoNewPrivs: !n.NewPrivileges, Seccomp: filter,
+		Rlimits: []wire.Rlimit{{Type: unix.RLIMIT_NOFILE, Soft: maxFiles, Hard: maxFiles}},
+	}
+	if n.System {
+		out.Capabilities, out.Seccomp = sandbox.All(), nil
+	}
+	if p.Agent {
+		out.Args = append([]string{"strata-vmagent"}, p.Args...)
+	}
+	return out
+}
+
+func check(p stratum.Plan) error {
+	var errs []error
+	if p.ID == "" || p.ID != path.Base(p.ID) || p.ID == "." || p.ID == ".." {
+		errs = append(errs, fault.Invalidf("%q is no id of a run", p.ID))
+	}
+	if p.Whole.Path == "" {
+		errs = append(errs, fault.Invalidf("a guest needs the one image of its template").At("template"))
+	}
+	if !p.Idle && len(p.Main.Args) == 0 {
+		errs = append(errs, fault.Invalidf("there is no command to run").At("command").Help("name one, or use a template that has one"))
+	}
+	for i, v := range p.Volumes {
+		if !path.IsAbs(v.Target) || path.Clean(v.Target) == "/" {
+			errs = append(errs, fault.Invalidf("%q is no place for volume %d", v.Target, i+1).At("volumes").Help("write an absolute path other than /"))
+		}
+	}
+	for _, t := range p.Tmpfs {
+		if !path.IsAbs(t.Target) || path.Clean(t.Target) == "/" {
+			errs = append(errs, fault.Invalidf("%q is no place for a tmpfs", t.Target).At("tmpfs").Help("write an absolute path other than /"))
+		}
+	}
+	return fault.Join(errs...)
+}

@@ -1,0 +1,278 @@
+package guest
+
+import (
+	"context"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
+	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/vmagent/control"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// Live is one run of a guest.
+type Live struct {
+	*held.Run
+	d     *Driver
+	notes notes
+	agent agent
+
+	mu     sync.Mutex
+	limits api.Resources // as they are now
+	paused bool
+}
+
+// Adopt implements stratum.Driver.
+func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
+	k, group, err := d.runs.Find(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	var n notes
+	if err := d.runs.Notes(id, &n); err != nil {
+		return nil, err
+	}
+	l := d.live(d.runs.Take(id, k, group), n, nil)
+	l.paused = l.stopped(ctx)
+	return l, nil
+}
+
+func (d *Driver) live(run *held.Run, n notes, first *control.Client) *Live {
+	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.runs.Path(run.ID, controlSocket), client: first}}
+	l.limits = api.Resources{Memory: n.Limits.Memory, PIDs: n.Limits.PIDs, CPUs: n.Limits.CPUs}
+	go func() {
+		<-run.Over()
+		l.agent.close()
+	}()
+	return l
+}
+
+// agent is the session with the agent inside, made anew where it is broken: the
+// agent of a system starts over as another process, and a daemon before this one
+// had a session of its own.
+type agent struct {
+	path   string
+	mu     sync.Mutex
+	client *control.Client
+	over   bool
+}
+
+func (a *agent) session(ctx context.Context) (*control.Client, error) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.over {
+		return nil, fault.Conflictf("the guest has ended")
+	}
+	if a.client == nil {
+		c, err := control.Dial(ctx, a.path)
+		if err != nil {
+			return nil, err
+		}
+		a.client = c
+	}
+	return a.client, nil
+}
+
+func (a *agent) drop(c *control.Client) {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	if a.client == c {
+		a.client = nil
+	}
+	c.Close()
+}
+
+func (a *agent) close() {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.over = true
+	if a.client != nil {
+		a.client.Close()
+		a.client = nil
+	}
+}
+
+// ask does f with a session, and once more with a new one where the first turns
+// out to be broken. What is asked of an agent may be asked twice.
+func (l *Live) ask(ctx context.Context, f func(*control.Client) error) error {
+	l.mu.Lock()
+	paused := l.paused
+	l.mu.Unlock()
+	if paused {
+		return fault.Conflictf("the guest is paused, so its agent cannot answer").Help("resume it first")
+	}
+	ctx, cancel := context.WithTimeout(ctx, control.Patience)
+	defer cancel()
+	for attempt := 0; ; attempt++ {
+		c, err := l.agent.session(ctx)
+		if err != nil {
+			return err
+		}
+		err = f(c)
+		if err == nil || !control.Broken(err) {
+			return err
+		}
+		l.agent.drop(c)
+		if attempt > 0 {
+			return err
+		}
+	}
+}
+
+// Exec implements stratum.Live. The streams port carries it, so the keeper does it.
+func (l *Live) Exec(ctx context.Context, p stratum.Process, conn *os.File) error {
+	if len(p.Args) == 0 || p.Args[0] == "" {
+		return fault.Invalidf("there is no command to run").At("command")
+	}
+	filter, err := l.d.filter(l.notes.Boot.Release)
+	if err != nil {
+		return err
+	}
+	return l.Keeper.Exec(ctx, wire.Exec{Process: *process(p, l.notes, filter)}, conn)
+}
+
+// Stats implements stratum.Live: memory and processes are those that the
+// environment's programs use inside; processor time is what the host pays, QEMU's
+// included. A guest that does not answer still has the latter.
+func (l *Live) Stats(ctx context.Context) (api.Stats, error) {
+	host, err := l.Group.Stats()
+	if err != nil {
+		return api.Stats{}, err
+	}
+	l.mu.Lock()
+	s := api.Stats{ID: l.ID, Time: time.Now(), CPUTime: host.CPU.Usage, MemoryLimit: int64(l.limits.Memory), PIDsLimit: l.limits.PIDs}
+	l.mu.Unlock()
+	err = l.ask(ctx, func(c *control.Client) error {
+		in, err := c.Stats(ctx)
+		s.Memory, s.MemoryPeak, s.PIDs, s.OOMKills = in.Memory, in.MemoryPeak, in.PIDs, in.OOMKills
+		return err
+	})
+	if err != nil {
+		if fault.KindOf(err) == fault.Conflict { // paused
+			s.Memory, s.MemoryPeak = host.Memory.Current, host.Memory.Peak
+			return s, nil
+		}
+		return s, fault.Wrap(err, "ask the agent what is used")
+	}
+	return s, nil
+}
+
+// KernelLog implements stratum.KernelLogger.
+func (l *Live) KernelLog(ctx context.Context) (text []byte, err error) {
+	err = l.ask(ctx, func(c *control.Client) error {
+		text, err = c.KernelLog(ctx)
+		return err
+	})
+	return text, err
+}
+
+// Console implements stratum.Consoler.
+func (l *Live) Console(ctx context.Context, conn *os.File) error { return l.Keeper.Console(ctx, conn) }
+
+// Boot implements stratum.Booter.
+func (l *Live) Boot() api.Boot { return l.notes.Boot }
+
+// monitor does f with QEMU's monitor.
+func (l *Live) monitor(ctx context.Context, f func(*qemu.QMP) error) error {
+	q, err := qemu.Dial(ctx, l.d.runs.Path(l.ID, monitorSocket))
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	return f(q)
+}
+
+// Pause implements stratum.Pauser.
+func (l *Live) Pause(ctx context.Context) error {
+	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "stop", nil, nil) })
+	if err != nil {
+		return fault.Wrap(err, "stop the machine's processors")
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.paused = true
+	return nil
+}
+
+// Resume implements stratum.Pauser. The guest's clock stood still, and is set.
+func (l *Live) Resume(ctx context.Context) error {
+	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "cont", nil, nil) })
+	if err != nil {
+		return fault.Wrap(err, "go on with the machine's processors")
+	}
+	l.mu.Lock()
+	l.paused = false
+	l.mu.Unlock()
+	return fault.Wrap(l.ask(ctx, func(c *control.Client) error { return c.SetClock(ctx, time.Now()) }), "set the clock inside")
+}
+
+// Paused tells whether it is held still, for a daemon that adopts it.
+func (l *Live) Paused() bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return l.paused
+}
+
+// stopped asks QEMU whether the processors stand still.
+func (l *Live) stopped(ctx context.Context) bool {
+	var status struct {
+		Status string `json:"status"`
+	}
+	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
+	return err == nil && status.Status == "paused"
+}
+
+// SetLimits implements stratum.Limiter. The machine stays as large as it is.
+func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
+	if r.Memory != 0 && r.Memory+ownShare > l.notes.Boot.Memory {
+		return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-ownShare).
+			At("resources.memory").Help("stop it first: its next start gets a larger machine")
+	}
+	if n, err := machineProcessors(r.CPUs); err != nil {
+		return err
+	} else if r.CPUs != 0 && n > l.notes.Boot.CPUs {
+		return fault.Conflictf("the machine has %d processors", l.notes.Boot.CPUs).At("resources.cpus").Help("stop it first: its next start gets more")
+	}
+	if err := l.Group.Set(hostLimits(l.notes.Boot.Memory, r.CPUs)); err != nil {
+		return err
+	}
+	err := l.ask(ctx, func(c *control.Client) error {
+		return c.SetLimits(ctx, spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs})
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = r
+	return nil
+}
+
+// qemuShare is what QEMU may use besides the memory of its machine, before the
+// host ends it: its translations (TCG) and its own. Measured with -accel tcg: 190 MiB.
+const qemuShare = 512 * unit.MiB
+
+// hostLimits are the limits of the control group that QEMU runs in. Memory and
+// processes are limited inside; here the machine's size only is a bound against a
+// QEMU that its guest has taken over.
+func hostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
+	return resource.Limits{Memory: memory + qemuShare, CPUs: cpus}
+}
+
+var (
+	_ stratum.Driver       = (*Driver)(nil)
+	_ stratum.Live         = (*Live)(nil)
+	_ stratum.Pauser       = (*Live)(nil)
+	_ stratum.Limiter      = (*Live)(nil)
+	_ stratum.Consoler     = (*Live)(nil)
+	_ stratum.KernelLogger = (*Live)(nil)
+	_ stratum.Booter       = (*Live)(nil)
+)
