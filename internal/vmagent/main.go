@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"unsafe"
 
 	"golang.org/x/sys/unix"
 
@@ -17,7 +18,7 @@ import (
 func Run(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == companionName:
-		return companion()
+		return companion(args)
 	case os.Getpid() == 1:
 		boot()
 	case len(args) == 3:
@@ -37,8 +38,9 @@ type agent struct {
 	faults           []string // of modules
 	boot             string   // the kernel's name of this boot, once it is this system's own
 
-	jobs chan func() // for the main thread
-	reap reaper
+	jobs    chan func() // for the main thread
+	answers *answer.Server
+	reap    reaper
 	life
 }
 
@@ -56,7 +58,8 @@ func boot() {
 func newAgent() *agent {
 	guard()
 	a := &agent{dev: -1, jobs: make(chan func())}
-	a.disk, a.state = -1, stateWaiting
+	a.disk, a.state, a.over = -1, stateWaiting, make(chan struct{})
+	a.answers = answer.NewServer(a.handle)
 	return a
 }
 
@@ -64,6 +67,8 @@ func newAgent() *agent {
 func guard() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // cannot fail with 0
 	unix.Umask(0o022)
+	name := []byte("strata-agent\x00") // the kernel calls it by its file
+	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)
 	runtime.LockOSThread()
 }
 
@@ -96,14 +101,16 @@ func (a *agent) begin() (err error) {
 
 // serve answers hosts, one after the other, for as long as the system runs.
 func (a *agent) serve() {
-	s := answer.NewServer(a.handle)
 	for {
 		p, err := a.open(a.control)
 		if err != nil {
 			say("the control port is lost: " + root.Words(err))
 			return
 		}
-		_ = s.Serve(p) // a host that goes is followed by another
+		a.mu.Lock()
+		a.meeting = p
+		a.mu.Unlock()
+		_ = a.answers.Serve(p) // a host that goes is followed by another
 		p.Close()
 	}
 }

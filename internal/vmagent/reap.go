@@ -15,18 +15,18 @@ type reaper struct {
 
 // start calls fork, and ended once the process that it made has. Ended is called
 // with the reaper locked, and must not wait.
-func (r *reaper) start(fork func() (pid int, err error), ended func(unix.WaitStatus)) (int, error) {
+func (r *reaper) start(fork func() (pid int, err error), ended func(unix.WaitStatus)) error {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	pid, err := fork()
 	if err != nil {
-		return 0, err
+		return err
 	}
 	if r.waiting == nil {
 		r.waiting = map[int]func(unix.WaitStatus){}
 	}
 	r.waiting[pid] = ended
-	return pid, nil
+	return nil
 }
 
 func (r *reaper) collect() {

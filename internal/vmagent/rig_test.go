@@ -228,6 +228,12 @@ func (g *guest) run(t *testing.T, c *control.Client, r spec.Run) error {
 // files makes a template of busybox and an empty disk.
 func files(t *testing.T) (template, disk string) {
 	t.Helper()
+	return filesWith(t, func(string) {})
+}
+
+// filesWith does so after more has put more into the template's tree.
+func filesWith(t *testing.T, more func(tree string)) (template, disk string) {
+	t.Helper()
 	busybox, err := os.ReadFile(require.Tool(t, "busybox"))
 	if err != nil {
 		t.Fatal(err)
@@ -246,11 +252,12 @@ func files(t *testing.T) (template, disk string) {
 	write("bin/busybox", busybox, 0o755)
 	write("etc/passwd", []byte("root:x:0:0::/root:/bin/sh\nuser:x:1000:1000::/tmp:/bin/sh\n"), 0o644)
 	write("etc/hosts", []byte("of the template\n"), 0o644)
-	for _, name := range strings.Fields("sh true false cat ls id ip mount echo sleep ps hostname date head dd kill stat sync mkdir test touch od grep wc sed tail") {
+	for _, name := range strings.Fields("sh true false cat ls id ip mount echo sleep ps hostname date head dd kill stat sync mkdir test touch od grep wc sed tail tty poweroff tr") {
 		if err := os.Symlink("busybox", filepath.Join(tree, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
 	}
+	more(tree)
 	template, disk = filepath.Join(dir, "template.erofs"), filepath.Join(dir, "disk.ext4")
 	command(t, require.Tool(t, "mkfs.erofs"), "--all-root", template, tree)
 	upper := t.TempDir()

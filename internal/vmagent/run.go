@@ -2,6 +2,7 @@ package vmagent
 
 import (
 	"sync"
+	"sync/atomic"
 
 	"golang.org/x/sys/unix"
 
@@ -20,6 +21,12 @@ type life struct {
 	group group // once it runs
 	disk  int   // the private disk's root folder, -1 before there is one
 	quit  sync.Once
+
+	meeting *port // on which hosts are answered
+
+	console bool          // the main program's terminal is the console
+	begun   atomic.Bool   // the main program was started
+	over    chan struct{} // closed when it has ended
 }
 
 // Places of an environment's that strata puts there.
@@ -34,8 +41,8 @@ var sysctls = []agentspec.Sysctl{
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
 }
 
-// run does the one run of this system. It returns once the main program was asked to
-// start, of which the streams port tells.
+// run does the one run of this system. It returns once the main program runs, or,
+// with kind system, is about to take the place of process 1.
 func (a *agent) run(text []byte) error {
 	a.mu.Lock()
 	again := a.asked
@@ -48,11 +55,19 @@ func (a *agent) run(text []byte) error {
 	if err != nil {
 		return root.Wrap(err, "read the specification of the run")
 	}
-	a.do(func() { err = a.put(r) })
-	return err
+	if !r.Idle && (r.Main == nil || len(r.Main.Args) == 0) {
+		return root.Fail(root.Invalid, "command", "no command was given")
+	}
+	if a.do(func() { err = a.put(r) }); err != nil {
+		return err
+	}
+	if r.System && !r.Idle {
+		return a.system(r)
+	}
+	return a.app(r)
 }
 
-// put puts the environment together and starts what is to run in it.
+// put puts the environment together.
 func (a *agent) put(r *spec.Run) error {
 	// First of all: whatever comes may need random numbers, and the time.
 	if err := a.reseed(r.Entropy); err != nil {
@@ -68,7 +83,7 @@ func (a *agent) put(r *spec.Run) error {
 	a.state = stateRunning
 	a.boot = readLine("/proc/sys/kernel/random/boot_id")
 	a.mu.Unlock()
-	return a.launch(r)
+	return nil
 }
 
 // inside makes the environment's inside, and moves there.

@@ -44,6 +44,7 @@ type Server struct {
 	mu   sync.Mutex
 	port io.Writer
 	host int // counts sessions: answers to an earlier one are thrown away
+	deaf bool
 }
 
 // NewServer returns a server that asks handle, from several goroutines.
@@ -86,6 +87,26 @@ func (s *Server) Serve(port io.ReadWriter) error {
 	}
 }
 
+// Deafen makes the server meet no host any more: what is asked already is answered,
+// and another process will meet the next.
+func (s *Server) Deafen() {
+	s.mu.Lock()
+	s.deaf = true
+	s.mu.Unlock()
+}
+
+// Quiet waits until every answer is sent, and calls f with no request being worked
+// on; those that come wait for f to return.
+func (s *Server) Quiet(f func()) {
+	for range atOnce {
+		s.room <- struct{}{}
+	}
+	f()
+	for range atOnce {
+		<-s.room
+	}
+}
+
 // meet makes port the one that answers go to.
 func (s *Server) meet(port io.Writer) {
 	s.mu.Lock()
@@ -98,6 +119,9 @@ func (s *Server) greet(port io.Writer, number uint64) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.host++
+	if s.deaf {
+		return nil
+	}
 	_, err := port.Write(meeting.Append(nil, number))
 	return err
 }
