@@ -44,7 +44,8 @@
 // A slow reader of one channel must not hold up the others. Who receives bytes
 // grants them beforehand: InitialWindow bytes of output per channel (standard
 // output and error together) and as many of input, and more by Window frames as
-// they are consumed. Payloads count, headers do not. Who sends more than was
+// they are consumed: not for every byte, but once Lump bytes are owed. Payloads
+// count, headers do not. Who sends more than was
 // granted is at fault, and the host ends such a guest. A program without standard
 // input has no window for it beyond the first.
 //

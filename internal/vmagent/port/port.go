@@ -32,6 +32,7 @@ const (
 	HeaderSize    = 9
 	MaxPayload    = 64 << 10
 	InitialWindow = 256 << 10
+	Lump          = InitialWindow / 4 // what is consumed is granted anew once it is as much
 )
 
 // Version is that of this protocol.

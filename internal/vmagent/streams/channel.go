@@ -44,7 +44,8 @@ type channel struct {
 
 	in    []byte // input that the program did not take yet
 	held  int    // bytes of input that this host was not granted anew
-	older int    // the same for earlier hosts
+	older int    // bytes of earlier hosts that the program did not take
+	owed  int    // bytes of input that it took, of held
 	eof   bool   // input ends after what is there
 	mute  bool   // the program has no input
 
@@ -66,7 +67,7 @@ func (c *channel) adopt(h *host) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	c.host, c.said, c.credit = h, 0, 0
-	c.older, c.held = c.older+c.held, 0
+	c.older, c.held, c.owed = c.older+c.held-c.owed, 0, 0
 	c.changed.Broadcast()
 }
 
@@ -239,14 +240,19 @@ func (c *channel) fetch() []byte {
 	return b
 }
 
-// consumed grants the host as much input again as was taken.
+// consumed grants the host as much input again as was taken, a lump at a time.
 func (c *channel) consumed(n int) {
 	c.mu.Lock()
 	old := min(n, c.older)
 	c.older -= old
 	n -= old
-	c.held -= n
 	h := c.host
+	if c.owed += n; c.owed < port.Lump {
+		n = 0
+	} else {
+		n, c.owed = c.owed, 0
+		c.held -= n
+	}
 	c.mu.Unlock()
 	if n > 0 {
 		var b [4]byte

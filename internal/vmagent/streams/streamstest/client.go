@@ -226,6 +226,7 @@ type Program struct {
 	exit           *Exit
 	out            [2]bytes.Buffer
 	granted        int // bytes of output that may come
+	owed           int // bytes of output that were read and not granted anew
 	window         int // bytes of input that may be sent
 }
 
@@ -256,11 +257,15 @@ func (r *reader) Read(b []byte) (int, error) {
 		x.c.changed.Wait()
 	}
 	n, _ := r.buf.Read(b)
-	x.granted += n
-	over := x.exit != nil
+	x.owed += n
+	grant := 0
+	if x.exit == nil && x.owed >= port.Lump {
+		grant, x.owed = x.owed, 0
+		x.granted += grant
+	}
 	x.c.mu.Unlock()
-	if !over {
-		_ = x.c.send(port.Window, x.number, binary.BigEndian.AppendUint32(nil, uint32(n))) // the reader sees why not
+	if grant > 0 {
+		_ = x.c.send(port.Window, x.number, binary.BigEndian.AppendUint32(nil, uint32(grant))) // the next read says why not
 	}
 	return n, nil
 }
@@ -320,15 +325,18 @@ func (x *Program) Wait(ctx context.Context) (Exit, error) {
 }
 
 // Collect reads the outputs and waits for the program's end.
-func (x *Program) Collect(ctx context.Context) (r Result, err error) {
+func (x *Program) Collect(ctx context.Context) (Result, error) {
+	var r Result
 	var both sync.WaitGroup
 	both.Go(func() { r.Stdout, _ = io.ReadAll(x.Stdout) }) // Wait says what went wrong
 	both.Go(func() { r.Stderr, _ = io.ReadAll(x.Stderr) })
-	r.Exit, err = x.Wait(ctx)
-	if err == nil || x.c.Err() != nil {
-		both.Wait()
+	exit, err := x.Wait(ctx)
+	if err != nil {
+		return Result{}, err
 	}
-	return r, err
+	both.Wait() // outputs end with the program
+	r.Exit = exit
+	return r, nil
 }
 
 // Write sends standard input, as the agent grants it.
