@@ -38,7 +38,7 @@ const (
 type intake struct {
 	dir     string
 	images  []foundImage
-	trees   map[string]*tree // by release
+	trees   map[string]*tree // by the name of their folder, which is a release or what somebody called it
 	modules int
 	bytes   int64
 }
@@ -180,8 +180,7 @@ func (in *intake) takeBuiltin(release string, r io.Reader) error {
 }
 
 // takeModule decompresses a module, and keeps it without its signature. A module
-// that is broken or for another kernel is left out: whether it matters is seen
-// when it is needed.
+// that is broken is left out: whether it matters is seen when it is needed.
 func (in *intake) takeModule(release, rest string, r io.Reader) error {
 	t, err := in.tree(release)
 	if err != nil {
@@ -211,8 +210,6 @@ func (in *intake) takeModule(release, rest string, r io.Reader) error {
 		return t.leaveOut(rest, err)
 	case info.Machine != image.Machine():
 		return t.leaveOut(rest, fault.Invalidf("it is for %s", image.ArchOf(info.Machine)))
-	case info.Release != "" && info.Release != release:
-		return t.leaveOut(rest, fault.Invalidf("it is for kernel %s", printable(info.Release)))
 	}
 	if info.Name == "" {
 		info.Name = modinfo.Name(rest)
@@ -224,7 +221,7 @@ func (in *intake) takeModule(release, rest string, r io.Reader) error {
 	sum := sha256.Sum256(data)
 	t.modules[info.Name] = module{
 		Name: info.Name, Size: int64(len(data)), Digest: idPrefix + hex.EncodeToString(sum[:]),
-		Depends: info.Depends, Before: info.Before, Aliases: info.Aliases,
+		Depends: info.Depends, Before: info.Before, Aliases: info.Aliases, release: info.Release,
 	}
 	return room(os.WriteFile(filepath.Join(t.dir, info.Name+moduleTail), data, 0o644))
 }

@@ -61,6 +61,8 @@ type module struct {
 	Depends []string `json:"depends,omitempty"`
 	Before  []string `json:"before,omitempty"`
 	Aliases []string `json:"aliases,omitempty"`
+
+	release string // of the kernel that it says it is for; only while it is taken in
 }
 
 // builtin says what needs no module.

@@ -3,6 +3,7 @@ package kernel
 import (
 	"path/filepath"
 	"slices"
+	"strings"
 
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -63,6 +64,7 @@ func (s Set) Has(name string) bool {
 func (k Kernel) Set(w Wanted) (Set, error) {
 	r := resolver{k: k, state: map[string]state{}}
 	var errs []error
+	var missing []string
 	optional := func(names []string) {
 		for _, name := range names {
 			before := len(r.set.Modules)
@@ -74,11 +76,18 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 	}
 	optional(w.Early)
 	for _, name := range w.Required {
+		if !k.has(name) {
+			missing = append(missing, name)
+			continue
+		}
 		if err := r.visit(name, ""); err != nil {
 			errs = append(errs, err)
 		}
 	}
 	optional(w.Optional)
+	if len(missing) > 0 {
+		errs = append([]error{k.lacks(missing)}, errs...)
+	}
 	if len(errs) > 0 {
 		return Set{}, fault.Join(errs...)
 	}
@@ -112,8 +121,10 @@ func (r *resolver) visit(name, by string) error {
 			r.set.BuiltIn = append(r.set.BuiltIn, name)
 		}
 		return nil
+	case !ok && by == "":
+		return r.k.lacks([]string{name})
 	case !ok:
-		return r.missing(name, by)
+		return fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name).Help("%s", elsewhere)
 	}
 	r.state[name] = underWay
 	for _, other := range m.Depends {
@@ -146,15 +157,21 @@ func (r *resolver) forget(from int) {
 	r.set.Modules = r.set.Modules[:from]
 }
 
-func (r *resolver) missing(name, by string) error {
-	e := fault.Unablef("kernel %s has no %s, neither as a module nor built in", r.k.Name, name)
-	if by != "" {
-		e = fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name)
-	}
-	if len(r.k.index) == 0 {
+const elsewhere = "use a kernel that has it, as the distribution's have: strata kernel add debian"
+
+// has tells whether k has something, as a module or built in.
+func (k Kernel) has(name string) bool {
+	_, ok := k.index[name]
+	return ok || k.built.has(name)
+}
+
+// lacks says which modules are missing.
+func (k Kernel) lacks(names []string) *fault.Error {
+	e := fault.Unablef("kernel %s has no %s, neither as a module nor built in", k.Name, strings.Join(names, ", "))
+	if len(k.index) == 0 {
 		return e.Help("it came without modules: give them with it, as a folder (--modules) or a package, or use one of the distribution's: strata kernel add debian")
 	}
-	return e.Help("use a kernel that has it, as the distribution's have: strata kernel add debian")
+	return e.Help("%s", elsewhere)
 }
 
 // generic is what the plain implementation of an algorithm is called after, which

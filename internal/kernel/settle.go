@@ -76,18 +76,39 @@ func (in *intake) newest() (foundImage, error) {
 	return slices.MaxFunc(in.images, func(a, b foundImage) int { return compareVersions(a.from, b.from) }), nil
 }
 
-// of returns the modules of a release. Where the modules are for another one,
-// that is the fault, and not each that is missing.
+// of returns the modules of a release: those in the folder of that name, else in
+// one whose modules say so; others in it are left out. Where there are only those
+// of another release, that is the fault, and not each that is missing. nil: there
+// are none at all.
 func (in *intake) of(release string) (*tree, error) {
-	if t := in.trees[release]; t != nil {
-		return t, nil
-	}
-	for other, t := range in.trees {
-		if len(t.modules) > 0 {
-			return nil, fault.Invalidf("the kernel is %s, and the modules beside it are for %s", release, other).Help("give the modules of the same build")
+	other := ""
+	t := in.trees[release]
+	for _, one := range in.trees {
+		for _, m := range one.modules {
+			if m.release == release && t == nil {
+				t = one
+			}
+			if m.release != release {
+				other = m.release
+			}
 		}
 	}
-	return nil, nil
+	if t == nil && other != "" {
+		return nil, fault.Invalidf("the kernel is %s, and the modules beside it are for %s", release, printable(other)).Help("give the modules of the same build")
+	}
+	if t == nil {
+		return nil, nil
+	}
+	for name, m := range t.modules {
+		if m.release != "" && m.release != release {
+			delete(t.modules, name)
+			_ = t.leaveOut(name+moduleTail, fault.Invalidf("it is for kernel %s", printable(m.release))) // only notes it
+		}
+	}
+	if len(t.modules) == 0 && other != "" {
+		return nil, fault.Invalidf("the kernel is %s, and the modules beside it are for %s", release, printable(other)).Help("give the modules of the same build")
+	}
+	return t, nil
 }
 
 func unpack(ctx context.Context, found foundImage, to string) (*os.File, image.Info, error) {
