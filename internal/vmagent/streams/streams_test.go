@@ -40,7 +40,7 @@ func TestAProgramGivesWhatItGivesAnywhere(t *testing.T) {
 		"a user":                     {process: with(shell("id -u; id -g"), func(p *wire.Process) { p.User = "65534:7" }), out: "65534\n7\n"},
 		"an output that ends early":  {process: shell("exec >&-; echo err >&2; exit 3"), errors: "err\n", status: 3},
 		"a session of its own":       {process: shell(`[ "$(cut -d' ' -f6 /proc/$$/stat)" = $$ ] && echo yes`), out: "yes\n"},
-		"descriptors only its own":   {process: shell("ls /proc/$$/fd | tr '\\n' ' '"), out: "0 1 2 "},
+		"descriptors only its own":   {process: shell("exec ls /proc/self/fd"), out: "0\n1\n2\n3\n"},
 		"outputs opened again":       {process: with(shell("echo again >/dev/stderr"), func(p *wire.Process) { p.User = "65534" }), errors: "again\n"},
 		"the program found in $PATH": {process: wire.Process{Args: []string{"echo", "hi"}, Env: []string{"PATH=/usr/bin:/bin"}}, out: "hi\n"},
 	} {

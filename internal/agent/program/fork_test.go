@@ -1,0 +1,174 @@
+package program
+
+import (
+	"fmt"
+	"os"
+	"path/filepath"
+	"runtime"
+	"strings"
+	"sync"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/require"
+)
+
+// output runs script as a child of its own and returns what it has written.
+func output(t *testing.T, script string, birth Birth) string {
+	t.Helper()
+	img, err := Prepare(&wire.Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, NoNewPrivs: true})
+	if err != nil {
+		t.Fatal(err)
+	}
+	var p [2]int
+	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
+		t.Fatal(err)
+	}
+	null, err := os.Open("/dev/null")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer null.Close()
+	birth.Streams = &[3]int{int(null.Fd()), p[1], p[1]}
+	img.Birth, img.Session = birth, true
+	pid, report, err := img.Start()
+	unix.Close(p[1])
+	if err != nil {
+		unix.Close(p[0])
+		t.Fatal(err)
+	}
+	err = report.Wait(time.Minute)
+	b, errRead := ReadAll(p[0], 1<<20)
+	unix.Wait4(pid, nil, 0, nil)
+	if err != nil || errRead != nil {
+		t.Fatal(err, errRead)
+	}
+	return string(b)
+}
+
+func TestManyAreForkedAtOnce(t *testing.T) {
+	require.Root(t)
+	var all sync.WaitGroup
+	for i := range 8 {
+		all.Go(func() {
+			for j := range 10 {
+				want := fmt.Sprintf("%d %d\n0\n1\n2\n3\n", i, j)
+				if got := output(t, fmt.Sprintf("echo %d %d; exec ls /proc/self/fd", i, j), Birth{}); got != want {
+					t.Errorf("got %q, want %q", got, want)
+				}
+			}
+		})
+	}
+	// Meanwhile others open descriptors that no child may keep.
+	stop := make(chan struct{})
+	var opening sync.WaitGroup
+	opening.Go(func() {
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				if fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err == nil { // without O_CLOEXEC
+					unix.Close(fd)
+				}
+			}
+		}
+	})
+	all.Wait()
+	close(stop)
+	opening.Wait()
+}
+
+func TestAProgramIsBornInItsGroup(t *testing.T) {
+	require.Root(t)
+	dir := ""
+	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
+		if _, err := os.Stat(root + "/cgroup.procs"); err == nil {
+			dir = filepath.Join(root, fmt.Sprintf("strata-test-%d", os.Getpid()))
+			break
+		}
+	}
+	require.Host(t, "cgroup-v2", dir != "", "no cgroup2 is mounted")
+	if err := os.Mkdir(dir, 0o755); err != nil {
+		t.Skip("no cgroup can be made: ", err)
+	}
+	t.Cleanup(func() {
+		for range 100 { // a program that has just ended may still count
+			if os.Remove(dir) == nil {
+				return
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		t.Errorf("%s is not empty", dir)
+	})
+	f, err := os.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close()
+	if got := output(t, "cat /proc/self/cgroup", Birth{Cgroup: int(f.Fd())}); !strings.Contains(got, "0::") || !strings.Contains(got, filepath.Base(dir)+"\n") {
+		t.Errorf("it is in %q", got)
+	}
+}
+
+func TestAProgramEntersNamespaces(t *testing.T) {
+	require.Root(t)
+	made := make(chan int)
+	done := make(chan struct{})
+	go func() { // its thread ends with it
+		fd := -1
+		if err := lockedUnshare(unix.CLONE_NEWUTS); err == nil {
+			_ = unix.Sethostname([]byte("elsewhere"))
+			fd, _ = unix.Open(fmt.Sprintf("/proc/self/task/%d/ns/uts", unix.Gettid()), unix.O_RDONLY|unix.O_CLOEXEC, 0)
+		}
+		made <- fd
+		<-done
+	}()
+	fd := <-made
+	defer close(done)
+	if fd < 0 {
+		t.Skip("no namespace can be made")
+	}
+	defer unix.Close(fd)
+	if got := output(t, "cat /proc/sys/kernel/hostname", Birth{Namespaces: []int{fd}}); got != "elsewhere\n" {
+		t.Errorf("its host is called %q", got)
+	}
+}
+
+func TestAProgramIsExpendableWhateverItsParentIs(t *testing.T) {
+	require.Root(t)
+	old, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile("/proc/self/oom_score_adj", []byte("17"), 0); err != nil {
+		t.Skip("the score cannot be set: ", err)
+	}
+	defer os.WriteFile("/proc/self/oom_score_adj", old, 0)
+	plain := output(t, "cat /proc/self/oom_score_adj", Birth{})
+	if plain != "17\n" {
+		t.Errorf("inherited: got %q", plain)
+	}
+	if got := output(t, "cat /proc/self/oom_score_adj", Birth{Expendable: true}); got != "0\n" && strings.TrimSpace(string(old)) == "0" {
+		t.Errorf("got %q", got)
+	}
+}
+
+func TestStreamsAreNeverTheAgentsOwn(t *testing.T) {
+	img, err := Prepare(&wire.Process{Args: []string{"/bin/true"}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	img.Birth.Streams = &[3]int{0, 1, 2}
+	if _, _, err := img.Start(); err == nil {
+		t.Error("they are taken")
+	}
+}
+
+func lockedUnshare(flags int) error {
+	runtime.LockOSThread()
+	return unix.Unshare(flags)
+}
