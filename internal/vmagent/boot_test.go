@@ -1,6 +1,7 @@
 package vmagent_test
 
 import (
+	"strings"
 	"testing"
 	"time"
 
@@ -17,6 +18,13 @@ func TestAGuestAnswersInfo(t *testing.T) {
 	t.Logf("answer after %v: %v", time.Since(g.started), info)
 	if info.State != control.State_WAITING || info.Kernel == "" || info.BootId != "" || len(info.Faults) > 0 {
 		t.Errorf("info: %v", info)
+	}
+	for range 3 { // a host may come and go
+		c.Close()
+		c = g.dial(t)
+		if info, err := c.Info(t.Context()); err != nil || info.State != control.State_WAITING {
+			t.Errorf("after another meeting: %v, %v", info, err)
+		}
 	}
 	if _, err := c.Stats(t.Context()); err == nil {
 		t.Error("stats of nothing")
@@ -56,4 +64,19 @@ func TestAnIdleGuestRuns(t *testing.T) {
 	}
 	g.wait(t)
 	command(t, "fsck.ext4", "-n", "-f", disk)
+}
+
+func TestAModuleThatCannotBeLoadedIsNamed(t *testing.T) {
+	template, disk := files(t)
+	g := bootGuest(t, machine{template: template, disk: disk, initramfs: initramfs(t, "erofs", "virtio_balloon")})
+	c := g.dial(t)
+	info, err := c.Info(t.Context())
+	if err != nil || len(info.Faults) != 2 || info.Faults[0] != "erofs: exec format error" {
+		t.Errorf("info: %v, %v", info, err)
+	}
+	r := basicRun()
+	r.Idle = true
+	if err := g.run(t, c, r); err == nil || !strings.Contains(err.Error(), "mount the template") || !strings.Contains(err.Error(), "erofs: exec format error") {
+		t.Errorf("run: %v", err)
+	}
 }

@@ -26,9 +26,6 @@ const execFolder = "strata.exec"
 // makeGroup mounts the hierarchy and makes the group, with a namespace that shows
 // it as the root. The calling thread is in that namespace then.
 func makeGroup(r *spec.Run) (g group, err error) {
-	if err := unix.Mkdir(groupPlace, 0o700); err != nil && err != unix.EEXIST {
-		return g, err
-	}
 	if err := unix.Mount("strata", groupPlace, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return g, root.Wrap(err, "mount cgroup2")
 	}

@@ -21,6 +21,10 @@ const (
 // portPatience is how long the ports may take to come once their driver is there.
 const portPatience = 30 * time.Second
 
+// busyMost bounds the last wait for a port that another process still has open; all
+// of them together take twice as long.
+const busyMost = 10 * time.Second
+
 // portClass is where the kernel lists ports. Source: drivers/char/virtio_console.c.
 const portClass = "/sys/class/virtio-ports"
 
@@ -109,7 +113,15 @@ func (a *agent) open(name string) (*port, error) {
 	if name == "" {
 		return nil, errNoPort
 	}
-	fd, err := unix.Openat(a.dev, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+	fd := -1
+	var err error
+	for wait := time.Millisecond; wait < busyMost; wait *= 2 {
+		fd, err = unix.Openat(a.dev, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		if err != unix.EBUSY {
+			break
+		}
+		time.Sleep(wait) // process 1 is letting go of it, of which nobody is told
+	}
 	if err != nil {
 		return nil, root.Wrap(err, "open port "+name)
 	}

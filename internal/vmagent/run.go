@@ -62,13 +62,17 @@ func (a *agent) run(text []byte) error {
 		return err
 	}
 	if r.System && !r.Idle {
-		return a.system(r)
+		err = a.system(r)
+	} else {
+		err = a.app(r)
 	}
-	return a.app(r)
+	hurry(false)
+	return err
 }
 
 // put puts the environment together.
 func (a *agent) put(r *spec.Run) error {
+	hurry(true) // as this system may be a copy of one that did not
 	// First of all: whatever comes may need random numbers, and the time.
 	if err := a.reseed(r.Entropy); err != nil {
 		return err
@@ -86,23 +90,21 @@ func (a *agent) put(r *spec.Run) error {
 	return nil
 }
 
-// inside makes the environment's inside, and moves there.
+// inside makes the environment's inside, and moves there. Network, file systems and
+// control groups know nothing of one another, and the kernel lets each of them wait.
 func (a *agent) inside(r *spec.Run) (err error) {
-	if err := connect(r.Network); err != nil {
-		return a.blame(root.In(root.Wrap(err, "connect the network"), "network"))
-	}
 	i := layout(r)
-	if i.Root, err = a.tree(r); err != nil {
-		return err
-	}
-	for _, v := range r.Volumes {
-		fd, dir, err := a.volume(v)
-		if err != nil {
-			return err
-		}
-		i.Volumes = append(i.Volumes, agentspec.Volume{FD: fd, Target: v.Target, Dir: dir})
-	}
+	network, trees := make(chan error, 1), make(chan error, 1)
+	go func() {
+		network <- a.blame(root.In(root.Wrap(connect(r.Network), "connect the network"), "network"))
+	}()
+	go func() { trees <- a.trees(r, i) }()
 	g, err := makeGroup(r)
+	for _, other := range []error{<-trees, <-network} {
+		if other != nil {
+			return other
+		}
+	}
 	if err != nil {
 		return root.Wrap(err, "make the control group")
 	}
@@ -113,6 +115,21 @@ func (a *agent) inside(r *spec.Run) (err error) {
 		return err
 	}
 	return root.Wrap(unix.Sethostname([]byte(r.Hostname)), "set the hostname")
+}
+
+// trees puts root and volumes together.
+func (a *agent) trees(r *spec.Run, i *agentspec.Init) (err error) {
+	if i.Root, err = a.tree(r); err != nil {
+		return err
+	}
+	for _, v := range r.Volumes {
+		fd, dir, err := a.volume(v)
+		if err != nil {
+			return err
+		}
+		i.Volumes = append(i.Volumes, agentspec.Volume{FD: fd, Target: v.Target, Dir: dir})
+	}
+	return nil
 }
 
 // layout is the inside of r. An app sees what it sees in a zone; a system has a

@@ -11,18 +11,17 @@ import (
 const (
 	templatePlace = "/strata/template"
 	diskPlace     = "/strata/disk"
-	rootPlace     = "/strata/root"
 	groupPlace    = "/strata/cgroup"
 )
 
 // The folders of a private disk, and the options of every overlay, as package
-// mount has them for zones: the same disk is used at every depth. A test holds
-// the two together.
+// mount has them for zones: the same disk is used at every depth.
 const (
-	upperFolder    = "upper"
-	workFolder     = "work"
-	overlayOptions = "redirect_dir=on,metacopy=off,index=off,xino=auto"
+	upperFolder = "upper"
+	workFolder  = "work"
 )
+
+var overlayOptions = []string{"redirect_dir=on", "metacopy=off", "index=off", "xino=auto"}
 
 // The options of the private disk's file system, as package disk has them.
 const diskOptions = "errors=remount-ro,discard"
@@ -40,11 +39,6 @@ func (a *agent) tree(r *spec.Run) (int, error) {
 	}
 	if err := a.refresh(template); err != nil {
 		return -1, err
-	}
-	for _, place := range []string{"/strata", templatePlace, diskPlace, rootPlace} {
-		if err := unix.Mkdir(place, 0o700); err != nil && err != unix.EEXIST {
-			return -1, root.Wrap(err, "make "+place)
-		}
 	}
 	if err := unix.Mount("/dev/"+template, templatePlace, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {
 		return -1, a.blame(root.In(root.Wrap(err, "mount the template"), "template"))
@@ -90,26 +84,23 @@ func (a *agent) folders() error {
 }
 
 func (a *agent) overlay(system bool) (int, error) {
-	flags := uintptr(unix.MS_NODEV)
+	attr := unix.MOUNT_ATTR_NODEV
 	if system {
-		flags = 0 // it may make device nodes: the kernel below is its own
+		attr = 0 // it may make device nodes: the kernel below is its own
 	}
-	options := "lowerdir=" + templatePlace + ",upperdir=" + diskPlace + "/" + upperFolder + ",workdir=" + diskPlace + "/" + workFolder + "," + overlayOptions
-	if err := unix.Mount("strata", rootPlace, "overlay", flags, options); err != nil {
+	options := append([]string{"lowerdir=" + templatePlace, "upperdir=" + diskPlace + "/" + upperFolder, "workdir=" + diskPlace + "/" + workFolder}, overlayOptions...)
+	fd, err := root.TreeOf("overlay", "strata", attr, options...)
+	if err != nil {
 		return -1, a.blame(root.Wrap(err, "mount the overlay"))
 	}
 	var st unix.Statfs_t
-	if err := unix.Statfs(rootPlace, &st); err != nil {
+	if err := unix.Fstatfs(fd, &st); err != nil {
 		return -1, err
 	}
 	if st.Flags&unix.ST_RDONLY != 0 {
 		return -1, root.Fail(root.Unable, "disk", "the kernel made the overlay read-only: the private disk is damaged or full")
 	}
-	fd, err := unix.OpenTree(unix.AT_FDCWD, rootPlace, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
-	if err != nil {
-		return -1, root.Wrap(err, "take the overlay")
-	}
-	return fd, unix.Unmount(rootPlace, unix.MNT_DETACH)
+	return fd, nil
 }
 
 // volume returns the mount of a volume, attached nowhere, and whether it is a folder.

@@ -112,6 +112,8 @@ var programs = []struct {
 		"there is one for each running environment, and its memory counts a thousand times"},
 	{"cmd/strata-agent", []string{"net/...", "os/exec", "log/...", "crypto/...", "text/...", "regexp/...", "encoding/json"},
 		"there is one in each running environment, and its memory counts a thousand times"},
+	{"cmd/strata-vmagent", []string{"net", "net/http", "os/exec", "log/...", "crypto/...", "text/...", "regexp/...", "encoding/json", "google.golang.org/...", "github.com/containerd/..."},
+		"its start is a part of every guest's, and slow where the processor is emulated"},
 }
 
 func TestProgramsStaySmall(t *testing.T) {

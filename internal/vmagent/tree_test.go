@@ -1,0 +1,21 @@
+package vmagent
+
+import (
+	"testing"
+
+	"github.com/strata-project/strata/internal/mount"
+)
+
+func TestADiskHasTheFoldersThatZonesUse(t *testing.T) {
+	if upperFolder != mount.Upper || workFolder != mount.Work {
+		t.Errorf("%s, %s here; %s, %s in zones", upperFolder, workFolder, mount.Upper, mount.Work)
+	}
+}
+
+func TestHardwareAddressesAreRead(t *testing.T) {
+	for text, want := range map[string]bool{"02:00:00:00:00:17": true, "02:00:00:00:00": false, "": false, "02:00:00:00:00:1g": false, "2:0:0:0:0:1": false, "02:00:00:00:00:17:18": false} {
+		if mac, ok := parseMAC(text); ok != want {
+			t.Errorf("%q is read as %v, %v", text, mac, ok)
+		}
+	}
+}
