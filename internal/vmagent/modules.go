@@ -48,9 +48,11 @@ func loadModule(path string) error {
 	return nil
 }
 
-// moduleName turns the path of a module's file into what the kernel calls it.
+// moduleName turns the path of a module's file into what the kernel calls it. The
+// file may begin with its place in the order, as in 003-virtio_blk.ko.
 func moduleName(path string) string {
-	name := path[strings.LastIndexByte(path, '/')+1:]
+	name := strings.TrimLeft(path[strings.LastIndexByte(path, '/')+1:], "0123456789")
+	name = strings.TrimPrefix(name, "-")
 	return strings.ReplaceAll(strings.TrimSuffix(name, ".ko"), "-", "_")
 }
 
