@@ -84,6 +84,7 @@ func (g Guest) Args() []string {
 	g.card(&a)
 	a.device("virtio-rng-device", "rng=entropy", "max-bytes=4096", "period=1000")
 	a.device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
+	a.device("pvpanic") // says GUEST_PANICKED, and ends
 	for i, v := range g.Volumes {
 		id := "volume" + strconv.Itoa(i)
 		a.connected(id, v.FD)

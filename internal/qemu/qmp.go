@@ -8,6 +8,7 @@ import (
 	"errors"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"sync"
 	"time"
@@ -38,6 +39,10 @@ type Event struct {
 type QMP struct {
 	conn   *net.UnixConn
 	events chan Event
+
+	// saying is held while a line is written, so that lines stay whole. It is
+	// taken before mu, which is held for no wait: the answers need it.
+	saying sync.Mutex
 
 	mu      sync.Mutex
 	next    uint64
@@ -188,10 +193,14 @@ func (q *QMP) Execute(ctx context.Context, command string, args, result any, fil
 	q.next++
 	id := q.next
 	q.waiting[id] = w
-	err := q.send(ctx, id, command, args, files)
 	q.mu.Unlock()
-	if err != nil {
-		return fault.Unablef("tell QEMU %s: %w", command, err)
+	defer func() {
+		q.mu.Lock()
+		delete(q.waiting, id)
+		q.mu.Unlock()
+	}()
+	if err := q.send(ctx, id, command, args, files); err != nil {
+		return err
 	}
 	select {
 	case a := <-w:
@@ -206,14 +215,12 @@ func (q *QMP) Execute(ctx context.Context, command string, args, result any, fil
 		}
 		return nil
 	case <-ctx.Done():
-		q.mu.Lock()
-		delete(q.waiting, id)
-		q.mu.Unlock()
 		return fault.Busyf("QEMU does not answer to %s: %w", command, ctx.Err())
 	}
 }
 
-// send is called with mu held, so that lines stay whole.
+// send writes a command. A line that is written in part ends the session, since
+// what follows it would be read as its end.
 func (q *QMP) send(ctx context.Context, id uint64, command string, args any, files []*os.File) error {
 	text, err := json.Marshal(struct {
 		Execute string `json:"execute"`
@@ -221,20 +228,37 @@ func (q *QMP) send(ctx context.Context, id uint64, command string, args any, fil
 		ID      uint64 `json:"id"`
 	}{command, args, id})
 	if err != nil {
-		return err
+		return fault.Internalf("write %s for QEMU: %w", command, err)
 	}
 	var rights []byte
-	if len(files) > 0 {
-		fds := make([]int, len(files))
-		for i, f := range files {
-			fds[i] = int(f.Fd())
+	for _, f := range files {
+		// By way of Control, as Fd would make the file a blocking one.
+		raw, err := f.SyscallConn()
+		if err == nil {
+			err = raw.Control(func(fd uintptr) { rights = append(rights, unix.UnixRights(int(fd))...) })
 		}
-		rights = unix.UnixRights(fds...)
+		if err != nil {
+			return fault.Internalf("hand QEMU %s for %s: %w", f.Name(), command, err)
+		}
 	}
+	q.saying.Lock()
+	defer q.saying.Unlock()
 	deadline, _ := ctx.Deadline()
 	q.conn.SetWriteDeadline(deadline)
-	_, _, err = q.conn.WriteMsgUnix(append(text, '\n'), rights, nil)
-	return err
+	text = append(text, '\n')
+	n, _, err := q.conn.WriteMsgUnix(text, rights, nil)
+	if err == nil && n < len(text) {
+		_, err = q.conn.Write(text[n:])
+	}
+	runtime.KeepAlive(files)
+	if err == nil {
+		return nil
+	}
+	q.conn.Close()
+	if errors.Is(err, os.ErrDeadlineExceeded) {
+		return fault.Busyf("QEMU does not take %s: %w", command, err)
+	}
+	return fault.Unablef("tell QEMU %s: %w", command, err)
 }
 
 // plain makes words of QEMU's fit for a terminal and a log.
