@@ -3,6 +3,7 @@ package vmagent
 import (
 	"encoding/binary"
 	"net/netip"
+	"os"
 	"strings"
 	"syscall"
 
@@ -33,7 +34,7 @@ func connect(n *spec.Network) (err error) {
 		return root.Wrap(err, "bring up the loopback")
 	}
 	if n == nil {
-		return nil
+		return unplug()
 	}
 	if err := l.set(card, n.MAC, n.MTU, false); err != nil {
 		return root.Wrap(err, "set up "+card)
@@ -49,6 +50,24 @@ func connect(n *spec.Network) (err error) {
 	for _, g := range n.Gateways {
 		if err := l.gateway(g); err != nil {
 			return root.Wrap(err, "route through "+g)
+		}
+	}
+	return nil
+}
+
+// unplug takes the card away, for an environment that is to have no network.
+// What has no driver has no interface.
+func unplug() error {
+	const driver = "/sys/bus/virtio/drivers/virtio_net"
+	dir, err := os.ReadDir(driver)
+	if err != nil {
+		return root.Wrap(err, "look for the card")
+	}
+	for _, e := range dir {
+		if strings.HasPrefix(e.Name(), "virtio") {
+			if err := os.WriteFile(driver+"/unbind", []byte(e.Name()), 0); err != nil {
+				return root.Wrap(err, "take the card away")
+			}
 		}
 	}
 	return nil

@@ -93,21 +93,16 @@ func (m *machine) stdio() (theirs []int, err error) {
 	return append(theirs, write, again), nil
 }
 
-// beside starts the processes beside QEMU. They are in its cgroup, and have its
-// end for theirs.
-func (m *machine) beside() error {
+// beside starts the processes beside QEMU, in its cgroup; words is where they
+// write what goes wrong. They end when QEMU closes their sockets, or are ended then.
+func (m *machine) beside(words int) error {
 	for i := range m.k.spec.Machine.Beside {
 		b := &m.k.spec.Machine.Beside[i]
 		null, err := unix.Open("/dev/null", unix.O_RDWR|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
 		}
-		write, err := unix.FcntlInt(uintptr(null), unix.F_DUPFD_CLOEXEC, 3)
-		if err != nil {
-			unix.Close(null)
-			return err
-		}
-		attr := &syscall.ProcAttr{Dir: "/", Files: []uintptr{uintptr(null), uintptr(null), uintptr(write)}, Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: uintptr(b.CloneFlags), Pdeathsig: syscall.SIGKILL}}
+		attr := &syscall.ProcAttr{Dir: "/", Files: []uintptr{uintptr(null), uintptr(null), uintptr(words)}, Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: uintptr(b.CloneFlags)}}
 		for _, fd := range b.FDs {
 			attr.Files = append(attr.Files, uintptr(fd))
 		}
@@ -123,7 +118,7 @@ func (m *machine) beside() error {
 		}()
 		err = <-result
 		closeAll(b.FDs)
-		closeAll([]int{null, write})
+		unix.Close(null)
 		if err != nil {
 			return err
 		}

@@ -153,7 +153,7 @@ func (k *keeper) spawn() *wire.Failure {
 		theirs = append(theirs, wire.PayloadFD+i)
 	}
 	if k.machine != nil {
-		err = k.machine.beside()
+		err = k.machine.beside(theirs[2])
 	}
 	if err == nil {
 		err = k.clone(theirs)

@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/accel"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/seccomp"
@@ -32,6 +33,8 @@ type Driver struct {
 
 	keeper, agent, inside string // programs: the keeper, the one before QEMU, the agent inside
 
+	judge *accel.Judge
+
 	mu      sync.Mutex
 	filters map[string][]byte // seccomp filters for kind app, by kernel release
 }
@@ -49,6 +52,7 @@ func New(o Options) (*Driver, error) {
 		}
 	}
 	var err error
+	d.judge = accel.New(d.agent, filepath.Join(o.Places.State, "accelerator.json"))
 	d.runs, err = held.Open(filepath.Join(o.Places.Run, "vm"), o.Resources, o.Log)
 	return d, err
 }
@@ -92,6 +96,10 @@ func (d *Driver) filter(release string) ([]byte, error) {
 }
 
 // accelerator is what runs a guest's instructions here, and why it is not KVM.
-func (d *Driver) accelerator(context.Context, qemu.Program) (name, why string) {
-	return qemu.TCG, "KVM was not probed"
+func (d *Driver) accelerator(ctx context.Context, p qemu.Program) (name, why string) {
+	v := d.judge.Choose(ctx, p)
+	if v.Accelerator == qemu.KVM {
+		return v.Accelerator, ""
+	}
+	return v.Accelerator, v.Reason
 }

@@ -4,6 +4,8 @@ import (
 	"context"
 	"os"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -27,6 +29,7 @@ type Live struct {
 
 	mu     sync.Mutex
 	limits api.Resources // as they are now
+	killed atomic.Bool
 	paused bool
 }
 
@@ -179,6 +182,34 @@ func (l *Live) Console(ctx context.Context, conn *os.File) error { return l.Keep
 
 // Boot implements stratum.Booter.
 func (l *Live) Boot() api.Boot { return l.notes.Boot }
+
+// killPatience is how long a guest may take to write out what it has, before it
+// is ended.
+const killPatience = 2 * time.Second
+
+// Kill implements stratum.Live. What programs of a zone have written is the host's,
+// whatever becomes of them; here it is in the guest's memory, so its disk is made
+// whole first, which also holds up who would write more.
+func (l *Live) Kill(ctx context.Context) error {
+	if !l.Paused() {
+		freeze, cancel := context.WithTimeout(ctx, killPatience)
+		if err := l.ask(freeze, func(c *control.Client) error { return c.Freeze(freeze) }); err != nil {
+			l.d.o.Log.Debug("a guest is ended that did not write out", "id", l.ID, "err", err)
+		}
+		cancel()
+	}
+	l.killed.Store(true)
+	return l.Run.Kill(ctx)
+}
+
+// Wait implements stratum.Live: that it was killed as asked is no crash.
+func (l *Live) Wait(ctx context.Context) (api.Exit, error) {
+	exit, err := l.Run.Wait(ctx)
+	if l.killed.Load() && exit.Signal == int(syscall.SIGKILL) {
+		exit.Crash = ""
+	}
+	return exit, err
+}
 
 // monitor does f with QEMU's monitor.
 func (l *Live) monitor(ctx context.Context, f func(*qemu.QMP) error) error {

@@ -77,7 +77,7 @@ func exitOf(r *wire.ExitRecord) *api.Exit {
 	if r == nil {
 		return nil
 	}
-	return &api.Exit{Status: r.Status, Signal: r.Signal, OOM: r.OOM, At: time.Unix(0, r.At)}
+	return &api.Exit{Status: r.Status, Signal: r.Signal, OOM: r.OOM, Crash: r.Crash, At: time.Unix(0, r.At)}
 }
 
 // PID implements stratum.Live.
