@@ -51,8 +51,10 @@ func loadModule(path string) error {
 // moduleName turns the path of a module's file into what the kernel calls it. The
 // file may begin with its place in the order, as in 003-virtio_blk.ko.
 func moduleName(path string) string {
-	name := strings.TrimLeft(path[strings.LastIndexByte(path, '/')+1:], "0123456789")
-	name = strings.TrimPrefix(name, "-")
+	name := path[strings.LastIndexByte(path, '/')+1:]
+	if rest, ok := strings.CutPrefix(strings.TrimLeft(name, "0123456789"), "-"); ok {
+		name = rest
+	}
 	return strings.ReplaceAll(strings.TrimSuffix(name, ".ko"), "-", "_")
 }
 

@@ -21,7 +21,7 @@ func TestHardwareAddressesAreRead(t *testing.T) {
 }
 
 func TestModulesAreCalledAsTheKernelCallsThem(t *testing.T) {
-	for path, want := range map[string]string{"/modules/003-virtio-rng.ko": "virtio_rng", "/modules/erofs.ko": "erofs"} {
+	for path, want := range map[string]string{"/modules/003-virtio-rng.ko": "virtio_rng", "/modules/erofs.ko": "erofs", "/modules/9p.ko": "9p"} {
 		if got := moduleName(path); got != want {
 			t.Errorf("%s is called %q, want %q", path, got, want)
 		}
