@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/strata-project/strata/internal/agent"
+	"github.com/strata-project/strata/internal/qemu/accel/loop"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
 )
@@ -22,6 +23,8 @@ func main() {
 			os.Exit(confine.Run(os.Args))
 		case serve.Command:
 			os.Exit(serve.Run(os.Args))
+		case loop.Command: // on the host, whether KVM runs anything
+			os.Exit(loop.Run())
 		}
 	}
 	os.Exit(agent.Run(os.Args))

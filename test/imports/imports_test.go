@@ -63,7 +63,7 @@ var layers = []layer{
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
-	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/confine", "internal/qemu/virtiofs/serve"}, why: "a main function"},
+	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/virtiofs/serve"}, why: "a main function"},
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},
@@ -134,7 +134,7 @@ var direct = []struct {
 	never    []string
 	why      string
 }{
-	{[]string{"internal/agent/...", "internal/keeper/wire", "internal/keeper/enter", "internal/keeper/keep", "internal/keeper/logfile", "api/stream"}, []string{"fmt", "reflect", "log/..."},
+	{[]string{"internal/agent/...", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/jail", "internal/keeper/wire", "internal/keeper/enter", "internal/keeper/keep", "internal/keeper/logfile", "api/stream"}, []string{"fmt", "reflect", "log/..."},
 		"formatting and reflection would be in the memory of every environment"},
 	{[]string{"internal/environment", "internal/planner"}, []string{"os", "os/exec", "net"},
 		"they read nothing and start nothing"},
