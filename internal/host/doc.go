@@ -6,9 +6,9 @@
 // Finding: whether it works, how that was found out, and what is lost without
 // it. A probe that looks for a file only says so.
 //
-// Whether KVM runs guests is not judged here: its device opens on hosts where no
-// guest starts, so the finding says "unknown".
+// KVM is judged by running code in it: its device opens on hosts where no guest
+// starts. Where it is not usable that takes up to half a second.
 //
-// The probes run side by side, each bounded in time; they take some ten
-// milliseconds together. Firewalls and other programs' networks are the network package's.
+// The probes run side by side, each bounded in time; the others take
+// some ten milliseconds together. Firewalls and other programs' networks are the network package's.
 package host

@@ -2,12 +2,17 @@ package host
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/accel"
+	"github.com/strata-project/strata/internal/qemu/virtiofs"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/seccomp"
 	"github.com/strata-project/strata/internal/thread"
@@ -62,7 +67,7 @@ func extras() []probe {
 		row(false, "swap accounting", "looked for the limit in a group made for it", "limits on swap: an environment can swap beyond its memory limit", "boot with swapaccount=1", swap),
 		row(false, "pressure figures", "read /proc/pressure/memory", "pressure in `strata resources`", "boot with psi=1", pressure),
 		row(false, "FUSE", "opened /dev/fuse", "file systems in user space, inside environments that ask for them", "run `modprobe fuse`", device("/dev/fuse")),
-		row(false, "KVM", "opened /dev/kvm; whether a guest runs is not judged", "guests and machines at the processor's own speed", "", kvm),
+		row(false, "KVM", "had it run a loop of a million instructions", "guests and machines at the processor's own speed: QEMU translates them (TCG)", "load kvm_intel or kvm_amd; inside a virtual machine, its host must allow nested virtualization", kvm),
 		row(false, "lxcfs", "read its view of /proc/meminfo", "free and top inside a zone show the host's figures", "install lxcfs and start it", lxcfs),
 	}
 }
@@ -202,11 +207,18 @@ func device(path string) func(context.Context) (string, error) {
 	}
 }
 
+// kvm tries it in a process of its own, since the device opens on hosts where no
+// guest comes up. A daemon knows from its first guest besides (package accel).
 func kvm(ctx context.Context) (string, error) {
-	if _, err := device("/dev/kvm")(ctx); err != nil {
-		return "", err
+	agent, err := place.Binary("strata-agent")
+	if err != nil {
+		return "strata-agent, which tries it, was not found", errUnknown
 	}
-	return "/dev/kvm opens; whether it runs a guest is not judged here", errUnknown
+	v, _ := accel.Try(ctx, agent)
+	if v.Accelerator != qemu.KVM {
+		return "", errors.New(v.String())
+	}
+	return v.Reason, nil
 }
 
 // lxcfsProc is where Debian's lxcfs service mounts it.
@@ -234,7 +246,25 @@ func tools() []probe {
 		out = append(out, row(t.needed, t.name, "looked for on the PATH, /usr/sbin and /sbin", t.lost, "install the package "+t.pkg,
 			func(context.Context) (string, error) { return tool(t.name) }))
 	}
-	return out
+	return append(out,
+		row(false, "QEMU", "asked for its version and machines", "guests and machines", "install the package qemu-system-x86 (arm64: qemu-system-arm), 6.2 or later", emulator),
+		row(false, "virtiofsd", "asked for its version", "volumes of guests", "install the package virtiofsd (Debian 12: qemu-system-common)", volumes))
+}
+
+func emulator(ctx context.Context) (string, error) {
+	p, err := qemu.Find(ctx)
+	if err != nil {
+		return "", err
+	}
+	return p.Path + " " + p.Version, nil
+}
+
+func volumes(ctx context.Context) (string, error) {
+	p, err := virtiofs.Find(ctx)
+	if err != nil {
+		return "", err
+	}
+	return p.Path + " " + p.Version, nil
 }
 
 func tool(name string) (string, error) {

@@ -9,6 +9,7 @@ import (
 	"regexp"
 	"runtime"
 	"strconv"
+	"strings"
 	"sync"
 
 	"github.com/strata-project/strata/internal/fault"
@@ -35,6 +36,9 @@ var packages = map[string][2]string{
 // places are where QEMU's firmware lies. Source: Debian's qemu-system-data, and
 // QEMU's own default prefix.
 var places = []string{"/usr/share/qemu", "/usr/share/seabios", "/usr/local/share/qemu", "/usr/lib/ipxe/qemu"}
+
+// machineType is the board of every guest.
+const machineType = "microvm"
 
 var found struct {
 	sync.Mutex
@@ -72,6 +76,9 @@ func Find(ctx context.Context) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
+	if text, err = exec.CommandContext(ctx, path, "-M", "help").Output(); err != nil || !hasMachine(string(text)) {
+		return Program{}, fault.Unablef("%s knows no machine %q, which guests are", path, machineType).Help("install %s of Debian or Ubuntu", want[1])
+	}
 	for _, dir := range places {
 		if name := filepath.Join(dir, "qboot.rom"); p.Firmware == "" && exists(name) {
 			p.Firmware = name
@@ -97,6 +104,16 @@ func parseVersion(path, text string) (Program, error) {
 			Help("install it from a newer release of the distribution")
 	}
 	return p, nil
+}
+
+// hasMachine tells whether the list of machines has the one of guests.
+func hasMachine(list string) bool {
+	for line := range strings.Lines(list) {
+		if name, _, _ := strings.Cut(line, " "); name == machineType {
+			return true
+		}
+	}
+	return false
 }
 
 func exists(path string) bool {

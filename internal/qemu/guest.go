@@ -97,7 +97,7 @@ func (g Guest) Args() []string {
 func (g Guest) machine(a *args) {
 	// ACPI is how the kernel finds virtio-mmio devices, and how power-off reaches
 	// QEMU. Timer and interrupt controller of the PC are of no use beside it.
-	a.add("-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial="+onOff(g.ConsoleOnHardware)+",memory-backend=ram")
+	a.add("-M", machineType+",acpi=on,pit=off,pic=off,rtc=on,isa-serial="+onOff(g.ConsoleOnHardware)+",memory-backend=ram")
 	// Devices of virtio 1 only: virtiofs has no other.
 	a.add("-global", "virtio-mmio.force-legacy=false")
 	if g.Accelerator == KVM {
