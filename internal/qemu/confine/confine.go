@@ -113,7 +113,7 @@ func decode(args []string) (s Spec, err error) {
 		s.Show = append(s.Show, Shown{r.text(), r.text()})
 	}
 	s.Args = r.args
-	if r.bad || s.User == 0 || s.First < 3 || s.Last < s.First {
+	if r.bad || !filepath.IsAbs(s.Program) || s.User == 0 || s.First < 3 || s.Last < s.First {
 		return s, errors.New("its arguments are not those of a machine")
 	}
 	return s, nil
@@ -131,8 +131,7 @@ func Run(args []string) int {
 }
 
 func (s Spec) run() error {
-	program := "/" + filepath.Base(s.Program)
-	if err := jail.Enter(func() error { return s.fill(program[1:]) }); err != nil {
+	if err := jail.Enter(s.fill); err != nil {
 		return jail.Failed("build a root", err)
 	}
 	if err := unix.CloseRange(3, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
@@ -146,13 +145,21 @@ func (s Spec) run() error {
 	if err := s.drop(); err != nil {
 		return err
 	}
-	return jail.Failed("execute "+s.Program, syscall.Exec(program, append([]string{strings.TrimPrefix(program, "/")}, s.Args...), []string{"LC_ALL=C"}))
+	// QEMU finds its data from where it is itself.
+	return jail.Failed("execute "+s.Program, syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), []string{"LC_ALL=C"}))
 }
 
 // fill puts into the root what QEMU finds there.
-func (s Spec) fill(program string) error {
-	if err := errors.Join(jail.Libraries(), jail.Show(s.Program, program), jail.Proc()); err != nil {
+//
+// There is no proc: QEMU does without, and it tells much of the host.
+func (s Spec) fill() error {
+	if err := jail.Libraries(); err != nil {
 		return err
+	}
+	if _, err := os.Stat(s.Program[1:]); err != nil { // it may lie among the libraries
+		if err := jail.Show(s.Program, s.Program[1:]); err != nil {
+			return err
+		}
 	}
 	for _, path := range shared {
 		if _, err := os.Stat(path); err != nil {
@@ -162,7 +169,9 @@ func (s Spec) fill(program string) error {
 			return err
 		}
 	}
-	for _, path := range s.Devices {
+	// QEMU tries on /dev/null whether the kernel has locks that belong to a file's
+	// description, and takes lesser ones without it.
+	for _, path := range append([]string{"/dev/null"}, s.Devices...) {
 		if err := jail.Device(path); err != nil {
 			return err
 		}
@@ -182,6 +191,16 @@ func (s Spec) drop() error {
 			return jail.Failed("drop capability "+strconv.Itoa(int(capability)), err)
 		}
 	}
+	// What would be inherited by a file with capabilities of its own.
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return jail.Failed("read capabilities", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	if err := unix.Capset(&head, &data[0]); err != nil {
+		return jail.Failed("drop what is inherited", err)
+	}
 	groups := make([]int, len(s.Groups))
 	for i, g := range s.Groups {
 		groups[i] = int(g)
@@ -194,6 +213,10 @@ func (s Spec) drop() error {
 	id := int(s.User)
 	if err := errors.Join(syscall.Setresgid(id, id, id), syscall.Setresuid(id, id, id)); err != nil {
 		return jail.Failed("become the machine's user", err)
+	}
+	// Nobody looks into it from here on; QEMU is another user's than anybody else's.
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return jail.Failed("close it to others", err)
 	}
 	return jail.Failed("give up privileges", unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
 }
