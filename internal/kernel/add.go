@@ -136,7 +136,7 @@ func (in *intake) fromStream(ctx context.Context, content io.Reader) error {
 	}
 	defer plain.Close()
 	if format == inflate.None {
-		return in.takeImage(bootFolder+"/vmlinuz", plain)
+		return in.takeImage("", plain)
 	}
 	inner := bufio.NewReaderSize(plain, 256*unit.KiB)
 	if head, err = inner.Peek(512); err != nil && err != io.EOF {
@@ -145,7 +145,7 @@ func (in *intake) fromStream(ctx context.Context, content io.Reader) error {
 	if isTar(head) {
 		return in.fromTar(ctx, inner)
 	}
-	return in.takeImage(bootFolder+"/vmlinuz", inner)
+	return in.takeImage("", inner)
 }
 
 // maxTarEntries bounds the entries of one archive.

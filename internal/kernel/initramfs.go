@@ -69,6 +69,7 @@ func (s *Store) Initramfs(ctx context.Context, k Kernel, agent string, set Set) 
 	if image.Size, err = makeInitramfs(ctx, to, agent, program, set); err != nil {
 		return Image{}, fault.Wrap(room(err), "make the initramfs of kernel %s", k.Name)
 	}
+	s.tidy() // a new agent leaves those of the one before
 	return image, nil
 }
 
@@ -161,6 +162,16 @@ func pour(ctx context.Context, w *cpio.Writer, name string, perm uint32, path, d
 		return fault.Busyf("%s changed while it was read", path)
 	}
 	return nil
+}
+
+// keepUnused is how long an initramfs stays that nobody asks for.
+const keepUnused = 7 * 24 * time.Hour
+
+// tidy is Prune, where nobody waits for it.
+func (s *Store) tidy() {
+	if _, err := s.Prune(time.Now().Add(-keepUnused)); err != nil {
+		s.log.Debug("unused initramfs not removed", "error", err)
+	}
 }
 
 // Prune removes what Initramfs made and nobody asked for since before: it is made

@@ -46,7 +46,7 @@ type intake struct {
 // foundImage is a kernel as it was shipped.
 type foundImage struct {
 	file string // in the intake's folder
-	from string // path in the source
+	from string // path in the source; "": it is the source
 	size int64
 }
 

@@ -32,10 +32,17 @@ func (s *Store) settle(ctx context.Context, in *intake, r record, report Report)
 	if err := os.MkdirAll(filepath.Join(out, modulesDir), 0o755); err != nil {
 		return Kernel{}, room(err)
 	}
-	report.tell("unpack", path.Base(found.from), 0, found.size)
+	item := r.Source
+	if found.from != "" {
+		item = path.Base(found.from)
+	}
+	report.tell("unpack", item, 0, found.size)
 	vmlinux, info, err := unpack(ctx, found, filepath.Join(out, vmlinuxFile))
-	if err != nil {
+	if err != nil && found.from != "" {
 		return Kernel{}, fault.Wrap(err, "unpack %s", printable(found.from))
+	}
+	if err != nil {
+		return Kernel{}, err
 	}
 	defer vmlinux.Close()
 	t, err := in.of(info.Release)
@@ -63,7 +70,7 @@ func (s *Store) settle(ctx context.Context, in *intake, r record, report Report)
 	if r.ID, err = (identity{r.Vmlinux, r.Modules, r.BuiltIn}).id(); err != nil {
 		return Kernel{}, err
 	}
-	report.tell("unpack", path.Base(found.from), found.size, found.size)
+	report.tell("unpack", item, found.size, found.size)
 	return s.keep(r, out)
 }
 

@@ -119,6 +119,7 @@ func (s *Store) open() error {
 	if id := strings.TrimSpace(string(text)); s.kernels[id] != nil {
 		s.chosen = id
 	}
+	s.tidy()
 	return nil
 }
 

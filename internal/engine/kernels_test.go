@@ -1,0 +1,41 @@
+package engine
+
+import (
+	"testing"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func TestAKernelAnswersToWhatCouldMeanIt(t *testing.T) {
+	k := api.Kernel{ID: "sha256:0123456789ab", Name: "mine", Release: "6.1.0", Default: true}
+	for ref, want := range map[string]bool{
+		"": true, "mine": true, "6.1.0": true, "0123": true, "sha256:01234": true, k.ID: true,
+		"012": false, "yours": false, "6.1": false, "1234": false,
+	} {
+		if got := answers(k, ref); got != want {
+			t.Errorf("%q: %v, want %v", ref, got, want)
+		}
+	}
+	k.Default = false
+	if answers(k, "") {
+		t.Error("no name is a kernel's that is not the default")
+	}
+}
+
+func TestAnEngineWithoutKernelsSaysSo(t *testing.T) {
+	e := &Engine{}
+	_, listed := e.Kernels(t.Context())
+	_, shown := e.Kernel(t.Context(), "x")
+	_, added := e.AddKernel(t.Context(), api.KernelRequest{Source: "host"})
+	_, chosen := e.SetDefaultKernel(t.Context(), "x")
+	_, removed := e.RemoveKernel(t.Context(), "x")
+	for _, err := range []error{listed, shown, added, chosen, removed} {
+		if !fault.Is(err, fault.Unable) {
+			t.Errorf("error is %v", err)
+		}
+	}
+	if err := e.bootable(api.Spec{Kernel: "x"}, "guest"); err != nil {
+		t.Errorf("what cannot be known is not refused: %v", err)
+	}
+}
