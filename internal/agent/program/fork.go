@@ -24,6 +24,7 @@ type newborn struct {
 	others     [][2]uintptr // ranges of descriptors that are not its own
 	agent      uintptr      // program that is executed by descriptor; 0: by path
 	expendable bool
+	stack      []byte // where it shares memory with its parent
 }
 
 // cloneArgs is what clone3 takes.

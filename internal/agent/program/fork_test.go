@@ -51,7 +51,9 @@ func output(t *testing.T, script string, birth Birth) string {
 
 func TestManyAreForkedAtOnce(t *testing.T) {
 	require.Root(t)
-	var all sync.WaitGroup
+	stop := make(chan struct{})
+	var opening, all sync.WaitGroup
+	opening.Go(func() { disturb(stop) })
 	for i := range 8 {
 		all.Go(func() {
 			for j := range 10 {
@@ -62,24 +64,30 @@ func TestManyAreForkedAtOnce(t *testing.T) {
 			}
 		})
 	}
-	// Meanwhile others open descriptors that no child may keep.
-	stop := make(chan struct{})
-	var opening sync.WaitGroup
-	opening.Go(func() {
-		for {
-			select {
-			case <-stop:
-				return
-			default:
-				if fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err == nil { // without O_CLOEXEC
-					unix.Close(fd)
-				}
-			}
-		}
-	})
 	all.Wait()
 	close(stop)
 	opening.Wait()
+}
+
+// disturb opens descriptors that no child may keep, and has memory collected,
+// until stop is closed.
+func disturb(stop chan struct{}) {
+	var garbage []byte
+	for {
+		select {
+		case <-stop:
+			return
+		default:
+		}
+		if fd, err := unix.Open("/dev/null", unix.O_RDONLY, 0); err == nil { // without O_CLOEXEC
+			unix.Close(fd)
+		}
+		garbage = append(garbage, make([]byte, 1<<10)...)
+		if len(garbage) > 1<<20 {
+			garbage = nil
+			runtime.GC()
+		}
+	}
 }
 
 func TestAProgramIsBornInItsGroup(t *testing.T) {

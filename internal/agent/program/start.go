@@ -71,14 +71,18 @@ type Report struct {
 	file *os.File
 }
 
-// Start is Fork with a report that can be waited for without holding a thread.
-// It does not block.
+// Start is Fork with a report that can be waited for without holding a thread,
+// and that must be. It does not block.
 func (img *Image) Start() (pid int, r *Report, err error) {
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return 0, nil, root.Wrap(err, "start a process")
 	}
-	pid, err = img.Fork(ends[1])
+	if img.Birth.Expendable {
+		pid, err = img.Fork(ends[1])
+	} else {
+		pid, err = img.spawn(ends[1])
+	}
 	unix.Close(ends[1])
 	if err != nil {
 		unix.Close(ends[0])
@@ -99,6 +103,7 @@ func (r *Report) Wait(most time.Duration) error {
 	if os.IsTimeout(err) {
 		return root.Fail(root.Unable, "command", "start a process: it was not executed within "+most.String())
 	}
+	unfinished.Delete(r.img)
 	return r.img.Explain(b[:n])
 }
 

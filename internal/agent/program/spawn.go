@@ -1,0 +1,92 @@
+package program
+
+import (
+	"runtime"
+	"sync"
+	"syscall"
+	"unsafe"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/agent/root"
+)
+
+// childStack is what born and apply need of stack, many times over: they are
+// functions whose stack the linker bounds (nosplit). Unit: bytes.
+const childStack = 16 << 10
+
+// unfinished are the images that a child may still read, with its stack. One
+// whose program is never executed, because its file system hangs, stays here.
+var unfinished sync.Map // of *Image
+
+// cloneShared makes a child that begins as child(img), a function's first
+// instruction, on the stack of args.
+//
+//go:noescape
+func cloneShared(args *cloneArgs, size uintptr, img *Image, child uintptr) (pid, errno uintptr)
+
+// inChild is the first instruction of shared. A function's value is a pointer to
+// where that is kept. Source: Go 1.1 Function Calls, "Function values".
+var inChild = func() uintptr {
+	f := shared
+	return **(**uintptr)(unsafe.Pointer(&f))
+}()
+
+// spawn is Fork with a child that shares the parent's memory until it executes,
+// on a stack of its own: nothing is copied for it, and the parent does not wait.
+// Under emulation that is half of what an exec takes (fork copies page tables, and
+// each page that either writes to). What the child reads must not change and not be
+// collected: the image is kept until its report has come.
+//
+// Credentials, descriptors, working folder, signals and limits are the child's own.
+// The score by which the kernel chooses whom to kill is not (proc(5): it is of
+// all who share memory), so who is Expendable is forked.
+func (img *Image) spawn(report int) (pid int, err error) {
+	if err := img.bear(report); err != nil {
+		return 0, err
+	}
+	c := &img.child
+	c.stack = make([]byte, childStack)
+	top := (uintptr(unsafe.Pointer(&c.stack[0])) + childStack) &^ 15
+	c.clone.flags |= unix.CLONE_VM
+	c.clone.exitSignal = uint64(unix.SIGCHLD)
+	c.clone.stack = uint64(uintptr(unsafe.Pointer(&c.stack[0])))
+	c.clone.stackSize = uint64(top) - c.clone.stack
+	unfinished.Store(img, nil)
+	child, errno := fromShared(img)
+	if errno != 0 {
+		unfinished.Delete(img)
+		return 0, root.Wrap(errno, "start a process")
+	}
+	return int(child), nil
+}
+
+// fromShared clones with all signals blocked, so that none is handled by a child
+// that has handlers still and no Go to run them in.
+//
+//go:noinline
+//go:norace
+//go:nocheckptr
+func fromShared(img *Image) (pid uintptr, errno syscall.Errno) {
+	beforeFork()
+	pid, e := cloneShared(&img.child.clone, unsafe.Sizeof(img.child.clone), img, inChild)
+	afterFork()
+	runtime.KeepAlive(img)
+	return pid, syscall.Errno(e)
+}
+
+// shared is all of such a child. The runtime's thread-local state that it sees is
+// its parent's: it must not even look at it.
+//
+//go:nosplit
+//go:norace
+//go:nocheckptr
+func shared(img *Image) {
+	if img.message[0], img.message[1] = born(&img.child); img.message[0] == 0 {
+		img.message[0], img.message[1] = apply(img)
+	}
+	syscall.RawSyscall6(unix.SYS_WRITE, uintptr(img.report), uintptr(unsafe.Pointer(&img.message)), ReportSize, 0, 0, 0)
+	for {
+		syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 125, 0, 0, 0, 0, 0)
+	}
+}
