@@ -61,6 +61,10 @@ func (a *agent) folders() error {
 	const beneath = unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_XDEV
 	fds := [2]int{-1, -1}
 	for i, name := range []string{upperFolder, workFolder} {
+		// A disk that was made a moment ago has none yet.
+		if err := unix.Mkdirat(a.disk, name, 0o755); err != nil && err != unix.EEXIST {
+			return root.Fail(root.Unable, "", "the private disk takes no folder "+name+": "+root.Words(err))
+		}
 		fd, err := unix.Openat2(a.disk, name, &unix.OpenHow{Flags: unix.O_RDONLY | unix.O_DIRECTORY | unix.O_NOFOLLOW | unix.O_CLOEXEC, Resolve: beneath})
 		if err != nil {
 			return root.Fail(root.Unable, "", "the private disk has no folder "+name+" that can be used: "+root.Words(err))
@@ -121,7 +125,7 @@ func (a *agent) volume(v spec.Volume) (fd int, dir bool, err error) {
 	}
 	if v.File != "" {
 		whole := fd
-		fd, err = unix.OpenTree(whole, v.File, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+		fd, err = part(whole, v.File)
 		unix.Close(whole)
 		if err != nil {
 			return -1, false, root.In(root.Wrap(err, "show "+v.File+" of a volume"), "volumes")
@@ -133,4 +137,21 @@ func (a *agent) volume(v spec.Volume) (fd int, dir bool, err error) {
 		return -1, false, root.In(root.Wrap(err, "look at the volume for "+v.Target), "volumes")
 	}
 	return fd, st.Mode&unix.S_IFMT == unix.S_IFDIR, nil
+}
+
+// part returns a mount of one file of a mount that is attached nowhere. Kernels
+// before 6.15 clone only what is attached, so it is for a moment.
+func part(whole int, name string) (int, error) {
+	const place = "/strata/part"
+	for _, dir := range []string{"/strata", place} {
+		if err := unix.Mkdir(dir, 0o700); err != nil && err != unix.EEXIST {
+			return -1, err
+		}
+	}
+	if err := unix.MoveMount(whole, "", unix.AT_FDCWD, place, unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
+		return -1, err
+	}
+	fd, err := unix.OpenTree(unix.AT_FDCWD, place+"/"+name, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_SYMLINK_NOFOLLOW)
+	_ = unix.Unmount(place, unix.MNT_DETACH) // what cannot be taken away is nobody's to see
+	return fd, err
 }

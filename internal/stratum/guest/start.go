@@ -378,7 +378,6 @@ func (d *Driver) spec(p stratum.Plan, l *launch, h *handed) wire.Spec {
 		Program: l.QEMU.Path, Args: l.Machine.Args(), User: p.IDBase, First: wire.PayloadSyncFD + 2, Last: wire.PayloadSyncFD + len(h.files),
 		Show: []confine.Shown{{Path: l.Kernel.Vmlinux(), At: kernelPlace}, {Path: l.Image.Path, At: initramfsPlace}},
 	}
-	c.Devices = []string{"/dev/null"} // QEMU tries on it how it can lock files
 	if l.Machine.Accelerator == qemu.KVM {
 		c.Devices = append(c.Devices, kvmPath)
 		var st unix.Stat_t
