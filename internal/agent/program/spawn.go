@@ -25,12 +25,12 @@ var unfinished sync.Map // of *Image
 //go:noescape
 func cloneShared(args *cloneArgs, size uintptr, img *Image, child uintptr) (pid, errno uintptr)
 
-// inChild is the first instruction of shared. A function's value is a pointer to
-// where that is kept. Source: Go 1.1 Function Calls, "Function values".
-var inChild = func() uintptr {
+// inChild returns the first instruction of shared. A function's value is a pointer
+// to where that is kept. Source: Go 1.1 Function Calls, "Function values".
+func inChild() uintptr {
 	f := shared
 	return **(**uintptr)(unsafe.Pointer(&f))
-}()
+}
 
 // spawn is Fork with a child that shares the parent's memory until it executes,
 // on a stack of its own: nothing is copied for it, and the parent does not wait.
@@ -68,8 +68,9 @@ func (img *Image) spawn(report int) (pid int, err error) {
 //go:norace
 //go:nocheckptr
 func fromShared(img *Image) (pid uintptr, errno syscall.Errno) {
+	child := inChild()
 	beforeFork()
-	pid, e := cloneShared(&img.child.clone, unsafe.Sizeof(img.child.clone), img, inChild)
+	pid, e := cloneShared(&img.child.clone, unsafe.Sizeof(img.child.clone), img, child)
 	afterFork()
 	runtime.KeepAlive(img)
 	return pid, syscall.Errno(e)
