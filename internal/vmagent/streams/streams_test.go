@@ -309,7 +309,10 @@ func TestAHelloInBetweenBringsANewHost(t *testing.T) {
 	h.Write([]byte("junk that stood in the port\xf5strata-streams"))
 	h.Write(port.Append(nil, port.Hello, 0, port.HelloPayload(1))) // of a host that went at once
 	second := b.meet(h)
-	defer second.Main().Signal(unix.SIGKILL)
+	defer func() {
+		second.Main().Signal(unix.SIGKILL)
+		second.Main().Wait(within(t))
+	}()
 	if err := second.Main().Started(within(t)); err != nil {
 		t.Fatal(err)
 	}
