@@ -25,6 +25,7 @@ type Program struct {
 	Version      string // such as 7.2.22
 	Major, Minor int
 	Firmware     string // path of qboot.rom; "": there is none, SeaBIOS is slower
+	Ring         bool   // disks can be read and written by io_uring
 }
 
 // packages says where the program comes from. Source: packages.debian.org.
@@ -79,6 +80,7 @@ func Find(ctx context.Context) (Program, error) {
 	if text, err = exec.CommandContext(ctx, path, "-M", "help").Output(); err != nil || !hasMachine(string(text)) {
 		return Program{}, fault.Unablef("%s knows no machine %q, which guests are", path, machineType).Help("install %s of Debian or Ubuntu", want[1])
 	}
+	p.Ring = hasRing(ctx, path)
 	for _, dir := range places {
 		if name := filepath.Join(dir, "qboot.rom"); p.Firmware == "" && exists(name) {
 			p.Firmware = name
@@ -104,6 +106,22 @@ func parseVersion(path, text string) (Program, error) {
 			Help("install it from a newer release of the distribution")
 	}
 	return p, nil
+}
+
+// ringSetting says who may use io_uring, where the kernel has it: 0 is everybody.
+// Source: Documentation/admin-guide/sysctl/kernel.rst, 6.6.
+const ringSetting = "/proc/sys/kernel/io_uring_disabled"
+
+// hasRing has QEMU open a file by io_uring, which it may have been built without,
+// and which kernels and containers may refuse.
+func hasRing(ctx context.Context, path string) bool {
+	if text, err := os.ReadFile(ringSetting); err == nil && strings.TrimSpace(string(text)) != "0" {
+		return false
+	}
+	cmd := exec.CommandContext(ctx, path, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio",
+		"-blockdev", "driver=file,node-name=file,read-only=on,aio=io_uring,filename="+escape(path))
+	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
+	return cmd.Run() == nil
 }
 
 // hasMachine tells whether the list of machines has the one of guests.

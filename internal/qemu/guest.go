@@ -39,8 +39,9 @@ type Guest struct {
 
 	Kernel, Initrd, Firmware string // "": a saved system needs none
 
-	Template, Disk    int // descriptors of the images
-	Tap               int // 0: the card has no network behind it
+	Template, Disk    int  // descriptors of the images
+	Ring              bool // they are read and written by io_uring, see Program
+	Tap               int  // 0: the card has no network behind it
 	MAC               string
 	Control, Monitor  int // sockets that listen
 	Streams, Console  int // sockets that are connected
@@ -164,10 +165,15 @@ func (g Guest) serial(a *args) {
 }
 
 func (g Guest) disks(a *args) {
-	a.file("template", g.Template, "read-only=on", "cache.direct=off")
+	// Both through the host's page cache: a template's is shared by all guests and
+	// zones, and what a guest reads again of its disk is there when it had to give up
+	// its own cache. Measured with O_DIRECT inside, TCG, MB/s by threads, io_uring, and
+	// past the cache: reads of 1 MiB 2,500, 2,700, 820; of 4 KiB 18, 30, 12; writes of
+	// 1 MiB 310, 650, 760. Only flushes are slower, 3 ms instead of 0.7.
+	a.file("template", g.Template, g.Ring, "read-only=on", "cache.direct=off")
 	a.device("virtio-blk-device", "drive=template", "serial="+TemplateSerial)
 	// Discarded blocks become holes of the sparse image again.
-	a.file("disk", g.Disk, "discard=unmap", "cache.direct=off")
+	a.file("disk", g.Disk, g.Ring, "discard=unmap", "cache.direct=off")
 	a.device("virtio-blk-device", "drive=disk", "serial="+DiskSerial)
 }
 
@@ -208,9 +214,13 @@ func (a *args) connected(id string, fd int) {
 }
 
 // file makes a descriptor a raw block device.
-func (a *args) file(id string, fd int, properties ...string) {
+func (a *args) file(id string, fd int, ring bool, properties ...string) {
 	a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd))
-	node := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.aio=threads,file.filename=/dev/fdset/%d", id, fd)
+	aio := "threads"
+	if ring {
+		aio = "io_uring"
+	}
+	node := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.aio=%s,file.filename=/dev/fdset/%d", id, aio, fd)
 	for _, p := range properties {
 		node += "," + p
 		if p == "read-only=on" {

@@ -117,8 +117,6 @@ func do(words []string) (string, error) {
 		}
 		defer f.Close()
 		return "discarded", discard(f, 0, span)
-	case "rate":
-		return rate("/dev/vdb")
 	case "panic":
 		return "", os.WriteFile("/proc/sysrq-trigger", []byte("c"), 0)
 	case "loop":
@@ -132,52 +130,3 @@ func do(words []string) (string, error) {
 
 // span is how much is written and discarded. Unit: bytes.
 const span = 64 << 10
-
-func rate(dev string) (string, error) {
-	fd, err := unix.Open(dev, unix.O_RDWR|unix.O_DIRECT, 0)
-	if err != nil {
-		return "", err
-	}
-	buf, _ := unix.Mmap(-1, 0, 1<<20, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-	for i := range buf {
-		buf[i] = byte(i*7 + i>>8)
-	}
-	out := ""
-	measure := func(name string, n, size int, f func(i int) error) {
-		b := time.Now()
-		for i := range n {
-			if err := f(i); err != nil {
-				out += err.Error()
-			}
-		}
-		d := time.Since(b)
-		out += fmt.Sprintf("%s %.0f MB/s %.0f us; ", name, float64(n*size)/1e6/d.Seconds(), float64(d.Microseconds())/float64(n))
-	}
-	measure("seqwrite1M", 256, 1<<20, func(i int) error { _, err := unix.Pwrite(fd, buf, int64(i)<<20); return err })
-	measure("seqread1M", 256, 1<<20, func(i int) error { _, err := unix.Pread(fd, buf, int64(i)<<20); return err })
-	measure("randread4k", 4000, 4096, func(i int) error { _, err := unix.Pread(fd, buf[:4096], int64(i*7919%65536)*4096); return err })
-	measure("randwrite4k", 4000, 4096, func(i int) error { _, err := unix.Pwrite(fd, buf[:4096], int64(i*7919%65536)*4096); return err })
-	measure("write4k+flush", 100, 4096, func(i int) error {
-		_, err := unix.Pwrite(fd, buf[:4096], int64(i)*4096)
-		unix.Fsync(fd)
-		return err
-	})
-	// 8 readers at once
-	b := time.Now()
-	done := make(chan bool)
-	for w := range 8 {
-		go func() {
-			own, _ := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
-			for i := range 1000 {
-				unix.Pread(fd, own, int64((i*7919+w*4999)%65536)*4096)
-			}
-			done <- true
-		}()
-	}
-	for range 8 {
-		<-done
-	}
-	d := time.Since(b)
-	out += fmt.Sprintf("read4k x8 %.0f IOPS", 8000/d.Seconds())
-	return out, nil
-}

@@ -182,7 +182,7 @@ func launch(t *testing.T, o options) *machine {
 	hand(os.Open("/dev/null")) // the keeper's socket is here
 	g := qemu.Guest{
 		Name: "test", Accelerator: qemu.TCG, Memory: 256 * unit.MiB, Processors: 1, TSC: qemu.TSC(),
-		Kernel: image, Initrd: initrd, Firmware: program.Firmware, MAC: "02:00:00:00:00:07",
+		Kernel: image, Initrd: initrd, Firmware: program.Firmware, MAC: "02:00:00:00:00:07", Ring: program.Ring,
 		Template: hand(os.Open(template)), Disk: hand(os.OpenFile(m.disk, os.O_RDWR, 0)),
 		Control: hand(m.listen("control")), Monitor: hand(m.listen("monitor")),
 	}
