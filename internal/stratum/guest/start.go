@@ -96,7 +96,7 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 		l.Notes.Boot.Cold = "a cold boot was asked for"
 	}
 	l.Machine = qemu.Guest{
-		Name: p.Name, Accelerator: accelerator, Memory: memory, Processors: processors, TSC: qemu.TSC(),
+		Name: p.Name, Accelerator: accelerator, Memory: memory, Processors: processors, TSC: qemu.TSC(), Ring: l.QEMU.Ring,
 		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware,
 	}
 	l.Run = inside(p, l.Filter)
@@ -253,6 +253,9 @@ func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Clien
 	meeting, cancel := context.WithTimeout(ctx, bootPatience)
 	defer cancel()
 	c, err := control.Dial(meeting, d.runs.Path(id, controlSocket))
+	if l.Machine.Accelerator == qemu.KVM && (err == nil || ctx.Err() == nil) { // it was not given up
+		d.judge.Confirm(l.QEMU, err)
+	}
 	if err != nil {
 		return nil, err
 	}
