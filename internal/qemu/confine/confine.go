@@ -7,6 +7,13 @@
 // but its tap, that sees the host's libraries, its own kernel, and the descriptors of
 // its own disks; and which the kernel's filter keeps from most else (-sandbox).
 //
+// The host's folders of libraries are shown whole, read-only and without devices or
+// set-user-id: what QEMU loads, and what that loads in turn, differs between hosts and
+// releases, and none of it is a secret. There is no /etc but the loader's cache, no
+// proc and no sys, and of /dev there is null and what Spec names.
+//
+// A failure goes to standard error, which the keeper reads as QEMU's own last words.
+//
 // It is compiled into strata-agent, so it imports next to nothing.
 package confine
 
@@ -80,9 +87,9 @@ func (r *reader) text() (s string) {
 }
 
 func (r *reader) number() int {
-	n, err := strconv.Atoi(r.text())
-	r.bad = r.bad || err != nil || n < 0
-	return n
+	n, err := strconv.ParseUint(r.text(), 10, 32) // as ids are
+	r.bad = r.bad || err != nil
+	return int(n)
 }
 
 func (r *reader) count() int {
