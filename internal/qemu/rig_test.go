@@ -4,6 +4,7 @@ import (
 	"bufio"
 	"bytes"
 	"context"
+	"debug/elf"
 	"fmt"
 	"log/slog"
 	"net"
@@ -76,6 +77,11 @@ func bootFiles(t *testing.T, w kernel.Wanted) (image, initrd string) {
 	must(t, err)
 	self, err := os.Executable()
 	must(t, err)
+	program, err := elf.Open(self)
+	must(t, err)
+	defer program.Close()
+	libraries, _ := program.ImportedLibraries()
+	require.Host(t, "static-test", len(libraries) == 0, "the test's program loads libraries, so it is no /init: set CGO_ENABLED=0")
 	made, err := kernels.store.Initramfs(t.Context(), kernels.found, self, set)
 	must(t, err)
 	return kernels.found.Vmlinux(), made.Path
