@@ -25,6 +25,9 @@ const (
 	DiskSerial     = "strata-disk"
 )
 
+// DiskNode names the private disk's node, for QMP.
+const DiskNode = "disk"
+
 // Guest is a virtual machine with nothing but virtio, and how QEMU is told of it.
 // Files and sockets are descriptors of QEMU's own; paths are as QEMU sees them.
 // The devices are the same ones, in the same order, whatever is behind them, since
@@ -84,7 +87,9 @@ func (g Guest) Args() []string {
 	g.disks(&a)
 	g.card(&a)
 	a.device("virtio-rng-device", "rng=entropy", "max-bytes=4096", "period=1000")
-	a.device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
+	// Pages that the guest frees go back to the host, but for memory in a file: there
+	// QEMU would punch holes into what others share.
+	a.device("virtio-balloon-device", "free-page-reporting="+onOff(g.Backing.File == ""), "deflate-on-oom=on")
 	a.device("pvpanic") // says GUEST_PANICKED, and ends
 	for i, v := range g.Volumes {
 		id := "volume" + strconv.Itoa(i)
@@ -173,7 +178,7 @@ func (g Guest) disks(a *args) {
 	a.file("template", g.Template, g.Ring, "read-only=on", "cache.direct=off")
 	a.device("virtio-blk-device", "drive=template", "serial="+TemplateSerial)
 	// Discarded blocks become holes of the sparse image again.
-	a.file("disk", g.Disk, g.Ring, "discard=unmap", "cache.direct=off")
+	a.file(DiskNode, g.Disk, g.Ring, "discard=unmap", "cache.direct=off")
 	a.device("virtio-blk-device", "drive=disk", "serial="+DiskSerial)
 }
 
