@@ -163,6 +163,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, err
 	}
+	back.Push("close the guests", closing(guests.Close))
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,

@@ -46,7 +46,11 @@ type Spec struct {
 	First, Last int      // descriptors that it gets
 	Devices     []string // of the host, at the same paths
 	Show        []Shown
+	Files       bool // QEMU finds its own descriptors below FilesPlace, for what it only opens by name
 }
+
+// FilesPlace is a folder with the program's descriptors by number.
+const FilesPlace = "/fd"
 
 // Shown is a file or folder that QEMU finds, read-only.
 type Shown struct{ Path, At string }
@@ -68,7 +72,11 @@ func (s Spec) Encode() []string {
 	for _, f := range s.Show {
 		a = append(a, f.Path, f.At)
 	}
-	return append(a, s.Args...)
+	files := 0
+	if s.Files {
+		files = 1
+	}
+	return append(append(a, n(files)), s.Args...)
 }
 
 // reader takes arguments off the front.
@@ -119,6 +127,7 @@ func decode(args []string) (s Spec, err error) {
 	for range r.count() {
 		s.Show = append(s.Show, Shown{r.text(), r.text()})
 	}
+	s.Files = r.number() == 1
 	s.Args = r.args
 	if r.bad || !filepath.IsAbs(s.Program) || s.User == 0 || s.First < 3 || s.Last < s.First {
 		return s, errors.New("its arguments are not those of a machine")
@@ -183,12 +192,34 @@ func (s Spec) fill() error {
 			return err
 		}
 	}
+	if s.Files {
+		if err := files(); err != nil {
+			return err
+		}
+	}
 	for _, f := range s.Show {
 		if err := jail.Show(f.Path, strings.TrimPrefix(f.At, "/")); err != nil {
 			return err
 		}
 	}
 	return nil
+}
+
+// files shows the folder of descriptors, and nothing else of proc. The process is
+// number 1 of its namespace, and stays so as QEMU.
+func files() error {
+	if err := jail.Proc(); err != nil {
+		return err
+	}
+	tree, err := unix.OpenTree(unix.AT_FDCWD, "proc/1/fd", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+	if err != nil {
+		return jail.Failed("clone the folder of descriptors", err)
+	}
+	defer unix.Close(tree)
+	if err := errors.Join(unix.Mkdir(FilesPlace[1:], 0o555), jail.Attach(tree, FilesPlace[1:])); err != nil {
+		return err
+	}
+	return jail.Failed("take proc away", unix.Unmount("proc", unix.MNT_DETACH))
 }
 
 // drop gives up root, and every way back to it.

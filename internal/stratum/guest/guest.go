@@ -11,6 +11,7 @@ import (
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/accel"
+	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/seccomp"
@@ -34,6 +35,11 @@ type Driver struct {
 	keeper, agent, inside string // programs: the keeper, the one before QEMU, the agent inside
 
 	judge *accel.Judge
+	saved *warm.Store
+
+	life       context.Context // ends with the driver
+	end        context.CancelFunc
+	background sync.WaitGroup // systems that are being saved
 
 	mu      sync.Mutex
 	filters map[string][]byte // seccomp filters for kind app, by kernel release
@@ -45,6 +51,7 @@ func New(o Options) (*Driver, error) {
 		o.Log = slog.New(slog.DiscardHandler)
 	}
 	d := &Driver{o: o, filters: map[string][]byte{}}
+	d.life, d.end = context.WithCancel(context.Background())
 	for name, path := range map[string]*string{"strata-keeper": &d.keeper, "strata-agent": &d.agent, "strata-vmagent": &d.inside} {
 		var err error
 		if *path, err = place.Binary(name); err != nil {
@@ -52,9 +59,19 @@ func New(o Options) (*Driver, error) {
 		}
 	}
 	var err error
+	if d.saved, err = warm.Open(filepath.Join(o.Places.State, "warm"), warm.Options{Log: o.Log}); err != nil {
+		return nil, err
+	}
 	d.judge = accel.New(d.agent, filepath.Join(o.Places.State, "accelerator.json"))
 	d.runs, err = held.Open(filepath.Join(o.Places.Run, "vm"), o.Resources, o.Log)
 	return d, err
+}
+
+// Close gives back what the driver holds. Runs go on.
+func (d *Driver) Close() error {
+	d.end()
+	d.background.Wait()
+	return d.saved.Close()
 }
 
 // Stratum returns "guest".

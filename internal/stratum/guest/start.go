@@ -2,6 +2,7 @@ package guest
 
 import (
 	"context"
+	"errors"
 	"net"
 	"os"
 	"strconv"
@@ -17,6 +18,7 @@ import (
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs"
+	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/undo"
@@ -46,6 +48,8 @@ type launch struct {
 	Run     spec.Run
 	Notes   notes
 	Filter  []byte
+	Tap     *stratum.Tap // nil: no network
+	Saved   *warm.Image  // to go on from; nil: it boots
 }
 
 // prepare finds out all that p needs, and changes nothing but what is kept for all guests.
@@ -90,14 +94,10 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 	l.Notes = notesOf(p)
 	l.Notes.Boot = api.Boot{
 		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
-		Cold: "there is no saved system to start from",
-	}
-	if p.Cold {
-		l.Notes.Boot.Cold = "a cold boot was asked for"
 	}
 	l.Machine = qemu.Guest{
-		Name: p.Name, Accelerator: accelerator, Memory: memory, Processors: processors, TSC: qemu.TSC(), Ring: l.QEMU.Ring,
-		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware,
+		Name: p.Name, Accelerator: accelerator, Memory: memory, Processors: processors, TSC: qemu.TSC(),
+		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware, Ring: l.QEMU.Ring,
 	}
 	l.Run = inside(p, l.Filter)
 	return l, nil
@@ -105,15 +105,40 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 
 // Start implements stratum.Driver.
 func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (_ stratum.Live, err error) {
-	l, err := d.prepare(ctx, p)
-	if err != nil {
-		return nil, err
-	}
 	release, err := d.runs.Claim(p.ID)
 	if err != nil {
 		return nil, err
 	}
 	defer release()
+	l, err := d.prepare(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if o.Link != nil {
+		if l.Tap, err = o.Link.Tap(ctx); err != nil {
+			return nil, fault.Wrap(err, "connect the network")
+		}
+		if l.Tap != nil {
+			defer l.Tap.File.Close()
+		}
+	}
+	if !d.warm(ctx, l, p) {
+		return d.start(ctx, p, l, o)
+	}
+	defer l.Saved.Close()
+	live, err := d.start(ctx, p, l, o)
+	if err == nil || ctx.Err() != nil || blames(err) {
+		return live, err
+	}
+	d.o.Log.Warn("a guest did not go on from a saved system, and is booted", "id", p.ID, "error", err)
+	if err := d.cold(ctx, l, p, "the saved system did not go on: "+err.Error()); err != nil {
+		return nil, err
+	}
+	return d.start(ctx, p, l, o)
+}
+
+// start is one attempt.
+func (d *Driver) start(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions) (_ stratum.Live, err error) {
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	if err := d.runs.Make(ctx, p.ID, l.Notes); err != nil {
@@ -158,7 +183,7 @@ func devices(accelerator string) []resource.Device {
 func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, *control.Client, error) {
 	var h handed
 	defer h.close()
-	machine, err := d.hand(ctx, p, l, o, &h)
+	machine, err := d.hand(ctx, p, l, &h)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -177,6 +202,11 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum
 		return nil, nil, err
 	}
 	h.close() // the keeper and QEMU have their own
+	if l.Saved != nil {
+		if err := d.resume(ctx, p, l); err != nil {
+			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
+		}
+	}
 	return d.boot(ctx, p.ID, l, starting)
 }
 
@@ -294,7 +324,7 @@ func (h *handed) close() {
 }
 
 // hand opens all that QEMU and the keeper get, and enters the numbers into the machine.
-func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, h *handed) (*keeper.Machine, error) {
+func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *launch, h *handed) (*keeper.Machine, error) {
 	agent, err := os.Open(d.agent)
 	if err != nil {
 		return nil, fault.Internalf("open the agent: %w", err)
@@ -334,18 +364,44 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *launch, o stratum.
 	if err := d.volumes(ctx, p, l, k, h); err != nil {
 		return nil, err
 	}
-	if o.Link == nil {
-		return k, nil
+	return k, d.card(l, h)
+}
+
+// card gives the machine its tap, and memory that is a saved system's.
+func (d *Driver) card(l *launch, h *handed) error {
+	m := &l.Machine
+	switch t := l.Tap; {
+	case t != nil:
+		f, err := again(t.File) // a second attempt needs it as well
+		if err != nil {
+			return err
+		}
+		m.Tap, m.MAC = h.add(f), t.MAC
+		l.Run.Network = &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
+	case l.Saved != nil:
+		f, err := unplugged()
+		if err != nil {
+			return err
+		}
+		m.Tap = h.add(f)
 	}
-	tap, err := o.Link.Tap(ctx)
+	if l.Saved != nil {
+		f, err := again(l.Saved.Memory)
+		if err != nil {
+			return err
+		}
+		m.Backing.File = memoryPlace(h.add(f))
+	}
+	return nil
+}
+
+// again returns another descriptor of f's file.
+func again(f *os.File) (*os.File, error) {
+	fd, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 3)
 	if err != nil {
-		return nil, fault.Wrap(err, "connect the network")
+		return nil, fault.Internalf("duplicate a descriptor: %w", err)
 	}
-	if tap != nil {
-		m.Tap, m.MAC = h.add(tap.File), tap.MAC
-		l.Run.Network = &spec.Network{MAC: tap.MAC, MTU: tap.MTU, Address: tap.Address, Gateways: tap.Gateways}
-	}
-	return k, nil
+	return os.NewFile(uintptr(fd), f.Name()), nil
 }
 
 // volumes has a server for each volume beside QEMU.
@@ -379,7 +435,10 @@ func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *launch, k *keep
 func (d *Driver) spec(p stratum.Plan, l *launch, h *handed) wire.Spec {
 	c := confine.Spec{
 		Program: l.QEMU.Path, Args: l.Machine.Args(), User: p.IDBase, First: wire.PayloadSyncFD + 2, Last: wire.PayloadSyncFD + len(h.files),
-		Show: []confine.Shown{{Path: l.Kernel.Vmlinux(), At: kernelPlace}, {Path: l.Image.Path, At: initramfsPlace}},
+		Files: l.Saved != nil,
+	}
+	if l.Saved == nil {
+		c.Show = []confine.Shown{{Path: l.Kernel.Vmlinux(), At: kernelPlace}, {Path: l.Image.Path, At: initramfsPlace}}
 	}
 	if l.Machine.Accelerator == qemu.KVM {
 		c.Devices = append(c.Devices, kvmPath)

@@ -1,0 +1,302 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"os"
+	"os/exec"
+	"strconv"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/confine"
+	"github.com/strata-project/strata/internal/qemu/warm"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/thread"
+	"github.com/strata-project/strata/internal/undo"
+	"github.com/strata-project/strata/internal/vmagent/control"
+)
+
+// memoryPlace is where QEMU finds the descriptor of its memory.
+func memoryPlace(fd int) string { return confine.FilesPlace + "/" + strconv.Itoa(fd) }
+
+// warm has l go on from a saved system where there is one, and tells whether that
+// is so. Where there could be one it is made, for those that come after.
+func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) bool {
+	b := &l.Notes.Boot
+	switch {
+	case p.Cold:
+		b.Cold = "a cold boot was asked for"
+		return false
+	case len(p.Volumes) > 0:
+		b.Cold = "a system with volumes cannot be saved"
+		return false
+	}
+	key, err := warm.KeyOf(l.QEMU, l.Machine, l.Kernel.ID, l.Image.Digest)
+	if err == nil {
+		l.Saved, err = d.saved.Get(ctx, key)
+	}
+	if err != nil {
+		b.Cold = "there was no saved system to go on from yet"
+		d.prepareSaved(key, *l)
+		return false
+	}
+	b.Warm = true
+	l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd = true, "", ""
+	return true
+}
+
+// prepareSaved has a system like l's saved in the background.
+func (d *Driver) prepareSaved(key warm.Key, l launch) {
+	go func() {
+		image, err := d.saved.Image(d.life, key, func(ctx context.Context, memory, state *os.File) error {
+			s, err := d.source(ctx, &l, memory)
+			if err != nil {
+				return err
+			}
+			return errors.Join(s.save(ctx, state), s.close())
+		})
+		if err != nil {
+			d.o.Log.Debug("no system was saved for guests to go on from", "error", err)
+			return
+		}
+		image.Close()
+	}()
+}
+
+// cold has l boot after all.
+func (d *Driver) cold(ctx context.Context, l *launch, p stratum.Plan, why string) error {
+	fresh, err := d.prepare(ctx, p)
+	if err != nil {
+		return err
+	}
+	fresh.Tap, fresh.Notes.Boot.Cold = l.Tap, why
+	*l = *fresh
+	return nil
+}
+
+// blames tells whether err is of what the user asked for, which a cold boot would
+// not change.
+func blames(err error) bool {
+	for _, e := range fault.All(err) {
+		if e.Field != "" {
+			return true
+		}
+	}
+	return false
+}
+
+// unplugged returns a tap that leads nowhere: a saved system can only go on in a
+// machine whose card has the same abilities, and those come from the tap.
+func unplugged() (f *os.File, err error) {
+	err = thread.Spare(func() error {
+		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
+			return err
+		}
+		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
+		if err != nil {
+			return err
+		}
+		r, err := unix.NewIfreq("card")
+		if err == nil {
+			r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
+			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, r)
+		}
+		if err != nil {
+			unix.Close(fd)
+			return err
+		}
+		f = os.NewFile(uintptr(fd), "card")
+		return nil
+	})
+	if err != nil {
+		return nil, fault.Unablef("make a card that leads nowhere: %w", err).Help("the module tun is needed: modprobe tun")
+	}
+	return f, nil
+}
+
+// resume lets a machine that waits for it go on from its saved system.
+func (d *Driver) resume(ctx context.Context, p stratum.Plan, l *launch) error {
+	ctx, cancel := context.WithTimeout(ctx, bootPatience)
+	defer cancel()
+	q, err := qemu.Dial(ctx, d.runs.Path(p.ID, monitorSocket))
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	disk, err := os.Stat(p.Disk)
+	if err != nil {
+		return fault.Internalf("look at the private disk: %w", err)
+	}
+	return warm.Restore(ctx, q, l.Saved, disk.Size())
+}
+
+// saver is the user that a machine runs as which is only made to be saved: it has
+// nothing. Source: the traditional number of nobody.
+const saver = 65534
+
+// source is a machine that is booted to be saved.
+type source struct {
+	d    *Driver
+	id   string
+	cmd  *exec.Cmd
+	back undo.Stack
+}
+
+// source boots a machine like l's in memory, with nothing behind its devices, and
+// returns when its agent waits.
+func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *source, err error) {
+	s := &source{d: d, id: "saving-" + strconv.FormatInt(time.Now().UnixNano(), 36)}
+	defer s.back.Unless(ctx, &err)
+	d.background.Add(1)
+	s.back.Push("note the end", func(context.Context) error { d.background.Done(); return nil })
+	ctx, cancel := context.WithCancel(ctx)
+	defer cancel()
+	defer context.AfterFunc(d.life, cancel)()
+	release, err := d.runs.Claim(s.id)
+	if err != nil {
+		return nil, err
+	}
+	s.back.Push("let go of the id", func(context.Context) error { release(); return nil })
+	if err := d.runs.Make(ctx, s.id, notes{}); err != nil {
+		return nil, err
+	}
+	s.back.Push("remove the run folder", func(context.Context) error { return d.runs.Remove(s.id) })
+	group, err := d.o.Resources.Create(ctx, s.id, hostLimits(l.Machine.Memory, 0), devices(l.Machine.Accelerator), 0)
+	if err != nil {
+		return nil, err
+	}
+	s.back.Push("remove the control group", func(ctx context.Context) error {
+		if err := group.Kill(ctx); err != nil {
+			return err
+		}
+		return group.Remove(ctx)
+	})
+	var h handed
+	defer h.close()
+	if err := d.blank(s.id, l, memory, &h); err != nil {
+		return nil, err
+	}
+	if err := s.run(l, group, &h); err != nil {
+		return nil, err
+	}
+	s.back.Push("end QEMU", func(context.Context) error {
+		_ = s.cmd.Process.Kill() // it may be over
+		_ = s.cmd.Wait()         // its status says nothing
+		return nil
+	})
+	h.close()
+	return s, s.wait(ctx)
+}
+
+// run starts QEMU without a keeper: nobody needs it longer than the daemon.
+func (s *source) run(l *launch, group *resource.Group, h *handed) error {
+	payload := s.d.spec(stratum.Plan{ID: s.id, IDBase: saver}, l, h).Payload
+	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
+	if err != nil {
+		return fault.Internalf("open /dev/null: %w", err)
+	}
+	defer null.Close()
+	s.cmd = &exec.Cmd{
+		Path: s.d.agent, Args: payload.Args, Env: []string{}, Dir: "/",
+		ExtraFiles:  append([]*os.File{null}, h.files...), // the first is in the place of the keeper's socket
+		SysProcAttr: &syscall.SysProcAttr{Cloneflags: confine.Namespaces, Setsid: true},
+	}
+	if cgroup, err := group.OpenUnified(); err == nil {
+		defer cgroup.Close()
+		s.cmd.SysProcAttr.UseCgroupFD, s.cmd.SysProcAttr.CgroupFD = true, int(cgroup.Fd())
+	}
+	if err := group.Run(s.cmd.Start); err != nil {
+		return fault.Unablef("start QEMU: %w", err)
+	}
+	return nil
+}
+
+// wait meets the agent once, and leaves it waiting for the next host.
+func (s *source) wait(ctx context.Context) error {
+	ctx, cancel := context.WithTimeout(ctx, bootPatience)
+	defer cancel()
+	c, err := control.Dial(ctx, s.d.runs.Path(s.id, controlSocket))
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	info, err := c.Info(ctx)
+	if err == nil && info.State != control.State_WAITING {
+		err = fault.Internalf("the agent of a system that is to be saved does not wait")
+	}
+	return err
+}
+
+// save writes down the state of the machine, which goes on no more.
+func (s *source) save(ctx context.Context, state *os.File) error {
+	time.Sleep(settleBefore)
+	q, err := qemu.Dial(ctx, s.d.runs.Path(s.id, monitorSocket))
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	return warm.Save(ctx, q, state)
+}
+
+// close ends the machine, and takes away what was made for it.
+func (s *source) close() error { return s.back.Roll(context.Background()) }
+
+// settleBefore is how long a system may go on after its agent has answered: until
+// that waits for the next host, and the kernel has nothing to do any more.
+const settleBefore = 300 * time.Millisecond
+
+// blankDisk is the size of the disks of a machine that is to be saved. Unit: bytes.
+const blankDisk = 10 << 30
+
+// blank opens all that a machine needs which has nothing behind its devices.
+func (d *Driver) blank(id string, l *launch, memory *os.File, h *handed) error {
+	m := &l.Machine
+	agent, err := os.Open(d.agent)
+	if err != nil {
+		return fault.Internalf("open the agent: %w", err)
+	}
+	h.add(agent)
+	for size, number := range map[int64]*int{4096: &m.Template, blankDisk: &m.Disk} {
+		fd, err := unix.MemfdCreate("strata-blank", unix.MFD_CLOEXEC)
+		if err == nil {
+			err = unix.Ftruncate(fd, size)
+		}
+		if err != nil {
+			return fault.Internalf("make a blank disk: %w", err)
+		}
+		*number = h.add(os.NewFile(uintptr(fd), "blank"))
+	}
+	for name, number := range map[string]*int{controlSocket: &m.Control, monitorSocket: &m.Monitor} {
+		f, err := listen(d.runs.Path(id, name))
+		if err != nil {
+			return err
+		}
+		*number = h.add(f)
+	}
+	for _, number := range []*int{&m.Streams, &m.Console, &m.Events} {
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return fault.Internalf("make the machine's sockets: %w", err)
+		}
+		h.closer = append(h.closer, os.NewFile(uintptr(pair[0]), "host"))
+		*number = h.add(os.NewFile(uintptr(pair[1]), "qemu"))
+	}
+	card, err := unplugged()
+	if err != nil {
+		return err
+	}
+	m.Tap = h.add(card)
+	own, err := again(memory)
+	if err != nil {
+		return err
+	}
+	m.Name, m.MAC = "saved", warm.SourceMAC
+	m.Backing = qemu.Backing{File: memoryPlace(h.add(own)), Shared: true}
+	return nil
+}
