@@ -129,7 +129,9 @@ func (c *conn) serve(r wire.Request, fd int) {
 		}
 		return
 	case opSignal:
-		if err := k.main.signal(r.Signal); err != nil {
+		if err := k.main.signal(r.Signal); err == unix.EAGAIN {
+			reply = wire.Reply{Fault: busy("the machine does not take the signal; is it paused?")}
+		} else if err != nil {
 			reply = wire.Reply{Fault: internal("signal the program", err)}
 		}
 	case opAttach, opConsole:

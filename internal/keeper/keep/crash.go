@@ -2,6 +2,7 @@ package keep
 
 import (
 	"encoding/json"
+	"time"
 
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"golang.org/x/sys/unix"
@@ -23,24 +24,41 @@ func (s eventSocket) ready(uint32) {
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return
 	}
-	if err != nil || n == 0 || len(m.text)+n > maxLine {
+	if err != nil || n == 0 {
 		m.k.close(&m.events)
 		return
 	}
 	m.k.litter = true
-	m.text = append(m.text, b[:n]...)
-	for {
-		i := indexByte(m.text, '\n')
+	m.lines(b[:n])
+}
+
+// lines takes the monitor's output apart, however it is cut.
+func (m *machine) lines(b []byte) {
+	for len(b) > 0 {
+		i := indexByte(b, '\n')
 		if i < 0 {
 			break
 		}
-		m.event(m.text[:i])
-		m.text = m.text[i+1:]
+		switch {
+		case m.long:
+		case len(m.text) > 0:
+			m.event(append(m.text, b[:i]...))
+		default:
+			m.event(b[:i])
+		}
+		m.text, m.long, b = nil, false, b[i+1:]
 	}
-	if len(m.text) == 0 {
-		m.text = nil
+	if len(m.text)+len(b) > maxLine {
+		m.text, m.long = nil, true
+	}
+	if !m.long && len(b) > 0 {
+		m.text = append(m.text, b...)
 	}
 }
+
+// panicGrace is how long QEMU has to end by itself after a panic, so that the
+// console's last words are there.
+const panicGrace = 200 * time.Millisecond
 
 // event notes how the machine ends. Source: QEMU, qapi/run-state.json.
 func (m *machine) event(line []byte) {
@@ -50,18 +68,18 @@ func (m *machine) event(line []byte) {
 			Reason string `json:"reason"`
 		} `json:"data"`
 	}
-	if json.Unmarshal(line, &e) != nil {
+	if len(line) == 0 || json.Unmarshal(line, &e) != nil {
 		return
 	}
 	switch e.Event {
 	case "SHUTDOWN":
 		if m.reason == "" {
-			m.reason = cut(e.Data.Reason, 64)
+			m.reason = printable(cut(e.Data.Reason, 64))
 		}
 	case "GUEST_PANICKED":
 		if !m.panics {
 			m.panics = true
-			m.k.kill() // what the console said stands in its socket
+			m.k.deadline = time.Now().Add(panicGrace)
 		}
 	}
 }
@@ -75,23 +93,46 @@ func (m *machine) failure(ws unix.WaitStatus) *wire.Failure {
 	return f
 }
 
+// panicked tells whether the machine's kernel did. One that has no device to tell
+// it by resets the machine, as one that was asked to start anew does, but leaves
+// word on the console.
+func (m *machine) panicked() bool {
+	return m.panics || m.reason == "guest-panic" || m.reason == "guest-reset" && m.shown.has("Kernel panic - not syncing")
+}
+
 // why says how the machine ended, with the last words of who has any.
 func (m *machine) why(ws unix.WaitStatus) string {
 	switch {
 	case m.broken != "":
-		return "the agent inside broke the protocol: " + m.broken
-	case m.panics:
-		return "its kernel panicked; the console's last lines:\n" + m.shown.lines()
+		return m.broken
+	case m.panicked():
+		return "its kernel panicked" + m.consoleWords()
 	case m.reason == "guest-reset":
-		return "its kernel reset it, as one does that panics; the console's last lines:\n" + m.shown.lines()
+		return "the system inside reset the machine before its program ended" + m.consoleWords()
 	case m.reason == "guest-shutdown":
-		return "it switched itself off"
+		return "the system inside ended before its program" + m.consoleWords()
+	case m.reason != "" && !ws.Signaled():
+		return "QEMU was told to end (" + m.reason + ")"
 	}
-	why := "QEMU ended by " + describe(ws)
+	if n, ok := readCounter(m.k.spec.OOM); ok && n > m.k.oomBase && ws.Signaled() && ws.Signal() == unix.SIGKILL {
+		return "QEMU used more memory of the host than the machine may have, and was killed"
+	}
+	return m.withWords("QEMU " + ended(ws))
+}
+
+// withWords adds what QEMU, or who is beside it, wrote last.
+func (m *machine) withWords(why string) string {
 	if words := m.words.lines(); words != "" {
 		why += "; it wrote: " + words
 	}
 	return why
+}
+
+func (m *machine) consoleWords() string {
+	if words := m.shown.lines(); words != "" {
+		return "; the console's last lines:\n" + words
+	}
+	return "; the console is empty"
 }
 
 // exitRecord is how the run ended; told is set where the agent said so.
@@ -101,7 +142,7 @@ func (m *machine) exitRecord(ws unix.WaitStatus, told bool) wire.ExitRecord {
 		e.OOM = m.oom
 		return e
 	}
-	if m.k.spec.System && m.broken == "" && !m.panics {
+	if m.k.spec.System && m.broken == "" && !m.panicked() {
 		switch m.reason {
 		case "guest-shutdown":
 			return wire.ExitRecord{}
@@ -118,6 +159,9 @@ func (m *machine) exitRecord(ws unix.WaitStatus, told bool) wire.ExitRecord {
 	return e
 }
 
+// lastWords is how much is kept of what QEMU and the console said last. Unit: bytes.
+const lastWords = 4 << 10
+
 // tail keeps the last words of a stream. The zero value is empty.
 type tail struct{ b []byte }
 
@@ -130,6 +174,15 @@ func (t *tail) add(b []byte) {
 		t.b = t.b[:copy(t.b, t.b[over:])]
 	}
 	t.b = append(t.b, b...)
+}
+
+func (t *tail) has(word string) bool {
+	for i := 0; i+len(word) <= len(t.b); i++ {
+		if string(t.b[i:i+len(word)]) == word {
+			return true
+		}
+	}
+	return false
 }
 
 // maxLines is how many of the last lines are shown.

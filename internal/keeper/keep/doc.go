@@ -17,9 +17,31 @@
 //	client    an attached stream of frames
 //	control   the control socket, and conn for each connection to it
 //	execution the reports of an exec's start, its socket, its pidfd
+//	machine   the port, QEMU's events, its console, what it writes itself, and the
+//	          pidfds of the processes beside it
 //
 // A program is a set of sources, one input and its clients; the main program is
-// one, and so is each exec.
+// one, and so is each exec, and a machine's console.
+//
+// # Machines
+//
+// Where the payload is QEMU, a program is beyond the port (far): its sources have no
+// descriptor, and what comes on its channel is delivered as if it had been read;
+// its input goes out as frames. All else (log, clients, attaching, ends) is the
+// same code. What the keeper does for all programs with the port, it does without
+// waiting: frames that QEMU does not take are queued.
+//
+// The console is a program that never ends before the machine and waits for nobody:
+// a client that is lossyLimit behind is dropped.
+//
+// A machine's end is QEMU's. How the run ended is then, in this order: what the
+// agent said in Exit; for an init, that it switched off or reset the machine; else a
+// crash, in words: why the keeper itself ended the machine, a panic of the kernel
+// with the console's last lines, or QEMU's own end with its last words. After a
+// panic QEMU has panicGrace to end by itself.
+//
+// A process beside QEMU that ends first ends the machine: what it did for it, nobody
+// does any more.
 //
 // # Back-pressure
 //
@@ -30,6 +52,9 @@
 // takes nothing for stuckAfter is dropped, so that it cannot hold up an
 // environment for ever; the client of an attached run, and an exec's, may pause
 // for as long as it likes (`| less`), since the program is its own.
+//
+// Beyond a port the program is slowed by not granting it more (windows, see package
+// port), so that others go on; at most a window's worth comes while it is blocked.
 //
 // A client's frames are not read while standard input has bytes that the program
 // did not take. A client whose side of the stream has ended is gone: to end the
@@ -59,6 +84,10 @@
 //
 // The payload and everything in it, exec'd programs included: their messages are
 // bounded in size and number, descriptors they send are checked by what the
-// kernel says of them before anything is done with them. Clients' frames are
+// kernel says of them before anything is done with them. The agent of a machine, and
+// all inside it: a frame that the protocol does not allow there, output beyond what
+// was granted, or a flood of frames that mean nothing, is the end of the machine. What
+// it says is bounded in length, and made printable before it is passed on. QEMU is the
+// guest's as soon as that has broken out into it: events are bounded, and only read. Clients' frames are
 // those of an API user: bounded and refused when malformed. The daemon is trusted.
 package keep

@@ -283,6 +283,10 @@ func (x *execution) reply(r wire.Reply) {
 }
 
 func (x *execution) kill() {
+	if x.far != nil {
+		x.far.kill()
+		return
+	}
 	x.signal(int(unix.SIGKILL))
 	if x.first != 0 {
 		unix.Kill(x.first, unix.SIGKILL)

@@ -3,6 +3,7 @@ package keep
 import (
 	"encoding/json"
 	"strconv"
+	"unicode/utf8"
 
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"golang.org/x/sys/unix"
@@ -30,6 +31,14 @@ func statusOf(ws unix.WaitStatus) wire.ExitRecord {
 		return wire.ExitRecord{Status: (128 + sig) & 0xff, Signal: sig}
 	}
 	return wire.ExitRecord{Status: int(ws>>8) & 0xff}
+}
+
+// ended completes a sentence on whoever ended with ws.
+func ended(ws unix.WaitStatus) string {
+	if ws.Signaled() {
+		return "was killed by " + describe(ws)
+	}
+	return "ended with " + describe(ws)
 }
 
 func describe(ws unix.WaitStatus) string {
@@ -145,7 +154,23 @@ func bounded(f *wire.Failure) *wire.Failure {
 	if f == nil {
 		return &wire.Failure{Kind: "internal", Message: "the payload could not start, and did not say why"}
 	}
-	return &wire.Failure{Kind: cut(f.Kind, 32), Field: cut(f.Field, 64), Message: cut(f.Message, 4096), Hint: cut(f.Hint, 4096)}
+	return &wire.Failure{
+		Kind: printable(cut(f.Kind, 32)), Field: printable(cut(f.Field, 64)), Message: printable(cut(f.Message, 4096)), Hint: printable(cut(f.Hint, 4096)),
+	}
+}
+
+// printable returns s without what a terminal would act on, as valid UTF-8.
+func printable(s string) string {
+	b := make([]byte, 0, len(s))
+	for _, r := range s {
+		switch {
+		case r == utf8.RuneError, r < ' ' && r != '\n' && r != '\t', r >= 0x7f && r < 0xa0:
+			b = append(b, '?')
+		default:
+			b = utf8.AppendRune(b, r)
+		}
+	}
+	return string(b)
 }
 
 func cut(s string, n int) string {

@@ -15,12 +15,9 @@ type far struct {
 	// granted is how much output the agent may still send, consumed what has come of
 	// it and is not granted anew yet; room is how much input it takes.
 	granted, consumed, room int
+	begun                   bool // the agent has said Started
 	inputOver               bool
 }
-
-// grantFrom is how much output must have come before more is granted, so that
-// grants are few. Unit: bytes.
-const grantFrom = port.InitialWindow / 4
 
 // open makes p the program of a channel; stdin tells whether it has an input.
 func (m *machine) open(p *program, channel uint32, stdin bool) {
@@ -35,7 +32,7 @@ func (f *far) forget() { delete(f.m.channels, f.channel) }
 
 // grant lets the agent send what has been passed on since the last time.
 func (f *far) grant() {
-	if f.consumed < grantFrom {
+	if f.consumed < port.Lump {
 		return
 	}
 	var n [4]byte
@@ -68,13 +65,18 @@ func (f *far) signal(sig int) error {
 	if f.p.ended {
 		return unix.ESRCH
 	}
-	f.m.say(port.Signal, f.channel, []byte{byte(sig)})
+	if !f.m.offer(port.Signal, f.channel, []byte{byte(sig)}) {
+		return unix.EAGAIN
+	}
 	return nil
 }
+
+// kill is a signal that must not be lost; it is said once.
+func (f *far) kill() { f.m.say(port.Signal, f.channel, []byte{byte(unix.SIGKILL)}) }
 
 func (f *far) resize(rows, cols uint16) {
 	var b [4]byte
 	binary.BigEndian.PutUint16(b[:], rows)
 	binary.BigEndian.PutUint16(b[2:], cols)
-	f.m.say(port.Resize, f.channel, b[:])
+	f.m.offer(port.Resize, f.channel, b[:])
 }

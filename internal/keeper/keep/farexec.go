@@ -46,11 +46,8 @@ func (x *execution) runs() {
 
 // ended is the end of a program beyond the port.
 func (x *execution) ended(ws unix.WaitStatus, oom bool) {
-	if x.program.ended {
-		return
-	}
 	x.pid = 0
-	if x.phase != execRunning {
+	if x.phase != execRunning { // it came too late, and was given up
 		x.remove()
 		return
 	}

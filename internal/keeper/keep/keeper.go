@@ -83,7 +83,11 @@ func (k *keeper) run() {
 		ticking := k.ticking()
 		switch {
 		case ticking:
-			wait = max(time.Until(next), 0)
+			wait = time.Until(next)
+			if !k.deadline.IsZero() {
+				wait = min(wait, time.Until(k.deadline))
+			}
+			wait = max(wait, 0)
 		case k.busy:
 			wait = idleAfter
 		}
@@ -91,7 +95,7 @@ func (k *keeper) run() {
 		if n > 0 {
 			k.busy = true
 		}
-		if now := time.Now(); ticking && !now.Before(next) {
+		if now := time.Now(); ticking && (!now.Before(next) || k.late(now)) {
 			next = now.Add(tickEvery)
 			k.tick(now)
 		}
@@ -104,6 +108,9 @@ func (k *keeper) run() {
 func (k *keeper) giveBack() {
 	unmapBuffer(k.scratch)
 	k.scratch, k.busy = nil, false
+	if k.machine != nil {
+		k.machine.rest()
+	}
 	if k.litter {
 		k.litter = false
 		debug.FreeOSMemory()
@@ -146,11 +153,14 @@ func (k *keeper) tick(now time.Time) {
 			c.close()
 		}
 	}
-	if k.phase != over && !k.deadline.IsZero() && now.After(k.deadline) {
+	if k.phase != over && k.late(now) {
 		k.deadline = time.Time{}
 		k.kill()
 	}
 }
+
+// late tells whether the payload should be over by now.
+func (k *keeper) late(now time.Time) bool { return !k.deadline.IsZero() && !now.Before(k.deadline) }
 
 // fail ends a start that went wrong: the daemon is told why, the payload killed.
 func (k *keeper) fail(f *wire.Failure) {
@@ -215,6 +225,9 @@ func (d daemonSocket) ready(uint32) {
 	switch {
 	case m.Type == wire.Go && k.phase == waiting:
 		k.phase = starting
+		if k.machine != nil {
+			return // QEMU runs already; what it waits for is the agent's
+		}
 		err := sendJSON(k.payload, wire.Message{Type: wire.Go})
 		if err != nil && !k.ending() { // its end says more than that it cannot be reached
 			k.fail(internal("tell the payload to start", err))
@@ -290,61 +303,6 @@ func (k *keeper) hear(m wire.Message, fd int) {
 // endGrace is how long a payload may take to end after it told how its main
 // program did.
 const endGrace = 10 * time.Second
-
-// notifySocket hears the init say that it is up.
-type notifySocket struct{ k *keeper }
-
-func (s notifySocket) ready(events uint32) {
-	k := s.k
-	b := k.buffer()
-	for range 8 {
-		n, err := receive(k.notify, b[:4096])
-		if err == unix.EAGAIN || err == unix.EINTR {
-			if events&(unix.EPOLLHUP|unix.EPOLLERR) != 0 {
-				k.close(&k.notify)
-			}
-			return
-		}
-		if err != nil {
-			k.close(&k.notify)
-			return
-		}
-		if saysReady(b[:n]) {
-			k.ready = true
-			k.close(&k.notify)
-			if k.phase == running {
-				k.tell()
-			}
-			return
-		}
-	}
-}
-
-// saysReady looks for the line READY=1. Source: sd_notify(3).
-func saysReady(b []byte) bool {
-	const word = "READY=1"
-	for len(b) > 0 {
-		line := b
-		if i := indexByte(b, '\n'); i >= 0 {
-			line, b = b[:i], b[i+1:]
-		} else {
-			b = nil
-		}
-		if string(line) == word {
-			return true
-		}
-	}
-	return false
-}
-
-func indexByte(b []byte, c byte) int {
-	for i := range b {
-		if b[i] == c {
-			return i
-		}
-	}
-	return -1
-}
 
 // payloadEnd is the payload's pidfd.
 type payloadEnd struct{ k *keeper }

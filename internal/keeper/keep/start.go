@@ -33,6 +33,9 @@ func Run() int {
 			unix.Kill(k.pid, unix.SIGKILL)
 			unix.Wait4(k.pid, nil, 0, nil)
 		}
+		if k.machine != nil {
+			k.machine.endBeside()
+		}
 		k.leave()
 		return 1
 	}
@@ -153,7 +156,7 @@ func (k *keeper) spawn() *wire.Failure {
 		theirs = append(theirs, wire.PayloadFD+i)
 	}
 	if k.machine != nil {
-		err = k.machine.beside(theirs[2])
+		err = k.machine.startBeside(theirs[2])
 	}
 	if err == nil {
 		err = k.clone(theirs)

@@ -64,9 +64,16 @@
 // Where the payload is QEMU, the main program and those of exec are beyond a port,
 // as package vmagent/port has it: channel 0 is the main program's, its Started and
 // Failed are what {started} and {failed} of the payload are else, Ready is READY=1, and
-// its Exit is how the run ended. The payload says {failed} where QEMU cannot be
-// executed; that its socket closes says nothing. Until Started a daemon that goes
-// ends the payload, since nobody else tells the agent inside what to run.
+// its Exit is how the run ended. Where there is no main program, Started says that the
+// system runs. The payload says {failed} where QEMU cannot be executed; that its socket
+// closes says nothing. Until Started a daemon that goes ends the payload, since nobody
+// else tells the agent inside what to run. A process beside QEMU that ends before
+// it ends the machine.
+//
+// A run without Exit ends well, with status 0, where an init has switched the machine
+// off, and as by SIGHUP where it has reset it. All else is a crash: the record's
+// Crash says why, and its status is that of a program killed by what killed QEMU, else
+// by SIGKILL.
 //
 // # Ready
 //
