@@ -435,7 +435,7 @@ func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *launch, k *keep
 func (d *Driver) spec(p stratum.Plan, l *launch, h *handed) wire.Spec {
 	c := confine.Spec{
 		Program: l.QEMU.Path, Args: l.Machine.Args(), User: p.IDBase, First: wire.PayloadSyncFD + 2, Last: wire.PayloadSyncFD + len(h.files),
-		Files: l.Saved != nil,
+		Files: l.Machine.Backing.File != "",
 	}
 	if l.Saved == nil {
 		c.Show = []confine.Shown{{Path: l.Kernel.Vmlinux(), At: kernelPlace}, {Path: l.Image.Path, At: initramfsPlace}}

@@ -6,6 +6,8 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
+	"strings"
+	"sync"
 	"syscall"
 	"time"
 
@@ -145,7 +147,30 @@ type source struct {
 	d    *Driver
 	id   string
 	cmd  *exec.Cmd
+	said words
 	back undo.Stack
+}
+
+// words keeps the beginning of what QEMU says.
+type words struct {
+	mu   sync.Mutex
+	text []byte
+}
+
+// maxWords bounds them. Unit: bytes.
+const maxWords = 1 << 10
+
+func (w *words) Write(b []byte) (int, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	w.text = append(w.text, b[:min(len(b), maxWords-len(w.text))]...)
+	return len(b), nil
+}
+
+func (w *words) String() string {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return strings.ToValidUTF8(strings.Join(strings.Fields(string(w.text)), " "), "?")
 }
 
 // source boots a machine like l's in memory, with nothing behind its devices, and
@@ -191,7 +216,10 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 		return nil
 	})
 	h.close()
-	return s, s.wait(ctx)
+	if err := s.wait(ctx); err != nil {
+		return nil, fault.Wrap(err, "boot a system to be saved (QEMU says: %s)", &s.said)
+	}
+	return s, nil
 }
 
 // run starts QEMU without a keeper: nobody needs it longer than the daemon.
@@ -205,6 +233,7 @@ func (s *source) run(l *launch, group *resource.Group, h *handed) error {
 	s.cmd = &exec.Cmd{
 		Path: s.d.agent, Args: payload.Args, Env: []string{}, Dir: "/",
 		ExtraFiles:  append([]*os.File{null}, h.files...), // the first is in the place of the keeper's socket
+		Stderr:      &s.said,
 		SysProcAttr: &syscall.SysProcAttr{Cloneflags: confine.Namespaces, Setsid: true},
 	}
 	if cgroup, err := group.OpenUnified(); err == nil {
@@ -270,7 +299,16 @@ func (d *Driver) blank(id string, l *launch, memory *os.File, h *handed) error {
 		if err != nil {
 			return fault.Internalf("make a blank disk: %w", err)
 		}
-		*number = h.add(os.NewFile(uintptr(fd), "blank"))
+		f := os.NewFile(uintptr(fd), "blank")
+		if number == &m.Template { // QEMU takes a descriptor only as it is to be used
+			whole := f
+			f, err = os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+			whole.Close()
+			if err != nil {
+				return fault.Internalf("make a blank disk: %w", err)
+			}
+		}
+		*number = h.add(f)
 	}
 	for name, number := range map[string]*int{controlSocket: &m.Control, monitorSocket: &m.Monitor} {
 		f, err := listen(d.runs.Path(id, name))
