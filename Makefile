@@ -40,6 +40,11 @@ test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside 
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test-v2 $(V2_FLAGS)
 
+.PHONY: test-nested
+test-nested: build ## run tests of guests by real KVM, which an emulated machine has (none needed here)
+	@scripts/setup tests
+	@$(AS_ROOT) scripts/test-v2 --nested $(NESTED_FLAGS)
+
 .PHONY: bench
 bench: build ## compare with the peers installed on this host (apt install runc podman)
 	@$(AS_ROOT) $(GO) run ./bench

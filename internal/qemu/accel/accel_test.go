@@ -168,4 +168,5 @@ func TestThisHost(t *testing.T) {
 	if v.Accelerator != qemu.KVM && v.Accelerator != qemu.TCG || v.Reason == "" || strings.Contains(v.Reason, "not tried") {
 		t.Errorf("got %+v", v)
 	}
+	require.Host(t, "kvm", v.Accelerator == qemu.KVM, v.Reason)
 }
