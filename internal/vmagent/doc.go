@@ -19,7 +19,7 @@
 //
 // System: process 1 becomes the template's init, on its main thread. Before that it
 // starts a companion: itself as another process, with a session of its own and named
-// @strata-agent, which systemd's shutdown spares. The companion takes the ports over
+// strata-agent-beside, which switches the machine off when the init has ended everything. The companion takes the ports over
 // as soon as process 1 has let go of them, which is when it has become the init. A
 // host meets it anew.
 //

@@ -46,7 +46,10 @@ const freezePatience = 20 * time.Second
 // off switches the machine off. The disk is frozen for it, which writes everything
 // out and leaves the file system as an unmount would; who still runs is held up
 // meanwhile. It does not return.
-func (a *agent) off() {
+func (a *agent) off() { a.end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+
+// end is off for any command of reboot(2).
+func (a *agent) end(how int) {
 	done := make(chan struct{})
 	go func() {
 		_ = a.freeze() // what cannot be frozen was never mounted, or is beyond help
@@ -57,7 +60,7 @@ func (a *agent) off() {
 	case <-time.After(freezePatience):
 	}
 	for {
-		_ = unix.Reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
+		_ = unix.Reboot(how)
 		_ = unix.Pause()
 	}
 }

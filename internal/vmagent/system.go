@@ -3,6 +3,7 @@ package vmagent
 import (
 	"io"
 	"os"
+	"os/signal"
 	"strconv"
 	"strings"
 	"syscall"
@@ -16,9 +17,31 @@ import (
 )
 
 // companionName is what the agent calls itself beside a template's init.
-// Source: systemd.io/ROOT_STORAGE_DAEMONS: processes of root whose name starts
-// with @ are spared at shutdown.
-const companionName = "@strata-agent"
+const companionName = "strata-agent-beside"
+
+// lastProgram is what systemd's process 1 becomes when all units have been stopped.
+// In a control group namespace it takes itself for a container's: it writes
+// nothing out and switches nothing off, it only ends, and the kernel panics. But first
+// it sends SIGTERM to whoever is left. Source: systemd, src/shutdown/shutdown.c.
+const lastProgram = "systemd-shutdow" // as /proc/1/comm cuts it
+
+// awaitLast does what systemd's last program leaves undone.
+func (a *agent) awaitLast() {
+	asked := make(chan os.Signal, 1)
+	signal.Notify(asked, unix.SIGTERM)
+	for range asked {
+		if readLine("/proc/1/comm") != lastProgram {
+			continue // somebody else's signal
+		}
+		how := unix.LINUX_REBOOT_CMD_POWER_OFF
+		if text, err := os.ReadFile("/proc/1/cmdline"); err == nil {
+			if words := strings.Split(string(text), "\x00"); len(words) > 1 && words[1] == "reboot" {
+				how = unix.LINUX_REBOOT_CMD_RESTART
+			}
+		}
+		a.end(how)
+	}
+}
 
 // The companion's descriptors.
 const (
@@ -138,6 +161,7 @@ func companion(args []string) int {
 		return 1 // process 1 is what it was
 	}
 	unix.Close(companionWait)
+	go a.awaitLast()
 	go a.serve()
 	s := a.stream()
 	s.Attach(program.Terminal{Master: companionMaster, Slave: companionSlave}, first{})

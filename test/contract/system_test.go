@@ -24,7 +24,7 @@ func systemBoots(t *testing.T, a at) {
 	if out := a.run("-d", "--name", name, debian(t, a)); out.Status != 0 {
 		t.Fatalf("exit status %d\n%s", out.Status, out.Stderr)
 	}
-	until(t, "it is ready", 60*time.Second, func() bool { return a.show(t, name).Ready })
+	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
 	if out := a.Try("exec", name, "systemctl", "is-system-running"); strings.TrimSpace(out.Stdout) != "running" {
 		t.Errorf("systemctl says %q\n%s", out.Stdout, a.Try("exec", name, "systemctl", "--failed", "--no-pager").Stdout)
 	}
@@ -39,7 +39,7 @@ func systemStops(t *testing.T, a at) {
 	if out := a.run("-d", "--name", name, debian(t, a)); out.Status != 0 {
 		t.Fatalf("exit status %d\n%s", out.Status, out.Stderr)
 	}
-	until(t, "it is ready", 60*time.Second, func() bool { return a.show(t, name).Ready })
+	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
 	a.Run("exec", name, "sh", "-c", `mkdir -p /etc/systemd/system
 printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c "echo orderly > /root/end"\n' > /etc/systemd/system/mark.service
 systemctl daemon-reload && systemctl start mark`)
@@ -51,6 +51,6 @@ systemctl daemon-reload && systemctl start mark`)
 		t.Errorf("it did not end by itself: %+v", exit)
 	}
 	a.Run("start", name)
-	until(t, "it is ready again", 60*time.Second, func() bool { return a.show(t, name).Ready })
+	until(t, "it is ready again", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
 	expect(t, a.Try("exec", name, "cat", "/root/end"), 0, "orderly")
 }
