@@ -35,6 +35,11 @@ test: build ## install what is missing, and run every test
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
+.PHONY: test-guest
+test-guest: build ## run the contract at guests, under QEMU
+	@scripts/setup tests
+	@$(AS_ROOT) env STRATA_STRATA=guest STRATA_BIN=$$PWD/bin $(GO) test ./test/contract -count=1 -timeout 20m
+
 .PHONY: test-v2
 test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)
 	@scripts/setup tests
