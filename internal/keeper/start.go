@@ -3,6 +3,7 @@ package keeper
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"net"
 	"os"
 	"path/filepath"
@@ -162,6 +163,11 @@ func (s *Starting) say(what string) error {
 // hear waits for the keeper's next message; a failed one is an error.
 func (s *Starting) hear(ctx context.Context) (m wire.Message, err error) {
 	b, err := readPacket(ctx, s.conn)
+	if errors.Is(err, unix.ECONNRESET) {
+		// It went without having read all that it was told. The kernel says so first,
+		// and once, and what the keeper said before it went is still there.
+		b, err = readPacket(ctx, s.conn)
+	}
 	if err != nil {
 		return m, fault.Wrap(err, "hear from the keeper at its start")
 	}

@@ -101,8 +101,15 @@ func (m *machine) started(f *far) {
 	case f.p.x != nil:
 		f.begun = true
 		f.p.x.runs()
-	case m.k.phase == starting:
+	default:
 		f.begun = true
+		m.start()
+	}
+}
+
+// start is the start of the run, once the daemon has said go and the agent Started.
+func (m *machine) start() {
+	if f := m.channels[0]; m.k.phase == starting && f != nil && f.begun {
 		m.k.begin()
 	}
 }

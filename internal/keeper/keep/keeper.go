@@ -226,7 +226,8 @@ func (d daemonSocket) ready(uint32) {
 	case m.Type == wire.Go && k.phase == waiting:
 		k.phase = starting
 		if k.machine != nil {
-			return // QEMU runs already; what it waits for is the agent's
+			k.machine.start() // QEMU runs already, and its agent may have started
+			return
 		}
 		err := sendJSON(k.payload, wire.Message{Type: wire.Go})
 		if err != nil && !k.ending() { // its end says more than that it cannot be reached

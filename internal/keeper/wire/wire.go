@@ -64,7 +64,8 @@
 // Where the payload is QEMU, the main program and those of exec are beyond a port,
 // as package vmagent/port has it: channel 0 is the main program's, its Started and
 // Failed are what {started} and {failed} of the payload are else, Ready is READY=1, and
-// its Exit is how the run ended. Where there is no main program, Started says that the
+// its Exit is how the run ended. QEMU waits for no {go}; what it waits for is the
+// agent's to tell, and a Started that is early counts from {go} on. Where there is no main program, Started says that the
 // system runs. The payload says {failed} where QEMU cannot be executed; that its socket
 // closes says nothing. Until Started a daemon that goes ends the payload, since nobody
 // else tells the agent inside what to run. A process beside QEMU that ends before
