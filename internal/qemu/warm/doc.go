@@ -19,7 +19,12 @@
 // A clone may have been taken over by what runs in it. QEMU 7.2 opens its memory for
 // writing even where it is private, and would even punch holes into the file when
 // its guest gives memory back. Only the seal keeps one clone from changing what the
-// others begin as; so images are memfds, and files only from one daemon to the next:
+// others begin as; so images are memfds, and files only from one daemon to the next.
+// (From 8.2 on QEMU can be told to open a file for reading only: readonly=on,rom=off.)
+// A clone can give no memory back to the host before it ends, neither by free page
+// reporting nor by its balloon, since QEMU insists on punching holes.
+//
+// On the disk:
 //
 //	<key>/record.json   what it is, and checksums
 //	<key>/memory        sparse

@@ -98,6 +98,7 @@ func write(path string, fill func(*os.File) error) error {
 	if err == nil {
 		err = f.Sync()
 	}
+	forget(f)
 	return errors.Join(err, f.Close())
 }
 
@@ -192,10 +193,12 @@ func readCopy(path string, size int64, want uint32) (_ *os.File, err error) {
 	if sum != want {
 		return nil, fault.Internalf("%s is not what was written", filepath.Base(path))
 	}
-	// It is in memory twice otherwise.
-	_ = unix.Fadvise(int(from.Fd()), 0, 0, unix.FADV_DONTNEED)
+	forget(from)
 	return f, seal(f)
 }
+
+// forget lets go of what the page cache has of f: an image is in memory twice otherwise.
+func forget(f *os.File) { _ = unix.Fadvise(int(f.Fd()), 0, 0, unix.FADV_DONTNEED) } // it only takes room
 
 // prune removes the images that were not used for longest, where there are too many.
 // What fails is tried again the next time.

@@ -34,8 +34,9 @@ type Key struct {
 }
 
 // tolerance is by how much the frequency of the time stamp counter may differ, as
-// measured by two daemons: one part in tolerance. NTP corrects as much (500 ppm).
-const tolerance = 2000
+// measured by two daemons: one part in tolerance, which is how exact qemu.TSC is. A
+// guest that boots is told the frequency with the same error.
+const tolerance = 1000
 
 // KeyOf returns the key of the guests that g is one of. inputs are digests of what
 // lies at the paths of g. Kinds: Unable where a guest like g cannot be saved.
