@@ -24,11 +24,29 @@ func (m *machine) open(p *program, channel uint32, stdin bool) {
 	f := &far{m: m, p: p, channel: channel, granted: port.InitialWindow, room: port.InitialWindow}
 	f.inputOver = !stdin && !p.tty
 	p.far, p.in.tty = f, p.tty
-	m.channels[channel] = f
+	m.channels = append(m.channels, f)
 }
 
-// forget frees the channel; what still comes on it is thrown away.
-func (f *far) forget() { delete(f.m.channels, f.channel) }
+// forget frees the channel; what still comes on it is thrown away. Whoever goes
+// through the channels meanwhile has a list of its own.
+func (f *far) forget() {
+	for i, other := range f.m.channels {
+		if other == f {
+			f.m.channels = append(f.m.channels[:i:i], f.m.channels[i+1:]...)
+			return
+		}
+	}
+}
+
+// channel is the program with that number; nil: it is over.
+func (m *machine) channel(number uint32) *far {
+	for _, f := range m.channels {
+		if f.channel == number {
+			return f
+		}
+	}
+	return nil
+}
 
 // grant lets the agent send what has been passed on since the last time.
 func (f *far) grant() {

@@ -36,7 +36,7 @@ func (m *machine) fail(why string) {
 // hear acts on one frame. Its payload stands behind room for the header of a
 // client's frame.
 func (m *machine) hear(h port.Header, frame []byte) {
-	f := m.channels[h.Channel]
+	f := m.channel(h.Channel)
 	payload := frame[port.HeaderSize:]
 	switch h.Type {
 	case port.Stdout, port.Stderr, port.Window, port.Started, port.Failed, port.Exit, port.Ready:
@@ -109,7 +109,7 @@ func (m *machine) started(f *far) {
 
 // start is the start of the run, once the daemon has said go and the agent Started.
 func (m *machine) start() {
-	if f := m.channels[0]; m.k.phase == starting && f != nil && f.begun {
+	if f := m.channel(0); m.k.phase == starting && f != nil && f.begun {
 		m.k.begin()
 	}
 }

@@ -18,8 +18,8 @@ type machine struct {
 	noise    int // what QEMU itself writes
 	console  program
 	log      logfile.Writer // of the console
-	channels map[uint32]*far
-	last     uint32 // channel number given out last
+	channels []*far         // those that are not over
+	last     uint32         // channel number given out last
 	others   []*beside
 
 	number  uint64 // that the agent has to answer
@@ -42,7 +42,7 @@ type machine struct {
 
 func (k *keeper) newMachine() *wire.Failure {
 	s := k.spec.Machine
-	m := &machine{k: k, streams: s.Streams, events: s.Monitor, noise: -1, channels: map[uint32]*far{}}
+	m := &machine{k: k, streams: s.Streams, events: s.Monitor, noise: -1}
 	k.machine = m
 	for _, fd := range []int{s.Streams, s.Monitor, s.Console} {
 		if kind, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_TYPE); err != nil || kind != unix.SOCK_STREAM {

@@ -5,6 +5,7 @@ import (
 	"os"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 
 	"github.com/strata-project/strata/internal/keeper/wire"
@@ -17,7 +18,7 @@ func newTestMachine(t testing.TB, at phase) *machine {
 	k := &keeper{loop: &loop{ep: -1, entries: map[int]*entry{}}, daemon: -1, payload: -1, notify: -1, control: -1, agent: -1, phase: at}
 	k.spec.StatusFile = "/nonexistent/status"
 	k.main.init(k)
-	m := &machine{k: k, streams: -1, events: -1, noise: -1, channels: map[uint32]*far{}, number: 7}
+	m := &machine{k: k, streams: -1, events: -1, noise: -1, number: 7}
 	k.machine = m
 	m.console.init(k)
 	m.open(&k.main, 0, true)
@@ -155,7 +156,7 @@ func FuzzPort(f *testing.F) {
 			m.open(&x.program, 1, true)
 			m.k.execs = append(m.k.execs, x)
 			if runs {
-				m.channels[0].begun = true
+				m.channel(0).begun = true
 			}
 			m.come(b, size)
 			if len(m.in) > maxIn || m.out.len() > 0 {
@@ -289,5 +290,35 @@ func TestHowAMachineEnds(t *testing.T) {
 	m.panics, m.oom = true, true
 	if got := m.exitRecord(killed, true); got != (wire.ExitRecord{Status: 137, Signal: 9, OOM: true}) {
 		t.Errorf("the agent's word is not the last: %+v", got)
+	}
+}
+
+func TestAProgramThatStartsTooLateIsEndedAndForgotten(t *testing.T) {
+	for what, late := range map[string][]byte{
+		"it fails":                  frame(port.Failed, 1, '{', '}'),
+		"it starts, and ends":       append(frame(port.Started, 1), frame(port.Exit, 1, 0, 0, 0, 9, 0)...),
+		"it writes much meanwhile":  bytes.Join([][]byte{frame(port.Started, 1), bytes.Repeat(frame(port.Stdout, 1, make([]byte, 1000)...), 1000), frame(port.Exit, 1, 0, 0, 0, 9, 0)}, nil),
+		"its end is said once more": bytes.Join([][]byte{frame(port.Started, 1), frame(port.Exit, 1, 0, 0, 0, 9, 0), frame(port.Exit, 1, 0, 0, 0, 9, 0)}, nil),
+	} {
+		m := newTestMachine(t, starting)
+		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer unix.Close(pair[1])
+		m.come(append(met(), frame(port.Started, 0)...), 100)
+		if fault := m.execute(nil, wire.Exec{Process: wire.Process{Args: []string{"x"}, Stdin: true}}, pair[0]); fault != nil {
+			t.Fatal(fault)
+		}
+		m.k.tick(time.Now().Add(2 * startWithin))
+		if x := m.k.execs[0]; x.failure == nil || x.failure.Kind != "busy" {
+			t.Fatalf("%s: it is not given up: %+v", what, x.failure)
+		}
+		if n, err := unix.Read(pair[1], make([]byte, 10)); n != 0 || err != nil {
+			t.Errorf("%s: its client got %d bytes, %v", what, n, err)
+		}
+		if m.come(late, 1<<20); m.broken != "" || len(m.k.execs) != 0 || len(m.channels) != 1 {
+			t.Errorf("%s: broken %q, %d execs, %d channels", what, m.broken, len(m.k.execs), len(m.channels))
+		}
 	}
 }

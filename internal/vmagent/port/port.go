@@ -77,14 +77,27 @@ func ParseHeader(b []byte) (Header, error) {
 		return Header{}, ErrTooLong
 	}
 	h.Length = int(n)
-	if want, fixed := sizes[h.Type]; fixed && h.Length != want {
+	if want := sizeOf(h.Type); want >= 0 && h.Length != want {
 		return Header{}, ErrPayload
 	}
 	return h, nil
 }
 
-var sizes = map[Type]int{
-	Hello: HelloSize, Started: 0, CloseStdin: 0, Resize: 4, Signal: 1, Exit: 5, Ready: 0, Window: 4, Taken: 0,
+// sizeOf returns the length of a payload that has only one; else -1.
+func sizeOf(t Type) int {
+	switch t {
+	case Hello:
+		return HelloSize
+	case Started, CloseStdin, Ready, Taken:
+		return 0
+	case Signal:
+		return 1
+	case Resize, Window:
+		return 4
+	case Exit:
+		return 5
+	}
+	return -1
 }
 
 // Append appends a frame to b. The payload must not be longer than MaxPayload.
