@@ -87,9 +87,12 @@ func (g Guest) Args() []string {
 	g.disks(&a)
 	g.card(&a)
 	a.device("virtio-rng-device", "rng=entropy", "max-bytes=4096", "period=1000")
-	// Pages that the guest frees go back to the host, but for memory in a file: there
-	// QEMU would punch holes into what others share.
-	a.device("virtio-balloon-device", "free-page-reporting="+onOff(g.Backing.File == ""), "deflate-on-oom=on")
+	// Pages that the guest frees go back to the host. For memory in a file there is none:
+	// QEMU would punch holes into what others share, and where it cannot, it says so for
+	// each page, as often as the guest likes.
+	if g.Backing.File == "" {
+		a.device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
+	}
 	a.device("pvpanic") // says GUEST_PANICKED, and ends
 	for i, v := range g.Volumes {
 		id := "volume" + strconv.Itoa(i)

@@ -21,8 +21,8 @@
 // its guest gives memory back. Only the seal keeps one clone from changing what the
 // others begin as; so images are memfds, and files only from one daemon to the next.
 // (From 8.2 on QEMU can be told to open a file for reading only: readonly=on,rom=off.)
-// A clone can give no memory back to the host before it ends, neither by free page
-// reporting nor by its balloon, since QEMU insists on punching holes.
+// A clone can give no memory back to the host before it ends, since QEMU insists on
+// punching holes for that; so machines with memory in a file have no balloon.
 //
 // On the disk:
 //
