@@ -31,14 +31,16 @@ demo: setup build ## run the tour in a private root, and clean up after it
 	@$(AS_ROOT) demo/tour
 
 .PHONY: test
-test: build ## install what is missing, and run every test
+test: build ## install what is missing, and run every test that boots no machine
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
+GUEST_TESTS ?= ./internal/kernel ./internal/qemu/... ./internal/vmagent ./internal/stratum/guest ./test/contract
+
 .PHONY: test-guest
-test-guest: build ## run the contract at guests, under QEMU
+test-guest: build ## run the tests that boot machines, and the contract at guests
 	@scripts/setup tests
-	@$(AS_ROOT) env STRATA_STRATA=guest STRATA_BIN=$$PWD/bin $(GO) test ./test/contract -count=1 -timeout 20m
+	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 20m $(GUEST_TESTS)
 
 .PHONY: test-v2
 test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)

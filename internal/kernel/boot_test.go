@@ -85,6 +85,7 @@ func debianKernel(t *testing.T, s *Store) Kernel {
 }
 
 func TestDebiansKernelBootsWithItsInitramfs(t *testing.T) {
+	require.Machines(t)
 	program := require.Tool(t, "qemu-system-x86_64")
 	s := open(t)
 	k := debianKernel(t, s)

@@ -162,6 +162,7 @@ func refused(t *testing.T, o options) string {
 func launch(t *testing.T, o options) *machine {
 	t.Helper()
 	program, err := qemu.Find(t.Context())
+	require.Machines(t)
 	require.Host(t, "qemu-system-x86_64", err == nil, fmt.Sprint(err))
 	if o.modules == nil {
 		o.modules = &kernel.Guest

@@ -27,6 +27,14 @@ func Tool(t testing.TB, name string) string {
 	return path
 }
 
+// Machines asks for the time and the quiet that it takes to boot virtual machines,
+// on an emulated processor where need be: `make test-guest` has both, and sets
+// STRATA_MACHINES.
+func Machines(t testing.TB) {
+	t.Helper()
+	Host(t, "machines", os.Getenv("STRATA_MACHINES") != "", "make test-guest runs the tests that boot machines")
+}
+
 // Host asks for the capability with the given name: has says whether this
 // machine has it, why what is missing otherwise.
 func Host(t testing.TB, name string, has bool, why string) {

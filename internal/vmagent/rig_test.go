@@ -134,6 +134,7 @@ type machine struct {
 // bootGuest starts QEMU as docs and facts have it.
 func bootGuest(t *testing.T, m machine) *guest {
 	t.Helper()
+	require.Machines(t)
 	qemu := require.Tool(t, "qemu-system-x86_64")
 	_, image := kernelFiles(t)
 	if m.initramfs == "" {

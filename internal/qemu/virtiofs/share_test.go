@@ -156,6 +156,7 @@ func program(t *testing.T) Program {
 
 func TestAGuestSeesItsVolumes(t *testing.T) {
 	p := program(t)
+	require.Machines(t)
 	qemu := require.Tool(t, "qemu-system-x86_64")
 	image, initrd := kernel(t)
 	all := volumes(t)

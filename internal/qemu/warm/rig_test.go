@@ -184,6 +184,7 @@ func start(t testing.TB, o options) *machine {
 	t.Helper()
 	files(t)
 	program, err := qemu.Find(t.Context())
+	require.Machines(t)
 	require.Host(t, "qemu-system-x86_64", err == nil, fmt.Sprint(err))
 	m := &machine{t: t, dir: t.TempDir(), errors: new(words), console: new(words), ended: make(chan struct{})}
 	var handed []*os.File
