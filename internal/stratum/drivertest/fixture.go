@@ -18,8 +18,11 @@ import (
 	"github.com/strata-project/strata/internal/stratum"
 )
 
-// patience bounds every single step of a case.
-var patience = require.Patience(20 * time.Second)
+// usualPatience is a fixture's Patience where it says none.
+var usualPatience = require.Patience(20 * time.Second)
+
+// usualCrowd is a fixture's Crowd where it says none.
+const usualCrowd = 20
 
 // Fixture is a driver under test and what belongs to it.
 type Fixture struct {
@@ -34,6 +37,10 @@ type Fixture struct {
 	Host func(t *testing.T) string
 	// Folder returns a new folder of the host that programs inside may be shown.
 	Folder func(t *testing.T) string
+	// Patience bounds every single step of a case; 0: 20 s.
+	Patience time.Duration
+	// Crowd is how many are started at once, where that is the case; 0: 20.
+	Crowd int
 }
 
 // Layer makes an EROFS image of the busybox template for t.
@@ -172,7 +179,7 @@ func (r *run) wait() result {
 			r.s.Fatalf("the stream ended without an exit frame: %+v", got)
 		}
 		return got
-	case <-time.After(patience):
+	case <-time.After(r.s.Patience):
 		r.s.Fatal("the program does not end")
 		panic("not reached")
 	}
@@ -250,7 +257,7 @@ func (s *suite) contains(what, text, part string) {
 // eventually waits until is is true.
 func (s *suite) eventually(what string, is func() bool) {
 	s.Helper()
-	for end := time.Now().Add(patience); !is(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(s.Patience); !is(); time.Sleep(2 * time.Millisecond) {
 		if time.Now().After(end) {
 			s.Fatalf("not in time: %s", what)
 		}

@@ -40,7 +40,7 @@ var lifeCases = []one{
 // aloneCases look at the whole host, or load it.
 var aloneCases = []one{
 	{"a failed start leaves the host as it was", 0, failedStart},
-	{"twenty start in parallel", 0, parallel},
+	{"many start in parallel", 0, parallel},
 }
 
 func exitStatus(s *suite) {
@@ -95,7 +95,7 @@ func readyAtOnce(s *suite) {
 	r := s.start(s.app("sleep", "99"))
 	select {
 	case <-r.live.Ready():
-	case <-time.After(patience):
+	case <-time.After(s.Patience):
 		s.Error("not ready")
 	}
 	if r.live.PID() <= 0 || r.live.KeeperPID() <= 0 {
@@ -199,7 +199,7 @@ func adopt(s *suite) {
 	s.equal("the adopted keeper", live.KeeperPID(), r.live.KeeperPID())
 	select {
 	case <-live.Ready():
-	case <-time.After(patience):
+	case <-time.After(s.Patience):
 		s.Error("not ready")
 	}
 	second := &run{s: s, id: r.id, live: live}
@@ -281,13 +281,14 @@ func pause(s *suite) {
 
 func setLimit(s *suite) {
 	p := s.app("sleep", "99")
-	p.Resources.Memory = 64 * unit.MiB
+	p.Resources.Memory = 32 * unit.MiB
 	r := s.start(p)
-	if err := r.live.(stratum.Limiter).SetLimits(s.ctx, api.Resources{Memory: 128 * unit.MiB, PIDs: 33}); err != nil {
+	// As much as the smallest virtual machine has for programs.
+	if err := r.live.(stratum.Limiter).SetLimits(s.ctx, api.Resources{Memory: 64 * unit.MiB, PIDs: 33}); err != nil {
 		s.Fatal(err)
 	}
 	st, err := r.live.Stats(s.ctx)
-	if err != nil || st.MemoryLimit != 128*unit.MiB || st.PIDsLimit != 33 {
+	if err != nil || st.MemoryLimit != 64*unit.MiB || st.PIDsLimit != 33 {
 		s.Errorf("Stats = %+v, %v; want the new limits", st, err)
 	}
 }
@@ -358,7 +359,7 @@ func failedStart(s *suite) {
 
 func parallel(s *suite) {
 	var wg sync.WaitGroup
-	runs := make([]*run, 20)
+	runs := make([]*run, s.Crowd)
 	for i := range runs {
 		p := s.sh(fmt.Sprintf("hostname; exit %d", i))
 		wg.Go(func() {

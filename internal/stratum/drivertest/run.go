@@ -20,6 +20,12 @@ type one struct {
 // Run runs the whole contract. newFixture is called once.
 func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 	f := newFixture(t)
+	if f.Patience == 0 {
+		f.Patience = usualPatience
+	}
+	if f.Crowd == 0 {
+		f.Crowd = usualCrowd
+	}
 	before := f.Host(t)
 	t.Run("each", func(t *testing.T) {
 		for _, cases := range [][]one{lifeCases, streamCases, processCases, insideCases} {
@@ -41,7 +47,7 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 }
 
 func newSuite(t *testing.T, f Fixture) *suite {
-	ctx, cancel := context.WithTimeout(context.Background(), 3*patience)
+	ctx, cancel := context.WithTimeout(context.Background(), 3*f.Patience)
 	t.Cleanup(cancel)
 	return &suite{t, f, ctx}
 }
