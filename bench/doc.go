@@ -14,5 +14,7 @@
 //	parallel  100 of these at once          ~  100 runc run at once
 //	idle      what 500 idle environments take; strata ls among them
 //	disk      writing, reading, fsync inside a zone  ~  the same on the host's file system
+//	guest     strata run --rm --stratum guest ~  a bare QEMU made for just that; warm ~ cold;
+//	          memory, disk, exec
 //	network   TCP host → zone and back      ~  a plain veth into a plain namespace
 package main

@@ -18,12 +18,13 @@ import (
 
 // env is what every comparison works with.
 type env struct {
-	bin    string // strata's programs
-	root   string // strata's private root
-	work   string // everything else
-	runs   int
-	many   int // environments at once
-	daemon *exec.Cmd
+	bin          string // strata's programs
+	root         string // strata's private root
+	work         string // everything else
+	runs         int
+	many         int    // environments at once
+	kernelSource string // of guests
+	daemon       *exec.Cmd
 }
 
 var comparisons = []struct {
@@ -35,6 +36,7 @@ var comparisons = []struct {
 	{"idle", (*env).idle},
 	{"disk", (*env).disk},
 	{"network", (*env).network},
+	{"guest", (*env).guest},
 }
 
 func main() {
@@ -44,22 +46,23 @@ func main() {
 	}
 	runs := flag.Int("runs", 15, "counted runs of each side")
 	many := flag.Int("many", 500, "environments of the idle comparison")
+	kernel := flag.String("kernel", "debian", "kernel of the guests, as strata kernel add takes it")
 	bin := flag.String("bin", "bin", "folder of strata's programs")
 	flag.Parse()
-	if err := run(*bin, *runs, *many, flag.Args()); err != nil {
+	if err := run(env{bin: *bin, runs: *runs, many: *many, kernelSource: *kernel}, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
 }
 
-func run(bin string, runs, many int, names []string) (err error) {
+func run(e env, names []string) (err error) {
 	if os.Geteuid() != 0 {
 		return fmt.Errorf("root is needed: sudo make bench")
 	}
 	if apart, err := elsewhere(); apart || err != nil {
 		return err
 	}
-	if bin, err = filepath.Abs(bin); err != nil {
+	if e.bin, err = filepath.Abs(e.bin); err != nil {
 		return err
 	}
 	work, err := os.MkdirTemp("", "stbench")
@@ -70,7 +73,7 @@ func run(bin string, runs, many int, names []string) (err error) {
 	if err := os.Chmod(work, 0o755); err != nil {
 		return err
 	}
-	e := &env{bin: bin, root: filepath.Join(work, "root"), work: work, runs: runs, many: many}
+	e.work, e.root = work, filepath.Join(work, "root")
 	facts()
 	if err := e.up(); err != nil {
 		return err
@@ -81,7 +84,7 @@ func run(bin string, runs, many int, names []string) (err error) {
 			continue
 		}
 		fmt.Printf("\n%s\n", c.name)
-		if err := c.run(e); err != nil {
+		if err := c.run(&e); err != nil {
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 	}

@@ -157,8 +157,10 @@ func figure(cmd *exec.Cmd) (float64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("%v: %w: %s", cmd.Args, err, out)
 	}
-	return strconv.ParseFloat(strings.TrimSpace(string(out)), 64)
+	return number(string(out))
 }
+
+func number(said string) (float64, error) { return strconv.ParseFloat(strings.TrimSpace(said), 64) }
 
 // inside is the load.
 func inside(args []string) {
