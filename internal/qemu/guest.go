@@ -145,8 +145,10 @@ func (g Guest) boot(a *args) {
 	line := "quiet cryptomgr.notests noreplace-smp panic=-1 console=hvc0"
 	if g.Accelerator == TCG && g.TSC > 0 {
 		// Without it the kernel measures the counter against timers that are late
-		// under TCG, and hangs at times.
-		line += fmt.Sprintf(" tsc_early_khz=%d", g.TSC)
+		// under TCG, and hangs at times; and where it then watches the counter by them,
+		// it takes it for broken on a busy host, and goes on with a clock that ticks
+		// every 4 ms and loses ticks. The counter is the host's.
+		line += fmt.Sprintf(" tsc=reliable tsc_early_khz=%d", g.TSC)
 	}
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line
