@@ -61,6 +61,7 @@ const unique = `dd if=/dev/urandom bs=16 count=1 2>/dev/null | od -An -tx1; cat 
 
 func TestClonesHaveNothingInCommonButWhatTheyBeginWith(t *testing.T) {
 	require.Root(t)
+	require.Machines(t)
 	ctx, cancel := context.WithTimeout(t.Context(), 4*patience)
 	defer cancel()
 	dir := t.TempDir()
