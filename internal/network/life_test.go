@@ -15,6 +15,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/network/dns"
 	"github.com/strata-project/strata/internal/network/internal/fresh"
+	"golang.org/x/sys/unix"
 )
 
 // actAsDNS, set to a folder, makes the test's program the answering process.
@@ -161,11 +162,26 @@ func TestConnectionsOutliveTheDaemon(t *testing.T) {
 	if e, ok := h.PortOwner(tcp(8080, 80)); !ok || e != a.id {
 		t.Error(e, ok)
 	}
-	// Somebody flushes everything: the next Connect puts it right, for all.
+	// Somebody flushes everything: the next Connect puts it right, for all. Until then the kernel translates no
+	// address and would answer a late acknowledgement with a reset: it is sent at once.
+	sendAcknowledgement(t, through)
 	host(t, "nft", "flush", "ruleset")
 	join(t, h, Default, 5)
 	says("after the rules were lost")
 	wants(t, "tcp", "192.0.2.2:8082", "cut from 192.0.2.2")
+}
+
+func sendAcknowledgement(t *testing.T, c net.Conn) {
+	t.Helper()
+	raw, err := c.(*net.TCPConn).SyscallConn()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var failed error
+	err = raw.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_QUICKACK, 1) })
+	if err := errors.Join(err, failed); err != nil {
+		t.Fatal(err)
+	}
 }
 
 func linkOf(t *testing.T, id string) string {
