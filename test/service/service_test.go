@@ -46,11 +46,10 @@ func mainPID(t *testing.T) string {
 // install puts programs and units where `make install` would.
 func install(t *testing.T) {
 	built := os.Getenv("STRATA_BIN")
-	for _, name := range []string{"strata", "stratad", "strata-keeper", "strata-agent"} {
-		dir := "/usr/bin"
-		if name == "strata-keeper" || name == "strata-agent" {
-			dir = "/usr/lib/strata"
-		}
+	for name, dir := range map[string]string{
+		"strata": "/usr/bin", "stratad": "/usr/bin",
+		"strata-keeper": "/usr/lib/strata", "strata-agent": "/usr/lib/strata", "strata-vmagent": "/usr/lib/strata",
+	} {
 		run(t, "install", "-D", "-m", "0755", filepath.Join(built, name), filepath.Join(dir, name))
 	}
 	for _, name := range []string{"strata.service", "strata.socket"} {
