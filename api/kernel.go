@@ -21,4 +21,5 @@ type Kernel struct {
 type KernelRequest struct {
 	Source string `json:"source" minLength:"1" maxLength:"512" doc:"debian: the distribution's newest cloud kernel. debian:PACKAGE: that package's. host: the newest of the host's /boot. host:RELEASE: that one. template:REF: the newest that a template carries."`
 	Name   string `json:"name,omitempty" maxLength:"128" doc:"Default: its release."`
+	First  bool   `json:"first,omitempty" doc:"Only where there is no kernel yet: else the answer is the default one. Of several such requests at once, one fetches."`
 }

@@ -43,20 +43,31 @@ Examples:
 	return cmd
 }
 
-// create makes the environment, and fetches its template first where --pull
-// asks for that.
+// create makes the environment, and fetches its template first where --pull asks
+// for that, and a kernel where it is the first guest here.
 func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec api.Spec) (api.Environment, error) {
 	if s.pull == "always" {
 		if _, err := a.pull(ctx, c, api.PullRequest{Ref: spec.Template}, s.quiet); err != nil {
 			return api.Environment{}, err
 		}
 	}
-	made, err := c.Create(ctx, spec)
+	// The first guest of a template has something made for all that follow.
+	w := watching{quiet: s.quiet || spec.Stratum != "guest" && len(spec.Needs) == 0, rare: true}
+	create := func() (api.Environment, error) {
+		return watched(ctx, a, c, w, func(ctx context.Context) (api.Environment, error) { return c.Create(ctx, spec) })
+	}
+	made, err := create()
 	if fault.Is(err, fault.Missing) && (s.pull == "missing" || s.pull == "" && namesRegistry(spec.Template)) && lacksTemplate(ctx, c, spec.Template) {
 		if _, err := a.pull(ctx, c, api.PullRequest{Ref: spec.Template}, s.quiet); err != nil {
 			return made, fault.Wrap(err, "fetch the template %s, which is not here", spec.Template)
 		}
-		made, err = c.Create(ctx, spec)
+		made, err = create()
+	}
+	if s.pull != "never" && spec.Kernel == "" && lacksKernel(err) {
+		if err := a.fetchKernel(ctx, c, s.quiet); err != nil {
+			return made, err
+		}
+		made, err = create()
 	}
 	if err == nil && !s.quiet {
 		for _, note := range made.Notes {
@@ -64,6 +75,35 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		}
 	}
 	return made, err
+}
+
+// lacksKernel tells whether a guest was refused because no kernel is here.
+func lacksKernel(err error) bool {
+	all := fault.All(err)
+	return len(all) == 1 && all[0].Kind == fault.Missing && all[0].Field == "kernel"
+}
+
+// firstKernel is where the first kernel comes from.
+const firstKernel = "debian"
+
+// fetchKernel gets the kernel that guests boot where there is none. Another one
+// that is asked for at the same time is waited for.
+func (a *app) fetchKernel(ctx context.Context, c *client.Client, quiet bool) error {
+	if !quiet {
+		a.say("no kernel for guests is here: fetching the kernel %s", firstKernel)
+	}
+	_, err := watched(ctx, a, c, watching{quiet: quiet}, func(ctx context.Context) (api.Kernel, error) {
+		return c.AddKernel(ctx, api.KernelRequest{Source: firstKernel, First: true})
+	})
+	if err == nil || ctx.Err() != nil {
+		return err
+	}
+	const others = "take another kernel: strata kernel add host (this host's own), or strata kernel add FILE.deb"
+	first := *fault.All(err)[0]
+	if first.Hint == "" {
+		return first.Help(others)
+	}
+	return first.Help("%s; or %s", first.Hint, others)
 }
 
 // lacksTemplate tells whether the template is what is missing.

@@ -28,6 +28,7 @@ const lastEvents = 200 * time.Millisecond
 type watching struct {
 	quiet bool
 	adorn func(*api.Progress) // adds what only this side knows; nil: nothing
+	rare  bool                // mostly there is nothing to show, and then nothing is waited for
 }
 
 // watched does long work under an operation id of its own and shows its
@@ -42,7 +43,7 @@ func watched[T any](ctx context.Context, a *app, c *client.Client, w watching, d
 	if err != nil {
 		return do(client.WithOperation(ctx, id))
 	}
-	show := a.newShower()
+	var show shower // made by the first event
 	var reading sync.WaitGroup
 	reading.Go(func() {
 		for {
@@ -56,16 +57,25 @@ func watched[T any](ctx context.Context, a *app, c *client.Client, w watching, d
 			if w.adorn != nil {
 				w.adorn(e.Progress)
 			}
+			if show == nil {
+				show = a.newShower()
+			}
 			show.progress(*e.Progress)
 		}
 	})
 	v, err := do(client.WithOperation(ctx, id))
 	// The answer and the last events come by two connections: what is still under
 	// way has a moment to arrive.
-	late := time.AfterFunc(lastEvents, func() { _ = events.Close() })
+	wait := lastEvents
+	if w.rare {
+		wait = 0
+	}
+	late := time.AfterFunc(wait, func() { _ = events.Close() })
 	reading.Wait()
 	late.Stop()
-	show.end(err == nil)
+	if show != nil {
+		show.end(err == nil)
+	}
 	return v, err
 }
 

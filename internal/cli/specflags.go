@@ -80,7 +80,7 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.BoolVar(&s.spec.Cold, "cold", false, "boot a guest from the beginning, even where a warm start is possible")
 	f.StringArrayVar(&s.spec.Needs, "need", nil, "`reason` to virtualize, such as own-kernel")
 	f.BoolVar(&s.spec.NewPrivileges, "new-privileges", false, "let programs gain privileges by set-user-id files")
-	f.StringVar(&s.pull, "pull", "", "`when` to fetch the template: always, missing or never (default: missing, if its name names a registry)")
+	f.StringVar(&s.pull, "pull", "", "`when` to fetch the template: always, missing or never (default: missing, if its name names a registry); with never the first guest's kernel is not fetched either")
 	f.BoolVarP(&s.quiet, "quiet", "q", false, "say nothing but what was asked for")
 }
 

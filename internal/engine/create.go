@@ -33,7 +33,8 @@ var bounds = environment.Bounds{DiskFloor: disk.FloorSize, DiskCeiling: disk.Cei
 // Create makes an environment and returns it; it does not start it. If it fails
 // nothing is left of it. Kinds: Invalid, with all faults of the spec; Missing
 // (template, network, a volume's source); Conflict (name taken); Unable (no
-// stratum for its needs); Busy (no room).
+// stratum for its needs); Busy (no room). The first guest of a template takes as long as
+// merging its layers does, which is told as progress of ctx's operation.
 func (e *Engine) Create(ctx context.Context, spec api.Spec) (api.Environment, error) {
 	if err := e.open(); err != nil {
 		return api.Environment{}, err
@@ -110,6 +111,11 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	}
 	if err := e.bootable(spec, choice.Stratum); err != nil {
 		return nil, err
+	}
+	if choice.Stratum != stratum.Zone { // made once; not by a start, which has little time and whose client speaks to the program
+		if _, _, err := e.whole(ctx, t.ID, spec.Template); err != nil {
+			return nil, err
+		}
 	}
 	var back undo.Stack
 	defer back.Unless(ctx, &err)

@@ -68,12 +68,29 @@ func (e *Engine) Kernel(_ context.Context, ref string) (api.Kernel, error) {
 // templateSource begins a source that is a template.
 const templateSource = "template:"
 
-// AddKernel brings a kernel from a source. Progress goes to ctx's operation.
+// AddKernel brings a kernel from a source; with First the default one is returned
+// where there is one already. Progress goes to ctx's operation.
 // Kinds: Invalid, Missing, Conflict, Unable, Busy.
 func (e *Engine) AddKernel(ctx context.Context, r api.KernelRequest) (api.Kernel, error) {
 	k, err := e.kernels()
 	if err != nil {
 		return api.Kernel{}, err
+	}
+	if r.First {
+		select {
+		case e.first <- struct{}{}:
+		default:
+			e.progress(ctx)(api.Progress{Step: "wait", Item: "for another fetch of it"})
+			select {
+			case e.first <- struct{}{}:
+			case <-ctx.Done():
+				return api.Kernel{}, ctx.Err()
+			}
+		}
+		defer func() { <-e.first }()
+		if have, err := k.Get(""); err == nil {
+			return have, nil
+		}
 	}
 	var added api.Kernel
 	ref, ok := strings.CutPrefix(r.Source, templateSource)

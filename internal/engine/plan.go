@@ -41,9 +41,22 @@ func (e *Engine) plan(ctx context.Context, rec environment.Record, idle bool) (s
 		p.Layers = append(p.Layers, stratum.LayerFile{Digest: l.Digest, Path: e.o.Templates.LayerPath(l.Digest)})
 	}
 	if rec.Stratum != stratum.Zone {
-		p.Whole.Digest, p.Whole.Path, err = e.o.Templates.Whole(ctx, t.ID, e.progress(ctx))
+		p.Whole.Digest, p.Whole.Path, err = e.whole(ctx, t.ID, rec.Spec.Template)
 	}
 	return p, err
+}
+
+// whole returns the layers of the template with that id as one image, and makes it
+// where it is missing; what is told of that calls the template name.
+func (e *Engine) whole(ctx context.Context, id, name string) (digest, path string, err error) {
+	tell := e.progress(ctx)
+	return e.o.Templates.Whole(ctx, id, func(p api.Progress) {
+		p.Item = "the layers of " + name + " into one image, once"
+		if p.Step == "wait" {
+			p.Item = "for the layers of " + name + ", which are being merged"
+		}
+		tell(p)
+	})
 }
 
 // buildPlan is the part of a plan that the record alone decides. It is pure.

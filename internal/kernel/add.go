@@ -55,7 +55,7 @@ func (s *Store) Add(ctx context.Context, o AddOptions, report Report) (Kernel, e
 	}
 	switch kind {
 	case sourceDebian:
-		r.Origin, err = in.fromDebian(ctx, which, report)
+		r.Origin, err = in.fromDebian(ctx, s.downloads(), which, report)
 	case sourceHost:
 		r.Origin, err = in.fromHost(ctx, hostRoot, which, report)
 	case sourceTemplate:

@@ -4,7 +4,6 @@ import (
 	"bufio"
 	"bytes"
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -12,21 +11,19 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"slices"
 	"strconv"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// Bounds of a download.
+// Bounds of asking apt.
 const (
-	maxPackage   = unit.GiB
-	maxListing   = 4 * unit.MiB
-	aptPatience  = 2 * time.Minute // of looking something up
-	loadPatience = time.Hour       // of a download, over a slow line
+	maxListing  = 4 * unit.MiB
+	aptPatience = 2 * time.Minute // of looking something up
 )
 
 // debianPattern is a package's name. Source: Debian policy 5.6.7.
@@ -42,7 +39,7 @@ const (
 // fromDebian takes the kernel of a package, "" for the one that the newest cloud
 // kernel is in. The package is downloaded with the host's apt, which checks its
 // signature, and is not installed.
-func (in *intake) fromDebian(ctx context.Context, name string, report Report) (string, error) {
+func (in *intake) fromDebian(ctx context.Context, d downloads, name string, report Report) (string, error) {
 	if name == "" {
 		name = imagePrefix + "cloud-" + runtime.GOARCH
 	}
@@ -59,21 +56,15 @@ func (in *intake) fromDebian(ctx context.Context, name string, report Report) (s
 	if err != nil {
 		return "", err
 	}
-	dir := filepath.Join(in.dir, "download")
-	// apt downloads as its own user where that may write here, so here it may.
-	if err := errors.Join(os.Chmod(in.dir, 0o711), os.Mkdir(dir, 0o755), giveToApt(dir)); err != nil {
-		return "", err
-	}
 	var from []string
 	for _, one := range names {
-		file, err := download(ctx, dir, one, report)
+		err := d.fetch(ctx, one, report, func(file string) error {
+			from = append(from, strings.TrimSuffix(filepath.Base(file), ".deb"))
+			return in.takePackageFile(ctx, file, report)
+		})
 		if err != nil {
 			return "", err
 		}
-		if err := in.takePackageFile(ctx, file, report); err != nil {
-			return "", err
-		}
-		from = append(from, strings.TrimSuffix(filepath.Base(file), ".deb"))
 	}
 	return strings.Join(from, ", "), nil
 }
@@ -133,77 +124,6 @@ func parseDepends(text []byte) []string {
 	return all
 }
 
-// download fetches one package, and returns its file.
-func download(ctx context.Context, dir, name string, report Report) (string, error) {
-	total := packageSize(ctx, name)
-	if total > int64(maxPackage) {
-		return "", fault.Invalidf("package %s has %s, more than any kernel's", name, unit.Size(total))
-	}
-	ctx, cancel := context.WithTimeout(ctx, loadPatience)
-	defer cancel()
-	report.tell("download", name, 0, total)
-	status, told, err := os.Pipe()
-	if err != nil {
-		return "", err
-	}
-	defer status.Close()
-	// -q: no bars. Status-Fd: apt-get's progress, see apt's README.progress-reporting.
-	cmd := exec.CommandContext(ctx, "apt-get", "-q", "-o", "APT::Status-Fd=3", "download", "--", name)
-	cmd.Dir, cmd.Env, cmd.ExtraFiles = dir, aptEnviron(), []*os.File{told}
-	cmd.WaitDelay = 5 * time.Second
-	words := &tail{}
-	cmd.Stdout, cmd.Stderr = words, words
-	err = cmd.Start()
-	told.Close()
-	if err != nil {
-		return "", fault.Wrap(err, "start apt-get")
-	}
-	var reading sync.WaitGroup
-	reading.Go(func() {
-		followStatus(status, func(percent float64) {
-			report.tell("download", name, int64(percent/100*float64(total)), total)
-		})
-	})
-	err = cmd.Wait()
-	reading.Wait()
-	if ctx.Err() != nil {
-		return "", ctx.Err()
-	}
-	if err != nil {
-		return "", fault.New(fault.Busy, "package %s cannot be downloaded: %s", name, words.last()).
-			Help("see whether `apt-get update` and `apt-get download %s` work here", name)
-	}
-	found, err := filepath.Glob(filepath.Join(dir, name+"_*.deb"))
-	if err != nil || len(found) != 1 {
-		return "", fault.Internalf("apt-get said that it had downloaded %s, and there is no such file", name)
-	}
-	report.tell("download", name, total, total)
-	return found[0], nil
-}
-
-// uriPattern is a line of apt-get --print-uris: 'address' file size digest.
-var uriPattern = regexp.MustCompile(`(?m)^'[^']+' \S+ (\d+)`)
-
-// packageSize returns how large a package's file is, 0 where that is not known:
-// it only serves to show progress.
-func packageSize(ctx context.Context, name string) int64 {
-	ctx, cancel := context.WithTimeout(ctx, aptPatience)
-	defer cancel()
-	out, err := output(ctx, "", "apt-get", "--print-uris", "download", "--", name)
-	if err != nil {
-		return 0
-	}
-	m := uriPattern.FindSubmatch(out)
-	if m == nil {
-		return 0
-	}
-	n, err := strconv.ParseInt(string(m[1]), 10, 64)
-	if err != nil {
-		return 0
-	}
-	return n
-}
-
 // followStatus reads apt's progress: dlstatus:item:percent:words.
 func followStatus(r io.Reader, tell func(percent float64)) {
 	lines := bufio.NewScanner(r)
@@ -258,12 +178,19 @@ func (t *tail) Write(p []byte) (int, error) {
 	return len(p), nil
 }
 
-// last returns the last line that says something, an error rather than a warning.
+// last returns the last line that says why: what kept a file from being fetched,
+// else an error rather than a warning.
 func (t *tail) last() string {
 	lines := strings.Split(strings.TrimSpace(string(t.text)), "\n")
-	for i := len(lines) - 1; i >= 0; i-- {
-		if said, ok := strings.CutPrefix(lines[i], "E: "); ok {
-			return printable(said)
+	for _, begin := range []string{"E: Failed to fetch ", "W: Failed to fetch ", "E: "} {
+		for _, line := range slices.Backward(lines) {
+			said, ok := strings.CutPrefix(line, begin)
+			if ok && begin != "E: " {
+				_, said, ok = strings.Cut(said, " ") // the address
+			}
+			if ok {
+				return printable(strings.TrimSpace(said))
+			}
 		}
 	}
 	return printable(lines[len(lines)-1])

@@ -16,6 +16,7 @@
 //	<digest>/modules/<name>.ko
 //	initramfs/<digest>.cpio
 //	default                the id of the default kernel
+//	download/<package>/    a package under way, apt's; a broken-off one can be resumed for a day
 //	work/                  emptied at start, not readable by others
 //
 // Invariants: a kernel's folder appears whole or not at all, and never changes but
@@ -25,7 +26,8 @@
 // followed, names are checked, sizes are bounded.
 //
 // Locks: Store.mu guards the table and the records' files; it is held for no
-// download and no unpacking. An initramfs is made under a lock of its key.
+// download and no unpacking. An initramfs is made under a lock of its key, a
+// package downloaded under one of its name.
 //
 // It does not boot anything, does not know which environment uses which kernel
 // (callers say), and installs nothing on the host.

@@ -218,7 +218,7 @@ func TestEveryoneMayReadAKernelAndNobodyElseWrite(t *testing.T) {
 			want = 0o755
 		}
 		if e.Name() == workDir {
-			want = 0o711
+			want = 0o700
 		}
 		if info.Mode().Perm() != want {
 			t.Errorf("%s has mode %v", path, info.Mode())

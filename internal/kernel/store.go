@@ -24,6 +24,7 @@ const (
 	modulesDir   = "modules"
 	moduleTail   = ".ko"
 	initramfsDir = "initramfs"
+	downloadDir  = "download"
 	defaultFile  = "default"
 	workDir      = "work"
 	temporary    = ".tmp-"
@@ -81,12 +82,14 @@ func (s *Store) open() error {
 	if err := os.RemoveAll(filepath.Join(s.dir, workDir)); err != nil {
 		return err
 	}
-	// 0711 on work: apt downloads as its own user, who must get to one folder in it.
-	for name, mode := range map[string]fs.FileMode{"": 0o755, initramfsDir: 0o755, workDir: 0o711} {
+	for name, mode := range map[string]fs.FileMode{"": 0o755, initramfsDir: 0o755, downloadDir: 0o755, workDir: 0o700} {
 		path := filepath.Join(s.dir, name)
 		if err := errors.Join(os.MkdirAll(path, mode), os.Chmod(path, mode)); err != nil {
 			return err
 		}
+	}
+	if err := s.downloads().expire(time.Now().Add(-resumeFor)); err != nil {
+		return err
 	}
 	entries, err := os.ReadDir(s.dir)
 	if err != nil {
@@ -167,6 +170,10 @@ func (r record) kernel(dir string) *Kernel {
 
 func (s *Store) folder(id string) string {
 	return filepath.Join(s.dir, strings.TrimPrefix(id, idPrefix))
+}
+
+func (s *Store) downloads() downloads {
+	return downloads{filepath.Join(s.dir, downloadDir), s.making.lock}
 }
 
 // Dir returns the store's folder.

@@ -106,6 +106,14 @@ type keyed struct {
 	held map[string]chan struct{}
 }
 
+// busy tells whether somebody holds key now.
+func (k *keyed) busy(key string) bool {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	_, taken := k.held[key]
+	return taken
+}
+
 // lock waits until nobody else holds key, or ctx is over.
 func (k *keyed) lock(ctx context.Context, key string) (unlock func(), err error) {
 	for {

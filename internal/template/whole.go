@@ -25,7 +25,7 @@ import (
 // as a template with these layers does. It is root's alone. digest names the
 // content: it is of the file where there is one layer, else of the list of layers.
 // r is told of the step "merge", in bytes of the file under way; its total is what
-// the layers hold unpacked. Kinds: Get's, Busy (the disk is full, the template is being removed),
+// the layers hold unpacked; and of the step "wait" where another makes it. Kinds: Get's, Busy (the disk is full, the template is being removed),
 // Unable (mkfs.erofs is missing or fails, or the kernel mounts no layers).
 func (s *Store) Whole(ctx context.Context, ref string, r Report) (digest, path string, err error) {
 	err = s.Use(ref, func(t Template) error {
@@ -76,6 +76,9 @@ func (s *Store) makeWhole(ctx context.Context, layers []Layer, digest string, r 
 	path := s.wholePath(digest)
 	if isWhole(path) {
 		return nil
+	}
+	if s.work.busy(digest) {
+		r.tell("wait", short(digest), 0, 0)
 	}
 	unlock, err := s.work.lock(ctx, digest)
 	if err != nil {

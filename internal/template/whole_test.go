@@ -297,7 +297,7 @@ func TestWholeIsMadeOnceAndGoesWithItsLastTemplate(t *testing.T) {
 			_, path, err := s.Whole(t.Context(), "a:1", func(p Progress) {
 				mu.Lock()
 				defer mu.Unlock()
-				if p.Done == p.Total {
+				if p.Step == "merge" && p.Done == p.Total {
 					made++
 				}
 			})

@@ -127,6 +127,12 @@ func (e *Engine) Create(_ context.Context, spec api.Spec) (api.Environment, erro
 	if !ok {
 		return api.Environment{}, fault.Missingf("there is no template %q", spec.Template).At("template").Help("fetch it with `strata template pull %s`", spec.Template)
 	}
+	if spec.Stratum == "guest" && spec.Kernel == "" && len(e.kernels) == 0 {
+		return api.Environment{}, fault.Missingf("there is no kernel for guests yet").At("kernel").Help("get one: strata kernel add debian")
+	}
+	if spec.Stratum == "guest" {
+		e.publish(api.Event{Type: "progress", Action: "merge", Progress: &api.Progress{Step: "merge", Item: "the layers of " + spec.Template, Done: 1, Total: 1 << 20}})
+	}
 	e.made++
 	if spec.Name == "" {
 		spec.Name = fmt.Sprintf("made-up-%d", e.made)
