@@ -67,7 +67,7 @@ func (c *Client) Exec(ctx context.Context, ref string, p api.Process, s Streams)
 
 // session sends q as an upgrade and speaks frames until the program's end.
 func (c *Client) session(ctx context.Context, q request, s Streams) (api.Exit, error) {
-	conn, in, err := c.upgrade(ctx, q)
+	conn, in, err := c.upgrade(ctx, q, stream.Protocol)
 	if err != nil {
 		return api.Exit{}, err
 	}
@@ -101,14 +101,14 @@ func (c *Client) session(ctx context.Context, q request, s Streams) (api.Exit, e
 	return exit, err
 }
 
-// upgrade returns a connection on which frames follow, and what to read it by.
-func (c *Client) upgrade(ctx context.Context, q request) (net.Conn, *bufio.Reader, error) {
+// upgrade returns a connection on which a protocol is spoken, and what to read it by.
+func (c *Client) upgrade(ctx context.Context, q request, protocol string) (net.Conn, *bufio.Reader, error) {
 	r, err := c.build(ctx, q)
 	if err != nil {
 		return nil, nil, err
 	}
 	r.Header.Set("Connection", "Upgrade")
-	r.Header.Set("Upgrade", stream.Protocol)
+	r.Header.Set("Upgrade", protocol)
 	conn, err := c.dial(ctx)
 	if err != nil {
 		return nil, nil, connectFault(err)

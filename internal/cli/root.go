@@ -55,7 +55,7 @@ Examples:
 	}
 	add(groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.rmCommand(), a.renameCommand(), a.setCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
-	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.logsCommand(), a.cpCommand(), a.statsCommand())
+	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand(), a.statsCommand())
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())
 	add(groupHost, a.hostCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.habits()...)

@@ -3,15 +3,18 @@ package cli
 import (
 	"context"
 	"fmt"
+	"time"
 
 	"github.com/spf13/cobra"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 func (a *app) waitCommand() *cobra.Command {
-	var condition string
+	var condition, screen string
+	var timeout time.Duration
 	var asJSON bool
 	cmd := &cobra.Command{
 		Use:   "wait [flags] NAME...",
@@ -19,11 +22,26 @@ func (a *app) waitCommand() *cobra.Command {
 		Long: `Wait until each of the environments has ended and print its exit status, one per
 line, in the order of the names. One that is stopped already answers at once.
 
+With --screen, wait until what is written on a machine's screen matches a regular
+expression, and print what of it matched: its first group, if it has one.
+
 Examples:
   strata wait job
-  strata wait --for removed job`,
+  strata wait --for removed job
+  strata wait --screen 'login:' --timeout 5m debian`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if screen != "" && condition != "stopped" {
+				return fault.Invalidf("a screen and an end are not waited for at once").At("screen").Help("leave out --for, or --screen")
+			}
+			if screen != "" {
+				return a.waitScreens(ctx, args, func(ctx context.Context, name string) (api.ScreenMatch, error) {
+					return c.WaitScreen(ctx, name, screen, timeout)
+				}, asJSON)
+			}
+			if timeout != 0 {
+				return fault.Invalidf("a time limit is for waiting for a screen").At("timeout").Help("add --screen REGEX, or use timeout(1)")
+			}
 			if err := oneOf("for", condition, "stopped", "next-exit", "removed"); err != nil {
 				return err
 			}
@@ -53,8 +71,32 @@ Examples:
 	}
 	cmd.Flags().StringVar(&condition, "for", "stopped", "what to wait for: stopped, next-exit or removed")
 	_ = cmd.RegisterFlagCompletionFunc("for", few("stopped", "next-exit", "removed"))
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: how each one ended, by name")
+	cmd.Flags().StringVar(&screen, "screen", "", "wait for text on a machine's screen: a `regex`, in which ^ and $ are those of a line")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait for a screen at most, such as 5m (default: for ever)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: how each one ended, or what its screen has, by name")
 	return cmd
+}
+
+// waitScreens waits for what is on the screens of several machines.
+func (a *app) waitScreens(ctx context.Context, names []string, wait func(context.Context, string) (api.ScreenMatch, error), asJSON bool) error {
+	found := make(map[string]api.ScreenMatch, len(names))
+	err := a.each(ctx, names, true, func(ctx context.Context, name string) error {
+		m, err := wait(ctx, name)
+		if err != nil {
+			return err
+		}
+		found[name] = m
+		if !asJSON {
+			fmt.Fprintln(a.out, m.Match[min(1, len(m.Match)-1)])
+		}
+		return nil
+	})
+	if asJSON {
+		if perr := a.printJSON(found); perr != nil {
+			return perr
+		}
+	}
+	return err
 }
 
 // began runs do at once and returns a function that waits for its result.

@@ -41,7 +41,7 @@ func (s *Screen) Wait(ctx context.Context, pattern *regexp.Regexp) (text string,
 		case <-time.After(pause):
 			pause = min(pause*3/2, lastLook)
 		case <-ctx.Done():
-			return "", nil, fault.Busyf("the screen does not match %q: %s", pattern, seen).Help("look at it: strata screen NAME")
+			return "", nil, fault.Busyf("the screen does not match %q: %s", strings.TrimPrefix(pattern.String(), "(?m)"), seen).Help("look at it: strata screen NAME")
 		}
 	}
 }

@@ -15,6 +15,7 @@ type Engine interface {
 	Records
 	Lifecycle
 	Streams
+	Screens
 	Files
 	Templates
 	TemplateMoves
@@ -63,6 +64,12 @@ type Streams interface {
 	Exec(ctx context.Context, ref string, p api.Process, conn *os.File) error
 	Logs(ctx context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error
 	Stats(ctx context.Context, ref string) (api.Stats, error)
+}
+
+// Screens are what machines show.
+type Screens interface {
+	// Screen returns the screen of a running environment that has one.
+	Screen(ctx context.Context, ref string) (engine.Screen, error)
 }
 
 // Files copies in and out of an environment, as tar streams.

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/web"
 )
 
 // APIVersion is the version of the REST interface, the first part of every route.
@@ -55,11 +56,13 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.environmentRoutes()
 	s.lifecycleRoutes()
 	s.streamRoutes()
+	s.screenRoutes()
 	s.fileRoutes()
 	s.templateRoutes()
 	s.kernelRoutes()
 	s.networkRoutes()
 	s.mux.Handle("GET /metrics", s.metrics.handler())
+	web.Route(s.mux)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
 		writeFault(w, fault.Missingf("%s %s is not a route of this API", r.Method, r.URL.Path).Help("the routes are listed at /openapi.json"))
 	})

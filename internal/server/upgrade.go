@@ -18,8 +18,10 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 )
 
-// switching is what an upgraded connection starts with.
-const switching = "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + stream.Protocol + "\r\n\r\n"
+// switchingTo is what an upgraded connection starts with.
+func switchingTo(protocol string) string {
+	return "HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: " + protocol + "\r\n\r\n"
+}
 
 // maxFailure bounds the message of a failure frame. Unit: bytes.
 const maxFailure = 16 << 10
@@ -30,7 +32,7 @@ const maxFailure = 16 << 10
 func (s *Server) upgrade(serve func(ctx context.Context, conn *os.File) error) *huma.StreamResponse {
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		r, w := humago.Unwrap(ctx)
-		if !asksUpgrade(r) {
+		if !asks(r, stream.Protocol) {
 			writeFault(w, fault.Invalidf("this route needs the header Upgrade: %s", stream.Protocol).At("Upgrade").Help("the strata CLI and Go client do this by themselves"))
 			return
 		}
@@ -50,8 +52,9 @@ func (s *Server) upgrade(serve func(ctx context.Context, conn *os.File) error) *
 	}}
 }
 
-func asksUpgrade(r *http.Request) bool {
-	return strings.EqualFold(r.Header.Get("Upgrade"), stream.Protocol) &&
+// asks tells whether a request wants to speak a protocol from here on.
+func asks(r *http.Request, protocol string) bool {
+	return strings.EqualFold(r.Header.Get("Upgrade"), protocol) &&
 		strings.Contains(strings.ToLower(r.Header.Get("Connection")), "upgrade")
 }
 
@@ -74,7 +77,7 @@ func bare(w http.ResponseWriter) (*os.File, error) {
 	if err != nil {
 		return nil, refuseBare(conn, fault.Wrap(err, "take the connection's descriptor"))
 	}
-	if _, err := file.WriteString(switching); err != nil {
+	if _, err := file.WriteString(switchingTo(stream.Protocol)); err != nil {
 		_ = file.Close()
 		return nil, fault.Wrap(err, "answer the upgrade")
 	}

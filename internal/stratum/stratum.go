@@ -24,6 +24,7 @@ const (
 	CanLimit                            // Limiter: limits change while it runs
 	CanConsole                          // Consoler
 	CanKernelLog                        // KernelLogger
+	CanScreen                           // Screener
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.

@@ -25,6 +25,9 @@ type Engine struct {
 	networks  map[string]api.Network
 	subs      map[chan api.Event]engine.Filter
 	files     map[string][]byte // by "name:path": what CopyIn was given
+	// Screens are what environments show, by name; others have no screen. The one
+	// called machine has one.
+	Screens map[string]engine.Screen
 	// Panic, where it is set, is what Info panics with.
 	Panic any
 }
@@ -45,6 +48,7 @@ func New() *Engine {
 	return &Engine{
 		rows: map[string]*row{}, templates: map[string]api.Template{"busybox": busybox},
 		kernels:  map[string]api.Kernel{},
+		Screens:  map[string]engine.Screen{"machine": new(Screen)},
 		networks: map[string]api.Network{"default": {Name: "default", IPv4: "10.88.0.0/24", Bridge: "strata0"}},
 		subs:     map[chan api.Event]engine.Filter{}, files: map[string][]byte{},
 	}
