@@ -100,8 +100,8 @@ func (a *app) serveVNC(ctx context.Context, c *client.Client, l net.Listener, na
 	password := ""
 	if l.Addr().Network() == "tcp" {
 		password = rand.Text()[:maxPassword]
-		fmt.Fprintf(a.out, "vnc://%s\n", l.Addr())
 		a.say("password: %s", password)
+		fmt.Fprintf(a.out, "vnc://%s\n", l.Addr())
 	} else {
 		path, err := filepath.Abs(l.Addr().String())
 		if err != nil {
@@ -162,6 +162,9 @@ func (a *app) serveWeb(ctx context.Context, c *client.Client, l net.Listener, na
 			r.SetURL(&url.URL{Scheme: "http", Host: "strata"})
 			r.Out.Host = r.In.Host // by which the daemon knows its own page
 			r.Out.Header.Del("Cookie")
+		},
+		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
+			http.Error(w, "strata: the daemon does not answer", http.StatusBadGateway)
 		},
 	}}
 	fmt.Fprintf(a.out, "http://%s/?key=%s\n", door.host, door.key)

@@ -11,10 +11,11 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/screen/screentest"
 )
 
 func TestTheFirmwaresWordsAreRead(t *testing.T) {
-	s, ctx := boot(t, nil)
+	s, ctx := screentest.Boot(t, nil)
 	text, match, err := s.Wait(ctx, regexp.MustCompile(`(?m)^(No bootable) device`))
 	if err != nil {
 		t.Fatal(err)
@@ -39,9 +40,9 @@ func TestTheFirmwaresWordsAreRead(t *testing.T) {
 }
 
 func TestEveryCharacterIsReadInEveryTextMode(t *testing.T) {
-	for mode, set := range map[string][][]byte{"80x25": {text80}, "40x25": {text40}, "80x50": {text80, small}, "a font of its own": {text80, odd}} {
+	for mode, set := range map[string][][]byte{"80x25": {screentest.Text80}, "40x25": {screentest.Text40}, "80x50": {screentest.Text80, screentest.Small}, "a font of its own": {screentest.Text80, screentest.Odd}} {
 		t.Run(mode, func(t *testing.T) {
-			s, ctx := boot(t, sector(oddGlyph, append(set, table)...))
+			s, ctx := screentest.Boot(t, screentest.Sector(screentest.OddGlyph, append(set, screentest.Table)...))
 			text, _, err := s.Wait(ctx, regexp.MustCompile("0123456789"))
 			if err != nil {
 				t.Fatal(err)
@@ -56,7 +57,7 @@ func TestEveryCharacterIsReadInEveryTextMode(t *testing.T) {
 }
 
 func TestAGraphicalScreenIsNoText(t *testing.T) {
-	s, ctx := boot(t, sector(nil, dots))
+	s, ctx := screentest.Boot(t, screentest.Sector(nil, screentest.Dots))
 	for {
 		text, err := s.Text(ctx)
 		if ctx.Err() != nil {
@@ -73,7 +74,7 @@ func TestAGraphicalScreenIsNoText(t *testing.T) {
 }
 
 func TestWhatIsTypedArrives(t *testing.T) {
-	s, ctx := boot(t, sector(nil, echo))
+	s, ctx := screentest.Boot(t, screentest.Sector(nil, screentest.Echo))
 	if _, _, err := s.Wait(ctx, regexp.MustCompile(`^\n*$`)); err != nil { // the firmware's words are gone
 		t.Fatal(err)
 	}
@@ -108,14 +109,14 @@ func TestWhatIsTypedArrives(t *testing.T) {
 }
 
 func TestViewersComeByDescriptor(t *testing.T) {
-	s, ctx := boot(t, nil)
+	s, ctx := screentest.Boot(t, nil)
 	for range 2 { // several at a time
 		conn, err := s.Connect(ctx)
 		if err != nil {
 			t.Fatal(err)
 		}
 		defer conn.Close()
-		conn.SetDeadline(time.Now().Add(patience))
+		conn.SetDeadline(time.Now().Add(screentest.Patience))
 		expect(t, conn, "RFB 003.008\n")
 		say(t, conn, "RFB 003.008\n")
 		expect(t, conn, "\x01\x01") // one type of security: none

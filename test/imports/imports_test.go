@@ -45,6 +45,8 @@ var layers = []layer{
 		why: "who uses the client gets no daemon with it"},
 	{packages: []string{"internal/network/internal/fresh"}, may: []string{"internal/require"},
 		why: "it is for tests"},
+	{packages: []string{"internal/screen/screentest"}, may: []string{"internal/qemu", "internal/require", "internal/screen"},
+		why: "it is for tests"},
 	{packages: mechanisms, may: join(words, []string{"api/stream"}),
 		why: "a mechanism knows no environment, so that every stratum can use it"},
 	{packages: []string{"internal/stratum"}, may: join(words, wire),

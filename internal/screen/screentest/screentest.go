@@ -1,4 +1,5 @@
-package screen_test
+// Package screentest boots stock hardware that shows something, for tests.
+package screentest
 
 import (
 	"bytes"
@@ -17,46 +18,47 @@ import (
 	"github.com/strata-project/strata/internal/screen"
 )
 
-// patience bounds everything that a test waits for.
-var patience = require.Patience(40 * time.Second)
+// Patience bounds everything that a test waits for.
+var Patience = require.Patience(40 * time.Second)
 
 // Boot sectors, which the firmware loads to 0x7c00 and runs. Source of the calls:
 // Ralf Brown's interrupt list, INT 10h (video) and INT 16h (keyboard).
 var (
-	// echo writes each key that is pressed.
-	echo = []byte{
+	// Echo writes each key that is pressed.
+	Echo = []byte{
 		0xb8, 0x03, 0x00, 0xcd, 0x10, // mode 3: text
 		0x30, 0xe4, 0xcd, 0x16, // next: wait for a key
 		0xb4, 0x0e, 0xbb, 0x07, 0x00, 0xcd, 0x10, // write it
 		0x3c, 0x0d, 0x75, 0xf1, // enter?
 		0xb0, 0x0a, 0xcd, 0x10, 0xeb, 0xeb, // a line feed too
 	}
-	// table fills the screen's memory with all characters, in the 8 lines' font
-	// where small is put before it.
-	table = []byte{
+	// Table fills the screen's memory with all characters, in the 8 lines' font
+	// where Small is put before it.
+	Table = []byte{
 		0xb8, 0x00, 0xb8, 0x8e, 0xc0, 0x31, 0xff, // to b800:0
 		0xb9, 0x00, 0x01, 0x31, 0xc0, 0xb4, 0x1e, // 256 of them, yellow on blue
 		0xab, 0xfe, 0xc0, 0xe2, 0xfb, 0xf4, 0xeb, 0xfd,
 	}
-	text80 = []byte{0xb8, 0x03, 0x00, 0xcd, 0x10}
-	text40 = []byte{0xb8, 0x01, 0x00, 0xcd, 0x10}
-	small  = []byte{0xb8, 0x12, 0x11, 0x30, 0xdb, 0xcd, 0x10}
-	// odd gives the letter A another glyph, 16 lines at 0x7d00.
-	odd = []byte{
+	// Text80 and Text40 set a mode, and Small a font.
+	Text80 = []byte{0xb8, 0x03, 0x00, 0xcd, 0x10}
+	Text40 = []byte{0xb8, 0x01, 0x00, 0xcd, 0x10}
+	Small  = []byte{0xb8, 0x12, 0x11, 0x30, 0xdb, 0xcd, 0x10}
+	// Odd gives the letter A another glyph, 16 lines at 0x7d00.
+	Odd = []byte{
 		0x31, 0xc0, 0x8e, 0xc0, 0xbd, 0x00, 0x7d, // es:bp
 		0xb9, 0x01, 0x00, 0xba, 0x41, 0x00, 0xbb, 0x00, 0x10, // one of them, A, 16 lines
 		0xb8, 0x00, 0x11, 0xcd, 0x10,
 	}
-	oddGlyph = []byte{0xaa, 0x55, 0xc3, 0x3c, 0x18, 0x99, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf1, 0x23, 0x45}
-	// dots draws 200 lines of points in mode 13h.
-	dots = []byte{
+	OddGlyph = []byte{0xaa, 0x55, 0xc3, 0x3c, 0x18, 0x99, 0x12, 0x34, 0x56, 0x78, 0x9a, 0xbc, 0xde, 0xf1, 0x23, 0x45}
+	// Dots draws 200 lines of points in mode 13h.
+	Dots = []byte{
 		0xb8, 0x13, 0x00, 0xcd, 0x10, 0xb8, 0x00, 0xa0, 0x8e, 0xc0, 0x31, 0xff, 0xb9, 0x00, 0xfa, // to a000:0
 		0x89, 0xf8, 0x00, 0xe0, 0xaa, 0xe2, 0xf9, 0xf4, 0xeb, 0xfd, // each its own colour
 	}
 )
 
-// sector makes a bootable disk of code, with data at 0x7d00.
-func sector(data []byte, code ...[]byte) []byte {
+// Sector makes a bootable disk of code, with data at 0x7d00.
+func Sector(data []byte, code ...[]byte) []byte {
 	s := make([]byte, 1<<20) // the firmware wants a whole cylinder
 	copy(s, bytes.Join(code, nil))
 	copy(s[0x100:], data)
@@ -64,12 +66,13 @@ func sector(data []byte, code ...[]byte) []byte {
 	return s
 }
 
-// boot runs stock hardware that boots disk, or nothing where that is nil.
-func boot(t *testing.T, disk []byte) (*screen.Screen, context.Context) {
+// Boot runs stock hardware that boots disk, or finds nothing where that is nil. The
+// context ends with Patience.
+func Boot(t *testing.T, disk []byte) (*screen.Screen, context.Context) {
 	t.Helper()
 	program := require.Tool(t, "qemu-system-x86_64")
 	require.Machines(t)
-	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
 	args := append([]string{"-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std"}, screen.Display()...)
 	if disk != nil {
