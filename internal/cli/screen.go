@@ -24,9 +24,9 @@ func (a *app) screenCommand() *cobra.Command {
 		Short: "Save a picture of a machine's screen, or print its text",
 		Long: `Save what a machine's screen shows as a PNG file and print the file's name.
 
-With --text, print what is written on the screen instead: of a VGA text screen, or of
-a console that a kernel draws in the firmware's font. Other screens are graphical,
-and refused.
+With --text, print what is written on a VGA text screen instead. A console that a
+kernel draws with dots is read where its letters are those of the firmware, with a
+U+FFFD for each that is not. Other screens are graphical, and refused.
 
 Examples:
   strata screen win

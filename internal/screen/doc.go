@@ -19,8 +19,10 @@
 //
 // The adapter's registers cannot be asked for without changing them, and its memory
 // at 0xb8000 holds text that was there before a mode with pixels was set. So a
-// screen counts as text where nearly all of what is on it are glyphs. A console that
-// a kernel draws with pixels, in the firmware's font, is text as well.
+// screen counts as text where most of what is on it are glyphs. A console that a kernel
+// draws with pixels in a font like the firmware's is text as well; where the two fonts
+// differ there is U+FFFD: with Linux' own font for 0 f m v w x M T V W X. A guess by
+// likeness was tried, and was wrong more often than right.
 //
 // # What is bounded
 //

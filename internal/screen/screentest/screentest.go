@@ -67,14 +67,14 @@ func Sector(data []byte, code ...[]byte) []byte {
 }
 
 // Boot runs stock hardware that boots disk, or finds nothing where that is nil. The
-// context ends with Patience.
-func Boot(t *testing.T, disk []byte) (*screen.Screen, context.Context) {
+// context ends with Patience. QEMU is given more arguments.
+func Boot(t *testing.T, disk []byte, more ...string) (*screen.Screen, context.Context) {
 	t.Helper()
 	program := require.Tool(t, "qemu-system-x86_64")
 	require.Machines(t)
 	ctx, cancel := context.WithTimeout(t.Context(), Patience)
 	t.Cleanup(cancel)
-	args := append([]string{"-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std"}, screen.Display()...)
+	args := append([]string{"-machine", "q35", "-accel", "tcg", "-m", "64", "-nodefaults", "-vga", "std", "-sandbox", sandbox}, screen.Display()...)
 	if disk != nil {
 		image := filepath.Join(t.TempDir(), "disk")
 		if err := os.WriteFile(image, disk, 0o600); err != nil {
@@ -93,7 +93,7 @@ func Boot(t *testing.T, disk []byte) (*screen.Screen, context.Context) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command(program, append(args, "-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")...)
+	cmd := exec.Command(program, append(append(args, more...), "-chardev", "socket,id=qmp,fd=3", "-mon", "chardev=qmp,mode=control")...)
 	cmd.ExtraFiles = []*os.File{theirs}
 	cmd.Stderr = t.Output()
 	if err := cmd.Start(); err != nil {
@@ -107,3 +107,6 @@ func Boot(t *testing.T, disk []byte) (*screen.Screen, context.Context) {
 	t.Cleanup(func() { q.Close() })
 	return screen.New(q), ctx
 }
+
+// sandbox is QEMU's own, as confined machines have it.
+const sandbox = "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"
