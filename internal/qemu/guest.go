@@ -141,8 +141,9 @@ func (g Guest) boot(a *args) {
 		return
 	}
 	// cryptomgr.notests, noreplace-smp: 80 ms less under TCG. A kernel that panics
-	// resets at once, which ends QEMU.
-	line := "quiet cryptomgr.notests noreplace-smp panic=-1 console=hvc0"
+	// resets at once, which ends QEMU. net.ifnames=0: a system's udev leaves the card
+	// the name that it has with every other kind.
+	line := "quiet cryptomgr.notests noreplace-smp panic=-1 console=hvc0 net.ifnames=0"
 	if g.Accelerator == TCG && g.TSC > 0 {
 		// Without it the kernel measures the counter against timers that are late
 		// under TCG, and hangs at times; and where it then watches the counter by them,

@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"sync"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -22,7 +23,9 @@ const takenPatience = 5 * time.Minute
 func (a *agent) app(r *spec.Run) error {
 	s := a.stream()
 	if r.Idle {
-		s.Idle()
+		a.begun.Store(true) // no program that the host asks for is the main one
+		s.Idle(&nobody{ended: make(chan unix.WaitStatus, 1), over: a.over})
+		go a.last(s, nil)
 		return nil
 	}
 	a.console = r.Main.TTY
@@ -93,6 +96,35 @@ func (c *child) Ended() <-chan unix.WaitStatus { return c.ended }
 func (c *child) Signal(sig unix.Signal) error { return c.a.reap.kill(c.pid, sig) }
 
 func (c *child) OutOfMemory() bool { return c.a.group.kills() > c.kills }
+
+// nobody is the main program of an idle system: asked to end, it has ended.
+type nobody struct {
+	once  sync.Once
+	ended chan unix.WaitStatus
+	over  chan struct{}
+}
+
+func (n *nobody) PID() int { return os.Getpid() }
+
+func (n *nobody) Ended() <-chan unix.WaitStatus { return n.ended }
+
+func (n *nobody) Signal(sig unix.Signal) error {
+	var status unix.WaitStatus
+	switch sig {
+	case unix.SIGTERM, unix.SIGINT:
+	case unix.SIGKILL:
+		status = unix.WaitStatus(sig)
+	default:
+		return nil
+	}
+	n.once.Do(func() {
+		n.ended <- status
+		close(n.over)
+	})
+	return nil
+}
+
+func (n *nobody) OutOfMemory() bool { return false }
 
 // failed says on the streams port why there is no main program, and ends.
 func (a *agent) failed(err error) {

@@ -22,6 +22,7 @@ func Run(args []string) int {
 	case os.Getpid() == 1:
 		boot()
 	case len(args) == 3:
+		conceal()
 		if status, ok := files.Run(args[1], args[2]); ok {
 			return status
 		}
@@ -63,9 +64,14 @@ func newAgent() *agent {
 	return a
 }
 
-// guard makes sure that no program can look into this process or take its descriptors.
-func guard() {
+// conceal makes sure that no program can look into this process or take its descriptors.
+func conceal() {
 	_ = unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0) // cannot fail with 0
+}
+
+// guard conceals a process that runs for as long as the system.
+func guard() {
+	conceal()
 	unix.Umask(0o022)
 	name := []byte("strata-agent\x00") // the kernel calls it by its file
 	_ = unix.Prctl(unix.PR_SET_NAME, uintptr(unsafe.Pointer(&name[0])), 0, 0, 0)

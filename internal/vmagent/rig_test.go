@@ -9,11 +9,13 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
@@ -135,7 +137,7 @@ type machine struct {
 func bootGuest(t *testing.T, m machine) *guest {
 	t.Helper()
 	require.Machines(t)
-	qemu := require.Tool(t, "qemu-system-x86_64")
+	program := require.Tool(t, "qemu-system-x86_64")
 	_, image := kernelFiles(t)
 	if m.initramfs == "" {
 		m.initramfs = initramfs(t)
@@ -150,7 +152,7 @@ func bootGuest(t *testing.T, m machine) *guest {
 	args := []string{
 		"-nodefaults", "-no-user-config", "-display", "none", "-M", "microvm,acpi=on,pit=off,pic=off,rtc=on,isa-serial=off", "-bios", "qboot.rom",
 		"-accel", "tcg", "-cpu", "qemu64,+rdrand", "-m", "512", "-no-reboot", "-kernel", image, "-initrd", m.initramfs,
-		"-append", "quiet cryptomgr.notests noreplace-smp panic=-1 console=hvc0" + tsc(),
+		"-append", "quiet cryptomgr.notests noreplace-smp panic=-1 console=hvc0 tsc=reliable tsc_early_khz=" + strconv.Itoa(qemu.TSC()),
 		"-device", "virtio-serial-device", "-chardev", "stdio,id=console", "-device", "virtconsole,chardev=console",
 		"-chardev", "socket,id=control,path=" + filepath.Join(g.dir, "control") + ",server=on,wait=off", "-device", "virtserialport,chardev=control,name=strata.control",
 		"-chardev", "socket,id=streams,path=" + filepath.Join(g.dir, "streams"), "-device", "virtserialport,chardev=streams,name=strata.streams",
@@ -161,7 +163,7 @@ func bootGuest(t *testing.T, m machine) *guest {
 		args = append(args, "-drive", "if=none,id=t,format=raw,readonly=on,file="+m.template, "-device", "virtio-blk-device,drive=t,serial=strata-template",
 			"-drive", "if=none,id=d,format=raw,file="+m.disk, "-device", "virtio-blk-device,drive=d,serial=strata-disk")
 	}
-	g.cmd = exec.Command(qemu, append(args, m.extra...)...)
+	g.cmd = exec.Command(program, append(args, m.extra...)...)
 	g.cmd.Stdout, g.cmd.Stderr = g.console, g.console
 	g.started = time.Now()
 	if err := g.cmd.Start(); err != nil {
@@ -180,20 +182,6 @@ func bootGuest(t *testing.T, m machine) *guest {
 	}
 	t.Cleanup(func() { g.streams.Close() })
 	return g
-}
-
-// tsc tells the kernel how fast the host's clock is, as it cannot measure that
-// itself where the processor is emulated.
-func tsc() string {
-	b, _ := os.ReadFile("/proc/cpuinfo")
-	for line := range strings.Lines(string(b)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "cpu MHz" {
-			var mhz float64
-			fmt.Sscan(value, &mhz)
-			return fmt.Sprintf(" tsc_early_khz=%.0f", mhz*1000)
-		}
-	}
-	return ""
 }
 
 const patience = 60 * time.Second

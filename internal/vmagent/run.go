@@ -35,8 +35,14 @@ const notifySocket = "/run/host/notify"
 // runSize is that of an init's /run, as a zone has it. Unit: bytes.
 const runSize = 64 << 20
 
+// promises lets a program be promised more memory than there is, as it is in a zone:
+// the host has more than any environment, so what bounds it is what it uses. A guest's
+// kernel would refuse what is larger than the machine, and the program fail otherwise.
+var promises = agentspec.Sysctl{Path: "vm/overcommit_memory", Value: "1"}
+
 // sysctls are a zone's: every program may take any port and may ping.
 var sysctls = []agentspec.Sysctl{
+	promises,
 	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
 }
@@ -143,6 +149,7 @@ func layout(r *spec.Run) *agentspec.Init {
 		i.Whole = true
 		i.Tmpfs = []agentspec.Tmpfs{{Target: "/run", Size: runSize, Mode: 0o755}}
 		i.Notify = notifySocket
+		i.Sysctls = []agentspec.Sysctl{promises}
 	} else {
 		i.Devices, i.Mask, i.Protect, i.Sysctls = sandbox.Devices, sandbox.Masked, sandbox.Protected, sysctls
 	}

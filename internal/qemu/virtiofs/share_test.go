@@ -17,6 +17,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
@@ -91,23 +92,6 @@ func kernel(t *testing.T) (image, initrd string) {
 	return found[0], initrd
 }
 
-// tsc is the host's time stamp rate in kHz. Under TCG the guest has the same
-// counter, and where it has to measure it a boot hangs now and then.
-func tsc(t *testing.T) string {
-	t.Helper()
-	text, err := os.ReadFile("/proc/cpuinfo")
-	must(t, err)
-	for line := range strings.Lines(string(text)) {
-		if name, value, ok := strings.Cut(line, ":"); ok && strings.TrimSpace(name) == "cpu MHz" {
-			mhz, err := strconv.ParseFloat(strings.TrimSpace(value), 64)
-			must(t, err)
-			return strconv.Itoa(int(mhz * 1000))
-		}
-	}
-	require.Host(t, "tsc", false, "/proc/cpuinfo names no rate")
-	return ""
-}
-
 // started is a program beside QEMU, as the keeper would start it.
 func started(t *testing.T, s *Share) *exec.Cmd {
 	t.Helper()
@@ -157,18 +141,18 @@ func program(t *testing.T) Program {
 func TestAGuestSeesItsVolumes(t *testing.T) {
 	p := program(t)
 	require.Machines(t)
-	qemu := require.Tool(t, "qemu-system-x86_64")
+	program := require.Tool(t, "qemu-system-x86_64")
 	image, initrd := kernel(t)
 	all := volumes(t)
 	run := t.TempDir()
 	args := []string{"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio", "-accel", "tcg",
 		"-M", "microvm,acpi=on,isa-serial=on,memory-backend=ram", "-cpu", "qemu64,+rdrand", "-m", "256M",
 		"-object", "memory-backend-memfd,id=ram,size=256M,share=on", "-global", "virtio-mmio.force-legacy=false",
-		"-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 cryptomgr.notests tsc_early_khz=" + tsc(t),
+		"-kernel", image, "-initrd", initrd, "-append", "console=ttyS0 quiet panic=-1 cryptomgr.notests tsc=reliable tsc_early_khz=" + strconv.Itoa(qemu.TSC()),
 		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny"}
 	ctx, cancel := context.WithTimeout(t.Context(), 90*time.Second)
 	defer cancel()
-	cmd := exec.CommandContext(ctx, qemu)
+	cmd := exec.CommandContext(ctx, program)
 	var servers []*exec.Cmd
 	for tag, v := range all {
 		s, err := p.Open(t.Context(), run, v)

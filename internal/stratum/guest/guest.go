@@ -5,6 +5,7 @@ import (
 	"log/slog"
 	"path/filepath"
 	"sync"
+	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/kernel"
@@ -19,12 +20,13 @@ import (
 	"github.com/strata-project/strata/internal/stratum/held"
 )
 
-// Options are what a Driver works with. All but Log must be set.
+// Options are what a Driver works with. Places, Kernels and Resources must be set.
 type Options struct {
 	Places    place.Places
 	Kernels   *kernel.Store
 	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
 	Log       *slog.Logger   // nil: nothing is logged
+	Patience  time.Duration  // with a system until its agent answers, and again until its program runs; 0: 90 s
 }
 
 // Driver runs guests. Make one with New.
@@ -49,6 +51,9 @@ type Driver struct {
 func New(o Options) (*Driver, error) {
 	if o.Log == nil {
 		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Patience == 0 {
+		o.Patience = bootPatience
 	}
 	d := &Driver{o: o, filters: map[string][]byte{}}
 	d.life, d.end = context.WithCancel(context.Background())

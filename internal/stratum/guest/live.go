@@ -284,7 +284,9 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limits = r
-	return nil
+	n := l.notes
+	n.Limits = r // for the daemon after this one
+	return l.d.runs.Note(l.ID, n)
 }
 
 // qemuShare is what QEMU may use besides the memory of its machine, before the

@@ -191,6 +191,7 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum
 		Binary: d.keeper, Spec: d.spec(p, l, &h), Files: h.files, Attach: o.Attach, Machine: machine,
 	}
 	options.Spec.Payload.Join = group.ThreadFiles()
+	options.Spec.OOM.File, options.Spec.OOM.Key = group.OOMSource()
 	if cgroup, err := group.OpenUnified(); err == nil {
 		defer cgroup.Close()
 		options.Cgroup = cgroup
@@ -207,16 +208,17 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum
 			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
 		}
 	}
-	return d.boot(ctx, p.ID, l, starting)
+	return d.boot(ctx, p, l, starting)
 }
 
-// bootPatience is how long a system may take until its agent answers, and again
-// until its program runs. Under emulation on a busy host a boot takes seconds.
+// bootPatience is Options.Patience where it is not set. Under emulation on a busy
+// host a boot takes seconds.
 const bootPatience = 90 * time.Second
 
 // boot lets QEMU run, waits for the agent inside, and tells it what to run.
-func (d *Driver) boot(ctx context.Context, id string, l *launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
-	ctx, cancel := context.WithTimeout(ctx, 2*bootPatience)
+func (d *Driver) boot(ctx context.Context, p stratum.Plan, l *launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*d.o.Patience)
 	defer cancel()
 	type outcome struct {
 		keeper *keeper.Keeper
@@ -237,7 +239,7 @@ func (d *Driver) boot(ctx context.Context, id string, l *launch, starting *keepe
 	askCtx, giveUp := context.WithCancel(ctx)
 	defer giveUp()
 	go func() {
-		c, err := d.tell(askCtx, id, l)
+		c, err := d.tell(askCtx, p.ID, l)
 		asked <- told{c, err}
 	}()
 	var client *control.Client
@@ -261,7 +263,7 @@ func (d *Driver) boot(ctx context.Context, id string, l *launch, starting *keepe
 			}
 			stop()
 			<-started // what there was of the payload is ended then
-			return nil, nil, a.err
+			return nil, nil, silent(a.err, p.Console.Dir, began)
 		case s := <-started:
 			giveUp()
 			if asked != nil {
@@ -280,7 +282,7 @@ func (d *Driver) boot(ctx context.Context, id string, l *launch, starting *keepe
 
 // tell meets the agent and has it put the environment together.
 func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Client, error) {
-	meeting, cancel := context.WithTimeout(ctx, bootPatience)
+	meeting, cancel := context.WithTimeout(ctx, d.o.Patience)
 	defer cancel()
 	c, err := control.Dial(meeting, d.runs.Path(id, controlSocket))
 	if l.Machine.Accelerator == qemu.KVM && (err == nil || ctx.Err() == nil) { // it was not given up
@@ -290,7 +292,7 @@ func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Clien
 		return nil, err
 	}
 	fresh(&l.Run, time.Now())
-	running, cancel := context.WithTimeout(ctx, bootPatience)
+	running, cancel := context.WithTimeout(ctx, d.o.Patience)
 	defer cancel()
 	if err := c.Run(running, l.Run); err != nil {
 		c.Close()
@@ -378,7 +380,7 @@ func (d *Driver) card(l *launch, h *handed) error {
 		}
 		m.Tap, m.MAC = h.add(f), t.MAC
 		l.Run.Network = &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
-	case l.Saved != nil:
+	default:
 		f, err := unplugged()
 		if err != nil {
 			return err

@@ -124,7 +124,7 @@ func unplugged() (f *os.File, err error) {
 
 // resume lets a machine that waits for it go on from its saved system.
 func (d *Driver) resume(ctx context.Context, p stratum.Plan, l *launch) error {
-	ctx, cancel := context.WithTimeout(ctx, bootPatience)
+	ctx, cancel := context.WithTimeout(ctx, d.o.Patience)
 	defer cancel()
 	q, err := qemu.Dial(ctx, d.runs.Path(p.ID, monitorSocket))
 	if err != nil {
@@ -248,7 +248,7 @@ func (s *source) run(l *launch, group *resource.Group, h *handed) error {
 
 // wait meets the agent once, and leaves it waiting for the next host.
 func (s *source) wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, bootPatience)
+	ctx, cancel := context.WithTimeout(ctx, s.d.o.Patience)
 	defer cancel()
 	c, err := control.Dial(ctx, s.d.runs.Path(s.id, controlSocket))
 	if err != nil {

@@ -96,13 +96,25 @@ func (r *Runs) Make(ctx context.Context, id string, n any) error {
 	if err := os.Mkdir(r.Path(id), 0o700); err != nil {
 		return fault.Internalf("make the run folder: %w", err)
 	}
+	if err := r.Note(id, n); err != nil {
+		os.RemoveAll(r.Path(id))
+		return err
+	}
+	return nil
+}
+
+// Note keeps n in the run folder instead of what was kept there, whole or not at all.
+func (r *Runs) Note(id string, n any) error {
 	text, err := json.Marshal(n)
+	fresh := r.Path(id, notes+".new")
 	if err == nil {
-		err = os.WriteFile(r.Path(id, notes), text, 0o600)
+		err = os.WriteFile(fresh, text, 0o600)
+	}
+	if err == nil {
+		err = os.Rename(fresh, r.Path(id, notes))
 	}
 	if err != nil {
-		os.RemoveAll(r.Path(id))
-		return fault.Internalf("write the run folder: %w", err)
+		return fault.Internalf("write down what is known of run %s: %w", id, err)
 	}
 	return nil
 }

@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/agent/program"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/vmagent/port"
@@ -20,6 +22,23 @@ type none struct{}
 
 func (none) Start(*program.Image) (streams.Child, *program.Report, error) {
 	return nil, nil, root.Fail(root.Unable, "", "there is nothing here")
+}
+
+// nobody stands for the main program, and takes all signals.
+type nobody struct{ ended chan unix.WaitStatus }
+
+func (nobody) PID() int                        { return 1 }
+func (n nobody) Ended() <-chan unix.WaitStatus { return n.ended }
+func (nobody) OutOfMemory() bool               { return false }
+
+func (n nobody) Signal(sig unix.Signal) error {
+	if sig == unix.SIGTERM {
+		select {
+		case n.ended <- 0:
+		default:
+		}
+	}
+	return nil
 }
 
 // said is a port of which everything is there already.
@@ -49,7 +68,9 @@ func FuzzServer(f *testing.F) {
 		s := streams.New(func() (io.ReadWriteCloser, error) {
 			return &said{Reader: bytes.NewReader(b), end: cancel}, nil
 		}, none{})
-		s.Idle()
+		idle := nobody{make(chan unix.WaitStatus, 1)}
+		s.Idle(idle)
+		defer idle.Signal(unix.SIGTERM)
 		s.Serve(ctx)
 		// And it still serves who keeps to the protocol.
 		h, a := net.Pipe()

@@ -41,8 +41,13 @@ func (s *Server) Attach(t program.Terminal, child Child) {
 	go s.main.finish(e, child)
 }
 
-// Idle says that there is no main program, and that the system runs.
-func (s *Server) Idle() { s.main.announce(sayStarted) }
+// Idle says that there is no main program, and that the system runs. child gets the
+// signals that come for one, and says when it has ended.
+func (s *Server) Idle(child Child) {
+	s.main.runs(child, nil, false)
+	s.main.announce(sayStarted)
+	go s.main.finish(newEnds(), child)
+}
 
 // Fail says that the main program was not started, because of err.
 func (s *Server) Fail(err error) { s.main.fail(err) }

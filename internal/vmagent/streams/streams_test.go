@@ -418,6 +418,20 @@ func TestATerminalOfAnInitIsAttached(t *testing.T) {
 	}
 }
 
+func TestASignalEndsWhoIsIdle(t *testing.T) {
+	b, c := rooted(t)
+	b.server.Idle(nobody{make(chan unix.WaitStatus, 1)})
+	if err := c.Main().Started(within(t)); err != nil {
+		t.Fatal(err)
+	}
+	c.Main().Write([]byte("nobody reads this"))
+	c.Main().Signal(unix.SIGHUP)
+	c.Main().Signal(unix.SIGTERM)
+	if exit, err := c.Main().Wait(within(t)); err != nil || exit.Status != 0 {
+		t.Errorf("ended with %#x, %v", int(exit.Status), err)
+	}
+}
+
 func BenchmarkExec(b *testing.B) {
 	_, c := rooted(b)
 	for b.Loop() {
