@@ -13,6 +13,7 @@ import (
 	"sync"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu/argv"
 )
 
 // The oldest QEMU that guests work with: memory backends by name on microvm, and
@@ -119,7 +120,7 @@ func hasRing(ctx context.Context, path string) bool {
 		return false
 	}
 	cmd := exec.CommandContext(ctx, path, "-M", "none", "-nodefaults", "-no-user-config", "-display", "none", "-qmp", "stdio",
-		"-blockdev", "driver=file,node-name=file,read-only=on,aio=io_uring,filename="+escape(path))
+		"-blockdev", "driver=file,node-name=file,read-only=on,aio=io_uring,filename="+argv.Escape(path))
 	cmd.Stdin = strings.NewReader(`{"execute":"qmp_capabilities"}{"execute":"quit"}`)
 	return cmd.Run() == nil
 }

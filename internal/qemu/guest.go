@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"strconv"
 
+	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -74,11 +75,10 @@ const tcgCache = 32
 
 // Args returns QEMU's arguments, without the program. It is pure.
 func (g Guest) Args() []string {
-	a := args{
+	a := argv.Args{
 		"-nodefaults", "-no-user-config", "-display", "none", "-no-reboot",
 		"-name", "guest=" + g.Name,
-		// No new programs, privileges or scheduling: see qemu(1), -sandbox.
-		"-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny,resourcecontrol=deny",
+		"-sandbox", argv.Sandbox,
 	}
 	g.machine(&a)
 	g.boot(&a)
@@ -86,56 +86,56 @@ func (g Guest) Args() []string {
 	g.serial(&a)
 	g.disks(&a)
 	g.card(&a)
-	a.device("virtio-rng-device", "rng=entropy", "max-bytes=4096", "period=1000")
+	a.Device("virtio-rng-device", "rng=entropy", "max-bytes=4096", "period=1000")
 	// Pages that the guest frees go back to the host. For memory in a file there is none:
 	// QEMU would punch holes into what others share, and where it cannot, it says so for
 	// each page, as often as the guest likes.
 	if g.Backing.File == "" {
-		a.device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
+		a.Device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
 	}
-	a.device("pvpanic") // says GUEST_PANICKED, and ends
+	a.Device("pvpanic") // says GUEST_PANICKED, and ends
 	for i, v := range g.Volumes {
 		id := "volume" + strconv.Itoa(i)
-		a.connected(id, v.FD)
-		a.device("vhost-user-fs-device", "chardev="+id, "tag="+escape(v.Tag))
+		a.Connected(id, v.FD)
+		a.Device("vhost-user-fs-device", "chardev="+id, "tag="+argv.Escape(v.Tag))
 	}
 	return a
 }
 
 // machine is processors, memory and the board.
-func (g Guest) machine(a *args) {
+func (g Guest) machine(a *argv.Args) {
 	// ACPI is how the kernel finds virtio-mmio devices, and how power-off reaches
 	// QEMU. Timer and interrupt controller of the PC are of no use beside it.
-	a.add("-M", machineType+",acpi=on,pit=off,pic=off,rtc=on,isa-serial="+onOff(g.ConsoleOnHardware)+",memory-backend=ram")
+	a.Add("-M", machineType+",acpi=on,pit=off,pic=off,rtc=on,isa-serial="+argv.OnOff(g.ConsoleOnHardware)+",memory-backend=ram")
 	// Devices of virtio 1 only: virtiofs has no other.
-	a.add("-global", "virtio-mmio.force-legacy=false")
+	a.Add("-global", "virtio-mmio.force-legacy=false")
 	if g.Accelerator == KVM {
-		a.add("-accel", "kvm", "-cpu", "host")
+		a.Add("-accel", "kvm", "-cpu", "host")
 	} else {
-		a.add("-accel", "tcg,tb-size="+strconv.Itoa(tcgCache), "-cpu", "qemu64,+rdrand")
+		a.Add("-accel", "tcg,tb-size="+strconv.Itoa(tcgCache), "-cpu", "qemu64,+rdrand")
 	}
-	a.add("-smp", strconv.Itoa(g.Processors), "-m", "size="+strconv.FormatInt(int64(g.Memory/unit.MiB), 10)+"M")
+	a.Add("-smp", strconv.Itoa(g.Processors), "-m", "size="+strconv.FormatInt(int64(g.Memory/unit.MiB), 10)+"M")
 	size := ",id=ram,size=" + strconv.FormatInt(int64(g.Memory), 10)
 	switch {
 	case g.Backing.File != "":
-		a.add("-object", "memory-backend-file"+size+",share="+onOff(g.Backing.Shared)+",mem-path="+escape(g.Backing.File))
+		a.Add("-object", "memory-backend-file"+size+",share="+argv.OnOff(g.Backing.Shared)+",mem-path="+argv.Escape(g.Backing.File))
 	case len(g.Volumes) > 0:
-		a.add("-object", "memory-backend-memfd"+size+",share=on")
+		a.Add("-object", "memory-backend-memfd"+size+",share=on")
 	default:
-		a.add("-object", "memory-backend-ram"+size)
+		a.Add("-object", "memory-backend-ram"+size)
 	}
-	a.add("-object", "rng-builtin,id=entropy")
+	a.Add("-object", "rng-builtin,id=entropy")
 }
 
-func (g Guest) boot(a *args) {
+func (g Guest) boot(a *argv.Args) {
 	if g.StartStopped {
-		a.add("-S")
+		a.Add("-S")
 	}
 	if g.Incoming {
-		a.add("-incoming", "defer")
+		a.Add("-incoming", "defer")
 	}
 	if g.Firmware != "" {
-		a.add("-bios", g.Firmware)
+		a.Add("-bios", g.Firmware)
 	}
 	if g.Kernel == "" {
 		return
@@ -153,109 +153,51 @@ func (g Guest) boot(a *args) {
 	}
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line
-		a.add("-serial", "stdio")
+		a.Add("-serial", "stdio")
 	}
-	a.add("-kernel", g.Kernel, "-initrd", g.Initrd, "-append", line)
+	a.Add("-kernel", g.Kernel, "-initrd", g.Initrd, "-append", line)
 }
 
 // sockets are the ends that the host talks to.
-func (g Guest) sockets(a *args) {
-	a.listening("control", g.Control)
-	a.listening("monitor", g.Monitor)
-	a.connected("streams", g.Streams)
-	a.connected("console", g.Console)
-	a.connected("events", g.Events)
-	a.add("-mon", "chardev=monitor,mode=control", "-mon", "chardev=events,mode=control")
+func (g Guest) sockets(a *argv.Args) {
+	a.Listening("control", g.Control)
+	a.Listening("monitor", g.Monitor)
+	a.Connected("streams", g.Streams)
+	a.Connected("console", g.Console)
+	a.Connected("events", g.Events)
+	a.Add("-mon", "chardev=monitor,mode=control", "-mon", "chardev=events,mode=control")
 }
 
-func (g Guest) serial(a *args) {
-	a.device("virtio-serial-device", "max_ports=4")
-	a.device("virtconsole", "chardev=console")
-	a.device("virtserialport", "chardev=control", "name="+ControlPort)
-	a.device("virtserialport", "chardev=streams", "name="+StreamsPort)
+func (g Guest) serial(a *argv.Args) {
+	a.Device("virtio-serial-device", "max_ports=4")
+	a.Device("virtconsole", "chardev=console")
+	a.Device("virtserialport", "chardev=control", "name="+ControlPort)
+	a.Device("virtserialport", "chardev=streams", "name="+StreamsPort)
 }
 
-func (g Guest) disks(a *args) {
+func (g Guest) disks(a *argv.Args) {
 	// Both through the host's page cache: a template's is shared by all guests and
 	// zones, and what a guest reads again of its disk is there when it had to give up
 	// its own cache. Measured with O_DIRECT inside, TCG, MB/s by threads, io_uring, and
 	// past the cache: reads of 1 MiB 2,500, 2,700, 820; of 4 KiB 18, 30, 12; writes of
 	// 1 MiB 310, 650, 760. Only flushes are slower, 3 ms instead of 0.7.
-	a.file("template", g.Template, g.Ring, "read-only=on", "cache.direct=off")
-	a.device("virtio-blk-device", "drive=template", "serial="+TemplateSerial)
+	a.File("template", g.Template, g.Ring, "read-only=on", "cache.direct=off")
+	a.Device("virtio-blk-device", "drive=template", "serial="+TemplateSerial)
 	// Discarded blocks become holes of the sparse image again.
-	a.file(DiskNode, g.Disk, g.Ring, "discard=unmap", "cache.direct=off")
-	a.device("virtio-blk-device", "drive=disk", "serial="+DiskSerial)
+	a.File(DiskNode, g.Disk, g.Ring, "discard=unmap", "cache.direct=off")
+	a.Device("virtio-blk-device", "drive=disk", "serial="+DiskSerial)
 }
 
-func (g Guest) card(a *args) {
+func (g Guest) card(a *argv.Args) {
 	if g.Tap == 0 {
 		// A port of a hub that nothing else is on: a card without a cable.
-		a.add("-netdev", "hubport,id=card,hubid=0")
+		a.Add("-netdev", "hubport,id=card,hubid=0")
 	} else {
-		a.add("-netdev", fmt.Sprintf("tap,id=card,fd=%d,vhost=off", g.Tap))
+		a.Add("-netdev", fmt.Sprintf("tap,id=card,fd=%d,vhost=off", g.Tap))
 	}
 	mac := ""
 	if g.MAC != "" {
 		mac = "mac=" + g.MAC
 	}
-	a.device("virtio-net-device", "netdev=card", mac)
-}
-
-// args are a command line in the making.
-type args []string
-
-func (a *args) add(more ...string) { *a = append(*a, more...) }
-
-func (a *args) device(name string, properties ...string) {
-	for _, p := range properties {
-		if p != "" {
-			name += "," + p
-		}
-	}
-	a.add("-device", name)
-}
-
-func (a *args) listening(id string, fd int) {
-	a.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d,server=on,wait=off", id, fd))
-}
-
-func (a *args) connected(id string, fd int) {
-	a.add("-chardev", fmt.Sprintf("socket,id=%s,fd=%d", id, fd))
-}
-
-// file makes a descriptor a raw block device.
-func (a *args) file(id string, fd int, ring bool, properties ...string) {
-	a.add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd))
-	aio := "threads"
-	if ring {
-		aio = "io_uring"
-	}
-	node := fmt.Sprintf("driver=raw,node-name=%s,file.driver=file,file.aio=%s,file.filename=/dev/fdset/%d", id, aio, fd)
-	for _, p := range properties {
-		node += "," + p
-		if p == "read-only=on" {
-			node += ",file.read-only=on"
-		}
-	}
-	a.add("-blockdev", node)
-}
-
-func onOff(on bool) string {
-	if on {
-		return "on"
-	}
-	return "off"
-}
-
-// escape writes a value in which QEMU takes a comma for the end.
-func escape(value string) string {
-	out := make([]byte, 0, len(value))
-	for i := range len(value) {
-		if value[i] == ',' {
-			out = append(out, ',')
-		}
-		out = append(out, value[i])
-	}
-	return string(out)
+	a.Device("virtio-net-device", "netdev=card", mac)
 }
