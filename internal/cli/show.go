@@ -75,10 +75,18 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("ready", yes(e.Ready))
 	f.add("stratum", e.Stratum+reason(e.Reason))
 	if b := e.Boot; b != nil {
-		f.add("kernel", b.Kernel+reason(b.Release))
+		release := b.Release
+		if release == b.Kernel { // most are called so
+			release = ""
+		}
+		f.add("kernel", b.Kernel+reason(release))
 		f.add("accelerator", b.Accelerator+reason(b.Why))
 		f.add("boot", bootText(b))
-		f.add("machine", fmt.Sprintf("%d processors, %s of memory", b.CPUs, b.Memory))
+		processors := "processors"
+		if b.CPUs == 1 {
+			processors = "processor"
+		}
+		f.add("machine", fmt.Sprintf("%d %s, %s of memory", b.CPUs, processors, b.Memory))
 	}
 	f.add("kind", e.Kind)
 	f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"path/filepath"
+	"regexp"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -47,6 +48,9 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 	return e.o.Logs(ctx, filepath.Join(e.store.Dir(en.id()), dir), o, ended, emit)
 }
 
+// levels stand before a kernel's lines. Source: printk's, as syslog(2) gives them.
+var levels = regexp.MustCompile(`(?m)^<\d+>`)
+
 // kernelLog emits the log of the kernel inside, as it stands now.
 func (e *Engine) kernelLog(ctx context.Context, en *entry, o LogOptions, emit func(api.LogLine) error) error {
 	if err := e.able(en, stratum.CanKernelLog, "has no kernel of its own"); err != nil {
@@ -57,7 +61,7 @@ func (e *Engine) kernelLog(ctx context.Context, en *entry, o LogOptions, emit fu
 	}
 	r, err := en.current("asked for its kernel's log")
 	if err != nil {
-		return err
+		return fault.All(err)[0].Help("`strata console %s` has what was kept of its console, where a kernel that panics says why", en.name())
 	}
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
@@ -65,6 +69,7 @@ func (e *Engine) kernelLog(ctx context.Context, en *entry, o LogOptions, emit fu
 	if err != nil {
 		return fault.Wrap(err, "read the log of the kernel of %s", en.name())
 	}
+	text = levels.ReplaceAll(text, nil)
 	if o.Tail >= 0 {
 		lines := bytes.SplitAfter(bytes.TrimSuffix(text, []byte("\n")), []byte("\n"))
 		text = append(bytes.Join(lines[max(0, len(lines)-o.Tail):], nil), '\n')
