@@ -21,7 +21,8 @@ import (
 
 func (a *app) kernelCommand() *cobra.Command {
 	return group("kernel", "Kernels that guests boot", `Get, list and remove kernels. A guest boots the one that --kernel names, else the
-default one. Nothing is installed on the host.
+default one. Nothing is installed on the host. The first guest fetches debian's, where
+there is no kernel yet.
 
 Examples:
   strata kernel add debian

@@ -120,9 +120,9 @@ var wants = [events]struct{ verb, to string }{
 // hints say what to do where an event asked for by a user is refused.
 var hints = map[Event]map[State]string{
 	Start:  {Running: "it needs no start", Paused: "resume it", Stopping: "wait until it has stopped, or kill it"},
-	Remove: {Running: "stop it first, or remove with force", Paused: "stop it first, or remove with force", Starting: "stop it first, or remove with force", Stopping: "wait until it has stopped, or remove with force", Waiting: "stop it first, or remove with force"},
+	Remove: {Running: "stop it first, or remove it by force: strata rm -f", Paused: "stop it first, or remove it by force: strata rm -f", Starting: "stop it first, or remove it by force: strata rm -f", Stopping: "wait until it has stopped, or remove it by force: strata rm -f", Waiting: "stop it first, or remove it by force: strata rm -f"},
 	Resume: {Running: "it is not paused"},
-	Pause:  {Stopped: "start it first", Made: "start it first"},
+	Pause:  {Stopped: "start it first", Made: "start it first", Paused: "`strata resume` goes on with it"},
 }
 
 // Next returns the state that event leads to from s.

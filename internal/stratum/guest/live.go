@@ -270,7 +270,7 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	if n, err := machineProcessors(r.CPUs); err != nil {
 		return err
 	} else if r.CPUs != 0 && n > l.notes.Boot.CPUs {
-		return fault.Conflictf("the machine has %d processors", l.notes.Boot.CPUs).At("resources.cpus").Help("stop it first: its next start gets more")
+		return fault.Conflictf("the machine has fewer processors: %d", l.notes.Boot.CPUs).At("resources.cpus").Help("stop it first: its next start gets more")
 	}
 	if err := l.Group.Set(hostLimits(l.notes.Boot.Memory, r.CPUs)); err != nil {
 		return err
