@@ -35,7 +35,7 @@ test: build ## install what is missing, and run every test that boots no machine
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
-GUEST_TESTS ?= ./internal/kernel ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./test/contract
+GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./test/contract
 
 .PHONY: test-guest
 test-guest: build ## run the tests that boot machines, and the contract at guests
