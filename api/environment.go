@@ -15,7 +15,8 @@ type Spec struct {
 	Cold     bool     `json:"cold,omitempty" doc:"Boot from the beginning even where a warm start is possible."`
 	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`
 	Stratum  string   `json:"stratum,omitempty" enum:"zone,guest,machine" doc:"Depth. Default: the shallowest that serves the needs."`
-	Needs    []string `json:"needs,omitempty" maxItems:"64" doc:"Reasons to virtualize."`
+	Needs    []string `json:"needs,omitempty" maxItems:"64" doc:"Reasons to virtualize; GET /v1/needs lists them."`
+	Force    bool     `json:"force,omitempty" doc:"Take the stratum that was named even where it does not serve a need."`
 
 	Entrypoint []string `json:"entrypoint,omitempty" maxItems:"1024" doc:"Replaces the template's entrypoint; one empty string clears it."`
 	Command    []string `json:"command,omitempty" maxItems:"4096" doc:"Replaces the template's command."`

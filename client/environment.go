@@ -56,6 +56,18 @@ func (c *Client) Get(ctx context.Context, ref string) (e api.Environment, err er
 	return e, c.call(ctx, get(environments, ref), &e)
 }
 
+// Plan tells what making and starting an environment would do; nothing is done.
+func (c *Client) Plan(ctx context.Context, spec api.Spec) (p api.Plan, err error) {
+	q := post("plan")
+	q.body = spec
+	return p, c.call(ctx, q, &p)
+}
+
+// Why tells why an environment is at its stratum.
+func (c *Client) Why(ctx context.Context, ref string) (w api.Choice, err error) {
+	return w, c.call(ctx, get(environments, ref, "why"), &w)
+}
+
 // Start starts an environment.
 func (c *Client) Start(ctx context.Context, ref string) error { return c.act(ctx, ref, "start") }
 

@@ -22,6 +22,11 @@ func (c *Client) HostCheck(ctx context.Context) (all []api.Finding, err error) {
 	return all, c.call(ctx, get("host", "check"), &all)
 }
 
+// Needs returns the needs that the daemon knows.
+func (c *Client) Needs(ctx context.Context) (all []api.Need, err error) {
+	return all, c.call(ctx, get("needs"), &all)
+}
+
 // Reset stops and removes every environment.
 func (c *Client) Reset(ctx context.Context) error { return c.call(ctx, post("system", "reset"), nil) }
 

@@ -1,5 +1,5 @@
 // Command reference writes what is generated of strata's documentation: this
-// folder's cli.md and api.md, and api/openapi.json. `make generate` runs it.
+// folder's cli.md, api.md and needs.md, and api/openapi.json. `make generate` runs it.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/strata-project/strata/internal/cli"
+	"github.com/strata-project/strata/internal/planner"
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/server/servertest"
 )
@@ -29,6 +30,8 @@ func write() error {
 	for path, content := range map[string]func(io.Writer) error{
 		"cli.md": cli.Reference,
 		"api.md": s.Reference,
+
+		"needs.md": planner.Reference,
 		filepath.Join("..", "..", "api", "openapi.json"): func(w io.Writer) error {
 			text, err := s.OpenAPI()
 			if err != nil {

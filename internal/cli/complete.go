@@ -112,6 +112,16 @@ func (a *app) completeSpecFlags(cmd *cobra.Command) {
 		"pull":    few("always", "missing", "never"),
 
 		"stop-signal": someSignals,
+		"need": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
+			return a.offer(nil, func(ctx context.Context, c *client.Client) ([]string, error) {
+				all, err := c.Needs(ctx)
+				var names []string
+				for _, n := range all {
+					names = append(names, n.Name)
+				}
+				return names, err
+			})
+		},
 		"kernel": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {
 			return a.completeKernels(cmd, nil, part)
 		},

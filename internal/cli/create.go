@@ -52,7 +52,7 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		}
 	}
 	// The first guest of a template has something made for all that follow.
-	w := watching{quiet: s.quiet || spec.Stratum != "guest" && len(spec.Needs) == 0, rare: true}
+	w := watching{quiet: s.quiet || spec.Stratum != "guest" && len(spec.Needs) == 0 && spec.Kernel == "", rare: true}
 	create := func() (api.Environment, error) {
 		return watched(ctx, a, c, w, func(ctx context.Context) (api.Environment, error) { return c.Create(ctx, spec) })
 	}

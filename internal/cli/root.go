@@ -53,11 +53,11 @@ Examples:
 			root.AddCommand(c)
 		}
 	}
-	add(groupRun, a.runCommand(), a.createCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
+	add(groupRun, a.runCommand(), a.createCommand(), a.planCommand(), a.whyCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.rmCommand(), a.renameCommand(), a.setCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
 	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand(), a.statsCommand())
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())
-	add(groupHost, a.hostCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
+	add(groupHost, a.hostCommand(), a.needsCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.habits()...)
 	return root
 }

@@ -13,7 +13,6 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
-	"github.com/strata-project/strata/internal/planner"
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/undo"
@@ -102,14 +101,8 @@ func fits(spec api.Spec, depth string) error {
 
 // create does the work, with the template held.
 func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *entry, err error) {
-	choice, err := planner.Choose(planner.Request{Stratum: spec.Stratum, Needs: spec.Needs, Available: e.strata()})
+	choice, err := e.choose(ctx, spec, t)
 	if err != nil {
-		return nil, err
-	}
-	if err := fits(spec, choice.Stratum); err != nil {
-		return nil, err
-	}
-	if err := e.bootable(spec, choice.Stratum); err != nil {
 		return nil, err
 	}
 	if choice.Stratum != stratum.Zone { // made once; not by a start, which has little time and whose client speaks to the program
@@ -128,7 +121,10 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
 		return nil, err
 	}
-	rec.TemplateID, rec.Stratum, rec.Reason = t.ID, choice.Stratum, choice.Reason
+	rec.TemplateID, rec.Stratum, rec.Reason, rec.Choice = t.ID, choice.Stratum, choice.Reason, &choice
+	if choice.Unmet != nil {
+		rec.Notes = append(rec.Notes, "stratum "+choice.Stratum+" was forced: it does not serve "+strings.Join(choice.Unmet, ", "))
+	}
 	rec.Phase = environment.PhaseCreated
 	if network := rec.Resolved.Network; network != environment.NoNetwork {
 		if rec.Address, err = e.o.Network.Allocate(ctx, network, rec.ID, rec.Name); err != nil {

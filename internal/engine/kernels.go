@@ -202,13 +202,3 @@ func answers(k api.Kernel, ref string) bool {
 	digits := strings.TrimPrefix(ref, prefix)
 	return ref == k.Name || ref == k.Release || len(digits) >= 4 && strings.HasPrefix(k.ID, prefix+digits)
 }
-
-// bootable refuses an environment whose kernel is not there, before anything is
-// made for it. Kinds: Missing, Invalid, Unable.
-func (e *Engine) bootable(spec api.Spec, depth string) error {
-	if depth != stratum.Guest || e.o.Kernels == nil {
-		return nil
-	}
-	_, err := e.o.Kernels.Get(spec.Kernel)
-	return err
-}

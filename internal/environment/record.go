@@ -34,6 +34,7 @@ type Record struct {
 	TemplateID string      `json:"template_id"`
 	Stratum    string      `json:"stratum"`
 	Reason     string      `json:"reason"`
+	Choice     *api.Choice `json:"choice,omitempty"` // nil in records of before it was kept
 	Resolved   Resolved    `json:"resolved"`
 	IDBase     uint32      `json:"id_base"`
 	Address    api.Address `json:"address,omitzero"`

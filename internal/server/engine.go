@@ -27,6 +27,7 @@ type Engine interface {
 type Host interface {
 	Info(ctx context.Context) api.Info
 	HostCheck(ctx context.Context) []api.Finding
+	Needs(ctx context.Context) []api.Need
 	// Subscribe returns the events that pass f; the channel is closed when ctx
 	// ends or the engine closes.
 	Subscribe(ctx context.Context, f engine.Filter) <-chan api.Event
@@ -38,6 +39,9 @@ type Records interface {
 	Create(ctx context.Context, spec api.Spec) (api.Environment, error)
 	List(ctx context.Context, f engine.ListFilter) []api.Environment
 	Get(ctx context.Context, ref string) (api.Environment, error)
+	// Plan tells what Create and a start would do, and does nothing.
+	Plan(ctx context.Context, spec api.Spec) (api.Plan, error)
+	Why(ctx context.Context, ref string) (api.Choice, error)
 	Remove(ctx context.Context, ref string, force bool) error
 	Rename(ctx context.Context, ref, name string) error
 	Update(ctx context.Context, ref string, u api.Update) (api.Environment, error)

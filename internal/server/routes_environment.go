@@ -50,6 +50,16 @@ func (s *Server) environmentRoutes() {
 			e, err := s.engine.Get(ctx, in.Ref)
 			return &body[api.Environment]{e}, err
 		})
+	huma.Register(s.api, route("why", http.MethodGet, "/v1/environments/{ref}/why", "Say why an environment is at its stratum"),
+		func(ctx context.Context, in *EnvironmentRef) (*body[api.Choice], error) {
+			c, err := s.engine.Why(ctx, in.Ref)
+			return &body[api.Choice]{c}, err
+		})
+	huma.Register(s.api, route("plan", http.MethodPost, "/v1/plan", "Say what making and starting an environment would do, and do nothing"),
+		func(ctx context.Context, in *struct{ Body api.Spec }) (*body[api.Plan], error) {
+			p, err := s.engine.Plan(ctx, in.Body)
+			return &body[api.Plan]{p}, err
+		})
 	huma.Register(s.api, route("remove", http.MethodDelete, "/v1/environments/{ref}", "Remove an environment and its disk"),
 		func(ctx context.Context, in *struct {
 			EnvironmentRef

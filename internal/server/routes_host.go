@@ -31,6 +31,10 @@ func (s *Server) hostRoutes() {
 		func(ctx context.Context, _ *struct{}) (*body[[]api.Finding], error) {
 			return &body[[]api.Finding]{nonNil(s.engine.HostCheck(ctx))}, nil
 		})
+	huma.Register(s.api, route("needs", http.MethodGet, "/v1/needs", "List the needs that strata knows"),
+		func(ctx context.Context, _ *struct{}) (*body[[]api.Need], error) {
+			return &body[[]api.Need]{nonNil(s.engine.Needs(ctx))}, nil
+		})
 	huma.Register(s.api, route("system-reset", http.MethodPost, "/v1/system/reset", "Stop and remove every environment, and all that is left of them"),
 		func(ctx context.Context, _ *struct{}) (*none, error) { return nil, s.engine.DestroyAll(ctx) })
 

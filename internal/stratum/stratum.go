@@ -101,6 +101,13 @@ type KernelLogger interface {
 	KernelLog(ctx context.Context) ([]byte, error)
 }
 
+// Prober is a driver of virtual machines: it tells what the host gives them.
+type Prober interface {
+	// Probe tells whether virtual processors run at the host's speed, and why not.
+	// Kinds: Unable where the host lacks a program that the stratum takes.
+	Probe(ctx context.Context) (kvm bool, why string, err error)
+}
+
 // Booter tells how a system of its own was started.
 type Booter interface {
 	Boot() api.Boot

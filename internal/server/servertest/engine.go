@@ -78,6 +78,35 @@ func (e *Engine) HostCheck(context.Context) []api.Finding {
 	}
 }
 
+// Needs implements server.Host, with two needs.
+func (e *Engine) Needs(context.Context) []api.Need {
+	return []api.Need{
+		{Name: "isolation", Means: "it is kept apart", Stratum: "zone", Why: "namespaces", Source: "docs"},
+		{Name: "own-kernel", Means: "it runs a kernel of its own", Stratum: "guest", Why: "it has one", Source: "docs"},
+	}
+}
+
+// Plan implements server.Records: everything is a zone.
+func (e *Engine) Plan(_ context.Context, spec api.Spec) (api.Plan, error) {
+	return api.Plan{Choice: zone(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
+		PIDs: "no limit", Disk: "10G", Network: "default", Devices: []string{"null"}, Starts: []string{"strata-keeper"}, Mounts: []string{"/: template"}}, nil
+}
+
+// Why implements server.Records.
+func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
+	env, err := e.Get(ctx, ref)
+	return zone(env.Spec), err
+}
+
+func zone(spec api.Spec) api.Choice {
+	c := api.Choice{Stratum: "zone", Reason: "nothing deeper was asked for", Needs: []api.Wanted{}, Price: "not measured",
+		Others: []api.Depth{{Stratum: "guest", Deeper: true, Adds: "own-kernel", Served: true, Price: "not measured"}}}
+	for _, n := range spec.Needs {
+		c.Needs = append(c.Needs, api.Wanted{Need: n, From: "asked", Stratum: "zone"})
+	}
+	return c
+}
+
 // Subscribe implements server.Host.
 func (e *Engine) Subscribe(ctx context.Context, f engine.Filter) <-chan api.Event {
 	ch := make(chan api.Event, 64)

@@ -125,3 +125,13 @@ func (d *Driver) accelerator(ctx context.Context, p qemu.Program) (name, why str
 	}
 	return v.Accelerator, v.Reason
 }
+
+// Probe implements stratum.Prober.
+func (d *Driver) Probe(ctx context.Context) (kvm bool, why string, err error) {
+	p, err := qemu.Find(ctx)
+	if err != nil {
+		return false, "", err
+	}
+	name, why := d.accelerator(ctx, p)
+	return name == qemu.KVM, why, nil
+}

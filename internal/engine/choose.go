@@ -1,0 +1,161 @@
+package engine
+
+import (
+	"context"
+	"strings"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/planner"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// Needs returns the vocabulary of needs.
+func (e *Engine) Needs(context.Context) []api.Need { return planner.Vocabulary() }
+
+// choose returns the stratum of spec with template t.
+// Kinds: planner.Choose's, and Invalid for options that the stratum has no meaning for.
+func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api.Choice, error) {
+	c, err := planner.Choose(spec, t, e.facts(ctx, spec, t), nil)
+	if err != nil {
+		return c, err
+	}
+	return c, fits(spec, c.Stratum)
+}
+
+// facts are what a choice depends on of this host. Where nothing can ask for a
+// virtual machine none is looked at, since most environments are zones.
+func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) planner.Host {
+	h := planner.Host{Strata: e.strata(), Lacks: map[string]*fault.Error{}}
+	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && t.Config.Labels[planner.Label] == "" {
+		return h
+	}
+	for _, d := range e.o.Drivers {
+		at := d.Stratum()
+		if p, ok := d.(stratum.Prober); ok {
+			kvm, why, err := p.Probe(ctx)
+			if err != nil {
+				h.Lacks[at] = fault.All(err)[0]
+				continue
+			}
+			h.KVM, h.NoKVM = kvm, why
+		}
+		if at == stratum.Guest && e.o.Kernels != nil {
+			if _, err := e.o.Kernels.Get(spec.Kernel); err != nil {
+				h.Lacks[at] = fault.All(err)[0]
+			}
+		}
+	}
+	return h
+}
+
+// Why returns why an environment is at its stratum, as it was chosen. Kinds: Missing.
+func (e *Engine) Why(_ context.Context, ref string) (api.Choice, error) {
+	en, err := e.find(ref)
+	if err != nil {
+		return api.Choice{}, err
+	}
+	rec := en.snapshot()
+	if rec.Choice != nil {
+		return *rec.Choice, nil
+	}
+	return api.Choice{Stratum: rec.Stratum, Reason: rec.Reason, Needs: []api.Wanted{}, Others: []api.Depth{}, Price: planner.NotMeasured}, nil
+}
+
+// Plan tells what Create and Start would do with spec; nothing is made or fetched.
+// Kinds: as Create's.
+func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
+	if err := fault.Join(environment.Validate(spec, bounds), checkVolumes(spec)); err != nil {
+		return api.Plan{}, err
+	}
+	var notes []string
+	t, err := e.o.Templates.Get(spec.Template)
+	if fault.Is(err, fault.Missing) && builtIn(spec.Template) {
+		t, err = api.Template{Config: api.TemplateConfig{Command: []string{"sh"}}}, nil
+		notes = append(notes, "the template busybox would be made first")
+	}
+	if err != nil {
+		return api.Plan{}, err
+	}
+	c, err := e.choose(ctx, spec, t)
+	if err != nil {
+		return api.Plan{}, err
+	}
+	r, err := environment.Resolve(spec, first(spec.Name, "made-up"), t)
+	if err != nil {
+		return api.Plan{}, err
+	}
+	if c.Unmet != nil {
+		notes = append(notes, "stratum "+c.Stratum+" is forced: it does not serve "+strings.Join(c.Unmet, ", "))
+	}
+	p := api.Plan{
+		Choice: c, Template: spec.Template, Kind: r.Kind, Command: r.Args, Network: r.Network, Notes: notes,
+		Memory: "no limit", CPUs: "no limit", PIDs: "no limit", Disk: "10G",
+	}
+	planLimits(&p, spec.Resources)
+	e.planRun(&p, spec)
+	return p, nil
+}
+
+// planLimits writes down the limits that were asked for.
+func planLimits(p *api.Plan, r api.Resources) {
+	if r.Memory > 0 {
+		p.Memory = r.Memory.String()
+	}
+	if r.CPUs > 0 {
+		p.CPUs = r.CPUs.String()
+	}
+	if r.PIDs > 0 {
+		p.PIDs = itoa(int(r.PIDs))
+	}
+	if r.Disk > 0 {
+		p.Disk = r.Disk.String()
+	}
+}
+
+// planRun writes down what a run would have, by its stratum.
+func (e *Engine) planRun(p *api.Plan, spec api.Spec) {
+	card := p.Network != environment.NoNetwork
+	p.Mounts = []string{"/: template " + spec.Template + " read-only, with a private disk over it"}
+	for _, v := range spec.Volumes {
+		p.Mounts = append(p.Mounts, v.Target+": "+v.Source)
+	}
+	for _, m := range spec.Tmpfs {
+		p.Mounts = append(p.Mounts, m.Target+": memory")
+	}
+	if p.Choice.Stratum == stratum.Zone {
+		p.Kernel = "the host's, " + release()
+		p.Starts = []string{"strata-keeper", "the program, in namespaces of its own"}
+		p.Devices = []string{"null, zero, full, random, urandom, tty"}
+		if card {
+			p.Devices = append(p.Devices, "one end of a veth pair")
+		}
+		return
+	}
+	p.Kernel = "its own"
+	p.Starts = []string{"strata-keeper", "QEMU"}
+	if p.Choice.Stratum != stratum.Guest {
+		p.Devices = []string{"stock hardware"}
+		return
+	}
+	if e.o.Kernels != nil {
+		if k, err := e.o.Kernels.Get(spec.Kernel); err == nil {
+			p.Kernel = k.Name
+		}
+	}
+	for _, v := range spec.Volumes {
+		p.Starts = append(p.Starts, "virtiofsd for "+v.Target)
+	}
+	p.Devices = []string{"virtio-blk: template, read-only", "virtio-blk: private disk", "virtio-serial", "virtio-rng"}
+	if card {
+		p.Devices = append(p.Devices, "virtio-net")
+	}
+}
+
+func first(a, b string) string {
+	if a != "" {
+		return a
+	}
+	return b
+}
