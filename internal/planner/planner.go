@@ -120,15 +120,17 @@ func shallowest(c *api.Choice, h Host) error {
 			least, cause = w.Stratum, w.Need
 		}
 	}
+	for _, w := range c.Needs { // before the host is looked at: no host serves both
+		if most := named(w.Need).deepest; most != "" && depthOf(most) < depthOf(least) {
+			return fault.Invalidf("the needs %s and %s contradict: %s calls for stratum %s, and %s is served by %s at most", w.Need, cause, cause, least, w.Need, most).At("needs").Help("leave one of the two out")
+		}
+	}
 	at, err := available(least, cause, h)
 	if err != nil {
 		return err
 	}
 	for _, w := range c.Needs {
 		if problem := unserved(*named(w.Need), at, h); problem != nil {
-			if cause != "" && problem.tooDeep {
-				return fault.Invalidf("the needs %s and %s contradict: %s calls for stratum %s, and %s is served by %s at most", w.Need, cause, cause, least, w.Need, named(w.Need).deepest).At("needs").Help("leave one of the two out")
-			}
 			return problem.refusal(w, at)
 		}
 	}
