@@ -145,10 +145,11 @@ func write(ctx context.Context, path string) error {
 	return err
 }
 
-// machine returns a QEMU of a type with a disk at its first port; "" for none.
+// machine returns a QEMU of a type with a disk at its first port. Its place in the
+// order leaves the first to what -kernel takes.
 func machine(ctx context.Context, kind, disk string, more ...string) *exec.Cmd {
 	args := []string{"-M", kind, "-accel", "tcg", "-cpu", "qemu64,+rdrand", "-m", "512", "-nodefaults", "-no-user-config", "-display", "none", "-no-reboot", "-serial", "stdio",
-		"-drive", "if=none,id=disk,format=raw,snapshot=on,file=" + disk, "-device", "ide-hd,bus=ide.0,drive=disk,bootindex=0"}
+		"-drive", "if=none,id=disk,format=raw,snapshot=on,file=" + disk, "-device", "ide-hd,bus=ide.0,drive=disk,bootindex=1"}
 	cmd := exec.CommandContext(ctx, "qemu-system-x86_64", append(args, more...)...)
 	cmd.Dir = boot.dir
 	return cmd
