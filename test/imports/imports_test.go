@@ -27,7 +27,7 @@ var (
 	words      = []string{"internal/fault", "internal/unit", "internal/undo", "internal/place", "internal/version"}
 	wire       = []string{"api", "api/stream"}
 	mechanisms = []string{
-		"internal/template/...", "internal/disk", "internal/mount/...", "internal/network/...", "internal/resource",
+		"internal/template/...", "internal/disk", "internal/disk/image", "internal/mount/...", "internal/network/...", "internal/resource",
 		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/thread",
 		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen",
 	}

@@ -1,6 +1,9 @@
 package argv
 
-import "encoding/json"
+import (
+	"encoding/json"
+	"strconv"
+)
 
 // Image is a file that QEMU reads, or a part of it, by a descriptor of QEMU's own.
 type Image struct {
@@ -47,4 +50,23 @@ func (i Image) Node(name, path string, readOnly bool, backing any) Node {
 		n.Backing = Nothing
 	}
 	return n
+}
+
+// Chain makes images a block device by the name of id, of which each lies over the
+// next. Only the first is written to, where it is not readOnly.
+func (a *Args) Chain(id string, images []Image, readOnly, ring bool) {
+	var backing any
+	for i := len(images) - 1; i >= 0; i-- {
+		name := id
+		if i > 0 {
+			name += "-" + strconv.Itoa(i)
+		}
+		n := images[i].Node(name, a.FD(images[i].FD), readOnly || i > 0, backing)
+		n.File.AIO = AIO(ring)
+		if !n.ReadOnly {
+			n.Discard = "unmap" // discarded blocks become holes of the image again
+		}
+		a.Node(n)
+		backing = name
+	}
 }

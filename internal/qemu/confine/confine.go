@@ -47,6 +47,7 @@ type Spec struct {
 	Devices     []string // of the host, at the same paths
 	Show        []Shown
 	Files       bool // QEMU finds its own descriptors below FilesPlace, for what it only opens by name
+	Tied        bool // it ends with the thread that started it
 }
 
 // FilesPlace is a folder with the program's descriptors by number.
@@ -72,12 +73,21 @@ func (s Spec) Encode() []string {
 	for _, f := range s.Show {
 		a = append(a, f.Path, f.At)
 	}
-	files := 0
+	choices := 0
 	if s.Files {
-		files = 1
+		choices |= withFiles
 	}
-	return append(append(a, n(files)), s.Args...)
+	if s.Tied {
+		choices |= tied
+	}
+	return append(append(a, n(choices)), s.Args...)
 }
+
+// What may be chosen, as one number.
+const (
+	withFiles = 1 << iota
+	tied
+)
 
 // reader takes arguments off the front.
 type reader struct {
@@ -127,7 +137,8 @@ func decode(args []string) (s Spec, err error) {
 	for range r.count() {
 		s.Show = append(s.Show, Shown{r.text(), r.text()})
 	}
-	s.Files = r.number() == 1
+	choices := r.number()
+	s.Files, s.Tied = choices&withFiles != 0, choices&tied != 0
 	s.Args = r.args
 	if r.bad || !filepath.IsAbs(s.Program) || s.User == 0 || s.First < 3 || s.Last < s.First {
 		return s, errors.New("its arguments are not those of a machine")
@@ -251,6 +262,11 @@ func (s Spec) drop() error {
 	id := int(s.User)
 	if err := errors.Join(syscall.Setresgid(id, id, id), syscall.Setresuid(id, id, id)); err != nil {
 		return jail.Failed("become the machine's user", err)
+	}
+	if s.Tied { // the kernel forgets it where the user changes
+		if err := unix.Prctl(unix.PR_SET_PDEATHSIG, uintptr(unix.SIGKILL), 0, 0, 0); err != nil {
+			return jail.Failed("tie it to its parent", err)
+		}
 	}
 	// Nobody looks into it from here on; QEMU is another user's than anybody else's.
 	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {

@@ -10,7 +10,7 @@ func TestASpecIsReadAsItWasWritten(t *testing.T) {
 		"a small one": {Program: "/usr/bin/qemu", User: 7, First: 5, Last: 5},
 		"a full one": {
 			Program: "/usr/bin/qemu", Args: []string{"-name", "", "guest=a b"}, User: 1 << 31, Groups: []uint32{5, 106}, First: 5, Last: 20,
-			Devices: []string{"/dev/kvm"}, Show: []Shown{{"/a", "/b"}, {"/c d", "/e"}},
+			Devices: []string{"/dev/kvm"}, Show: []Shown{{"/a", "/b"}, {"/c d", "/e"}}, Files: true, Tied: true,
 		},
 	} {
 		got, err := decode(s.Encode())

@@ -41,21 +41,7 @@ func (s Spec) controllers(a *argv.Args) {
 // drive is a drive, and what it holds.
 func (s Spec) drive(a *argv.Args, d Drive, f Files) {
 	images := f.Drives[d.ID]
-	readOnly := d.ReadOnly || d.Medium == CD
-	var backing any
-	for i := len(images) - 1; i >= 0; i-- {
-		name := d.ID
-		if i > 0 {
-			name += "-" + strconv.Itoa(i)
-		}
-		n := images[i].Node(name, a.FD(images[i].FD), readOnly || i > 0, backing)
-		n.File.AIO = argv.AIO(f.Ring)
-		if !n.ReadOnly {
-			n.Discard = "unmap" // discarded blocks become holes of the image again
-		}
-		a.Node(n)
-		backing = name
-	}
+	a.Chain(d.ID, images, d.ReadOnly || d.Medium == CD, f.Ring)
 	bus := s.bus(d)
 	at := slices.IndexFunc(s.on(bus), func(other Drive) bool { return other.ID == d.ID })
 	properties := append([]string{"id=" + d.ID}, s.attached(bus, at)...)

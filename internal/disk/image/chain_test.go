@@ -1,0 +1,148 @@
+package image
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// lay writes files into a folder of its own.
+func lay(t *testing.T, files map[string][]byte) string {
+	t.Helper()
+	dir := t.TempDir()
+	for name, content := range files {
+		path := filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(path, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	return dir
+}
+
+func TestAChainIsFollowedWithinItsFolder(t *testing.T) {
+	dir := lay(t, map[string][]byte{
+		"top.qcow2":        qcow2(3, over("sub/middle.qcow2", "qcow2")),
+		"sub/middle.qcow2": qcow2(3, over("../base.vmdk", "")),
+		"base.vmdk":        extents(`RW 4 FLAT "base-flat.vmdk" 2`),
+		"base-flat.vmdk":   make([]byte, 3<<10),
+	})
+	c, err := Open(filepath.Join(dir, "top.qcow2"), Rules{Within: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	var files []*os.File
+	images, err := c.Images(func(f *os.File) int { files = append(files, f); return len(files) })
+	if err != nil || c.Format != QCOW2 || c.Size != unit.GiB || len(images) != 3 {
+		t.Fatalf("got %+v, %+v, %v", c, images, err)
+	}
+	if b := images[2]; b.Format != "raw" || b.Offset != 1024 || b.Size != 2048 || files[2].Name() != filepath.Join(dir, "base-flat.vmdk") {
+		t.Errorf("the last layer is %+v in %s", b, files[2].Name())
+	}
+}
+
+func TestADiskInSeveralFilesIsToBeImported(t *testing.T) {
+	dir := lay(t, map[string][]byte{
+		"d.vmdk": extents(`RW 4 FLAT "a" 0`, `RW 2048 SPARSE "b"`), "a": make([]byte, 2048), "b": vmdk(2048, ""),
+	})
+	c, err := Open(filepath.Join(dir, "d.vmdk"), Rules{Within: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	if _, err := c.Images(nil); !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "in 2 files") || c.Size != 1026*unit.KiB {
+		t.Errorf("got %s, %v", c.Size, err)
+	}
+}
+
+func TestWhatAnImageMayNotLeadTo(t *testing.T) {
+	outside := lay(t, map[string][]byte{"secret": disk(512, "secret")})
+	at := func(name string) string { return filepath.Join(outside, name) }
+	for sentence, c := range map[string]struct {
+		name string
+		file []byte
+		more func(dir string)
+		none bool // no folder is given
+		says string
+		kind fault.Kind
+	}{
+		"another file, where it is to be all there is": {"i", qcow2(3, over("base", "raw")), nil, true, "is to be all there is", fault.Invalid},
+		"an extent, where it is to be all there is":    {"i", extents(`RW 1 FLAT "base" 0`), nil, true, "is to be all there is", fault.Invalid},
+		"a file outside by its whole name":             {"i", qcow2(3, over(at("secret"), "raw")), nil, false, "which is outside", fault.Invalid},
+		"a file outside by a way up":                   {"i", qcow2(3, over("../secret", "raw")), nil, false, "which is outside", fault.Invalid},
+		"an extent outside":                            {"i", extents(`RW 1 FLAT "` + at("secret") + `" 0`), nil, false, "which is outside", fault.Invalid},
+		"an extent outside by a way up":                {"i", extents(`RW 1 FLAT "../secret" 0`), nil, false, "which is outside", fault.Invalid},
+		"a file outside by a link":                     {"i", qcow2(3, over("link", "raw")), func(dir string) { os.Symlink(at("secret"), filepath.Join(dir, "link")) }, false, "is a link out of its folder", fault.Invalid},
+		"a file outside by a linked folder":            {"i", qcow2(3, over("link/secret", "raw")), func(dir string) { os.Symlink(outside, filepath.Join(dir, "link")) }, false, "is a link out of its folder", fault.Invalid},
+		"a server":                                     {"i", qcow2(3, over("nbd://10.0.0.1/x", "raw")), nil, false, "which is no file", fault.Invalid},
+		"options of QEMU's":                            {"i", qcow2(3, over(`json:{"driver":"host_device"}`, "raw")), nil, false, "which is no file", fault.Invalid},
+		"a name with a zero in it":                     {"i", qcow2(3, over("ba\x00se", "raw")), nil, false, "no name of a file", fault.Invalid},
+		"a file that is not there":                     {"i", qcow2(3, over("nonesuch", "raw")), nil, false, "there is no image", fault.Missing},
+		"itself":                                       {"i", qcow2(3, over("i", "qcow2")), nil, false, "more than 16 images", fault.Invalid},
+		"a pipe":                                       {"i", qcow2(3, over("pipe", "raw")), func(dir string) { unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600) }, false, "neither a file nor a block device", fault.Invalid},
+		"a folder":                                     {"i", qcow2(3, over(".", "raw")), nil, false, "neither a file nor a block device", fault.Invalid},
+		"an image of another format than it says":      {"i", qcow2(3, over("base", "vmdk")), nil, false, `said to be "vmdk", and is raw`, fault.Invalid},
+		"an extent that is too short":                  {"i", extents(`RW 4096 FLAT "base" 0`), nil, false, "is shorter than the descriptor says", fault.Invalid},
+		"an extent that begins after its end":          {"i", extents(`RW 1 FLAT "base" 99999`), nil, false, "is shorter than the descriptor says", fault.Invalid},
+		"an extent that is another image":              {"i", extents(`RW 2048 SPARSE "base"`), nil, false, "is not the extent that the descriptor says", fault.Invalid},
+		"a descriptor in place of an extent":           {"i", extents(`RW 2048 SPARSE "i"`), nil, false, "is not the extent that the descriptor says", fault.Invalid},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			dir := lay(t, map[string][]byte{c.name: c.file, "base": disk(1024, "")})
+			if c.more != nil {
+				c.more(dir)
+			}
+			rules := Rules{Within: dir}
+			if c.none {
+				rules.Within = ""
+			}
+			chain, err := Open(filepath.Join(dir, c.name), rules)
+			if !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+				t.Errorf("got %+v, %v", chain, err)
+			}
+		})
+	}
+}
+
+func TestAnImageIsWhatItIsAskedToBe(t *testing.T) {
+	dir := lay(t, map[string][]byte{"disk": disk(1024, ""), "iso": iso(), "empty": make([]byte, 1024), "forged": qcow2(3, over("/etc/passwd", "raw"))})
+	for sentence, c := range map[string]struct {
+		name  string
+		rules Rules
+		want  Format
+		says  string
+	}{
+		"a disk": {"disk", Rules{}, Raw, ""},
+		"an ISO": {"iso", Rules{CD: true}, ISO, ""},
+		"an ISO as a disk, as from a memory stick":       {"iso", Rules{}, ISO, ""},
+		"a disk as an ISO":                               {"disk", Rules{CD: true}, "", "the file is no ISO"},
+		"a disk without partitions":                      {"empty", Rules{Format: Raw}, Raw, ""},
+		"a raw disk with a header that its system wrote": {"forged", Rules{Format: Raw}, Raw, ""},
+		"a disk that is said to be another":              {"disk", Rules{Format: QCOW2}, "", `is said to be "qcow2", and is raw`},
+		"nothing":                                        {"nonesuch", Rules{}, "", "there is no image"},
+		"a folder":                                       {".", Rules{}, "", "neither a file nor"},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			chain, err := Open(filepath.Join(dir, c.name), c.rules)
+			if c.says != "" {
+				if err == nil || !strings.Contains(err.Error(), c.says) {
+					t.Errorf("got %+v, %v", chain, err)
+				}
+				return
+			}
+			if err != nil || chain.Format != c.want || chain.Layers[0].Parts[0].Format != Raw {
+				t.Fatalf("got %+v, %v", chain, err)
+			}
+			chain.Close()
+		})
+	}
+}
