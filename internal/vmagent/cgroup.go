@@ -25,7 +25,7 @@ const execFolder = "strata.exec"
 
 // makeGroup mounts the hierarchy and makes the group, with a namespace that shows
 // it as the root. The calling thread is in that namespace then.
-func makeGroup(r *spec.Run) (g group, err error) {
+func makeGroup() (g group, err error) {
 	if err := unix.Mount("strata", groupPlace, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return g, root.Wrap(err, "mount cgroup2")
 	}
@@ -39,20 +39,19 @@ func makeGroup(r *spec.Run) (g group, err error) {
 	if g.dir, err = unix.Open(place, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return g, err
 	}
-	if err := g.limit(spec.Limits{Memory: r.Memory, PIDs: r.PIDs}); err != nil {
-		return g, err
-	}
 	g.exec = g.dir
-	if r.System {
-		if err := unix.Mkdir(place+"/"+execFolder, 0o755); err != nil && err != unix.EEXIST {
-			return g, err
-		}
-		if g.exec, err = unix.Openat(g.dir, execFolder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
-			return g, err
-		}
-	}
 	g.ns, err = shown(place)
 	return g, err
+}
+
+// divide makes a place in the group for programs beside those of an init.
+func (g *group) divide() error {
+	err := unix.Mkdirat(g.dir, execFolder, 0o755)
+	if err != nil && err != unix.EEXIST {
+		return err
+	}
+	g.exec, err = unix.Openat(g.dir, execFolder, unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	return err
 }
 
 // shown makes a namespace whose root is the group at place. It is of the calling

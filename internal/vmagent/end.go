@@ -43,20 +43,24 @@ func (a *agent) thaw() error {
 // freezePatience is how long the disk may take to become whole at the end.
 const freezePatience = 20 * time.Second
 
-// off switches the machine off. The disk is frozen for it, which writes everything
-// out and leaves the file system as an unmount would; who still runs is held up
-// meanwhile. It does not return.
-func (a *agent) off() { a.end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
-
-// end is off for any command of reboot(2).
-func (a *agent) end(how int) {
+// settle freezes the disk for the end, which writes everything out and leaves the
+// file system as an unmount would; who still runs is held up meanwhile.
+func (a *agent) settle() (settled <-chan struct{}) {
 	done := make(chan struct{})
 	go func() {
 		_ = a.freeze() // what cannot be frozen was never mounted, or is beyond help
 		close(done)
 	}()
+	return done
+}
+
+// off switches the machine off once the disk is whole. It does not return.
+func (a *agent) off() { a.end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
+
+// end is off for any command of reboot(2).
+func (a *agent) end(how int) {
 	select {
-	case <-done:
+	case <-a.settle():
 	case <-time.After(freezePatience):
 	}
 	for {

@@ -49,5 +49,8 @@ func setClock(now int64) error {
 		return root.Fail(root.Invalid, "clock", "the time is before 1970")
 	}
 	t := unix.NsecToTimespec(now)
-	return root.Wrap(unix.ClockSettime(unix.CLOCK_REALTIME, &t), "set the clock to "+time.Unix(0, now).UTC().Format(time.RFC3339))
+	if err := unix.ClockSettime(unix.CLOCK_REALTIME, &t); err != nil {
+		return root.Wrap(err, "set the clock to "+time.Unix(0, now).UTC().Format(time.RFC3339))
+	}
+	return nil
 }

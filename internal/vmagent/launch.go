@@ -46,11 +46,19 @@ func (a *agent) last(s *streams.Server, failed error) {
 	if failed == nil {
 		<-a.over
 	}
+	settled := a.settle()
 	select {
 	case <-s.Taken():
 	case <-time.After(takenPatience):
 	}
-	a.quit.Do(a.off)
+	a.quit.Do(func() {
+		select {
+		case <-settled:
+			s.Over()
+		case <-time.After(freezePatience):
+		}
+		a.off()
+	})
 }
 
 // Start implements streams.Starter. The first program of an app is the main one.

@@ -78,7 +78,8 @@ func guard() {
 	runtime.LockOSThread()
 }
 
-// begin mounts what the kernel tells of itself, and loads what it needs.
+// begin mounts what the kernel tells of itself, loads what it needs, and does all that
+// can be done before somebody says what to run.
 func (a *agent) begin() (err error) {
 	for _, m := range []struct {
 		kind, place string
@@ -97,8 +98,7 @@ func (a *agent) begin() (err error) {
 	if a.dev, err = unix.Open("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return root.Wrap(err, "open /dev")
 	}
-	hurry(true)
-	for _, place := range []string{"/strata", templatePlace, diskPlace, groupPlace} {
+	for _, place := range []string{"/strata", templatePlace, diskPlace, groupPlace, partPlace} {
 		if err := unix.Mkdir(place, 0o700); err != nil && err != unix.EEXIST {
 			return root.Wrap(err, "make "+place)
 		}
@@ -108,18 +108,10 @@ func (a *agent) begin() (err error) {
 		return root.Wrap(err, "listen for devices")
 	}
 	a.faults = loadModules()
-	return a.findPorts(news)
-}
-
-// hurry makes the kernel wait less for its own readers while a system starts, as it
-// does itself until its first program runs: mounts, modules and control groups
-// take half as long. Source: kernel-parameters.txt, rcupdate.rcu_expedited.
-func hurry(on bool) {
-	text := "0"
-	if on {
-		text = "1"
+	if err := a.findPorts(news); err != nil {
+		return err
 	}
-	_ = writeFile("/sys/kernel/rcu_expedited", text) // tolerated: it only takes longer
+	return a.blame(a.ahead())
 }
 
 // serve answers hosts, one after the other, for as long as the system runs.

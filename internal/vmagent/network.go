@@ -23,24 +23,33 @@ type link struct {
 	buf  []byte
 }
 
-// connect brings the loopback up, and the card as n says.
-func connect(n *spec.Network) (err error) {
-	l := link{buf: make([]byte, 16<<10)}
-	if l.sock, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE); err != nil {
+func dial() (l link, err error) {
+	l.buf = make([]byte, 16<<10)
+	l.sock, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
+	return l, err
+}
+
+func loopback() error {
+	l, err := dial()
+	if err != nil {
 		return err
 	}
 	defer unix.Close(l.sock)
-	if err := l.set("lo", "", 0, true); err != nil {
-		return root.Wrap(err, "bring up the loopback")
-	}
+	return root.Wrap(l.set("lo", "", 0), "bring up the loopback")
+}
+
+// connect brings the card up as n says.
+func connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
 	}
-	if err := l.set(card, n.MAC, n.MTU, false); err != nil {
-		return root.Wrap(err, "set up "+card)
+	l, err := dial()
+	if err != nil {
+		return err
 	}
-	if err := l.set(card, "", 0, true); err != nil {
-		return root.Wrap(err, "bring up "+card)
+	defer unix.Close(l.sock)
+	if err := l.set(card, n.MAC, n.MTU); err != nil {
+		return root.Wrap(err, "set up "+card)
 	}
 	for _, a := range n.Address {
 		if err := l.address(card, a); err != nil {
@@ -73,14 +82,12 @@ func unplug() error {
 	return nil
 }
 
-// set changes an interface; what is zero stays.
-func (l *link) set(name, mac string, mtu int, up bool) error {
+// set changes an interface, and brings it up; what is zero stays.
+func (l *link) set(name, mac string, mtu int) error {
 	body := make([]byte, unix.SizeofIfInfomsg)
 	body = attribute(body, unix.IFLA_IFNAME, append([]byte(name), 0))
-	if up {
-		binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)
-		binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP)
-	}
+	binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)
+	binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP)
 	if mac != "" {
 		b, ok := parseMAC(mac)
 		if !ok {

@@ -87,10 +87,7 @@ func (a *agent) findPorts(news announcements) error {
 // readLine returns a small file of the kernel's without the end of its line, ""
 // where it cannot be read.
 func readLine(path string) string {
-	b, err := os.ReadFile(path)
-	if err != nil {
-		return ""
-	}
+	b := readAt(unix.AT_FDCWD, path)
 	for len(b) > 0 && (b[len(b)-1] == '\n' || b[len(b)-1] == ' ') {
 		b = b[:len(b)-1]
 	}

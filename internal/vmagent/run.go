@@ -17,9 +17,10 @@ import (
 type life struct {
 	mu    sync.Mutex
 	state int
-	asked bool  // to run
-	group group // once it runs
-	disk  int   // the private disk's root folder, -1 before there is one
+	asked bool // to run
+	group group
+	part  *root.Part // of an app's inside
+	disk  int        // the private disk's root folder, -1 before there is one
 	quit  sync.Once
 
 	meeting *port // on which hosts are answered
@@ -35,16 +36,27 @@ const notifySocket = "/run/host/notify"
 // runSize is that of an init's /run, as a zone has it. Unit: bytes.
 const runSize = 64 << 20
 
-// promises lets a program be promised more memory than there is, as it is in a zone:
-// the host has more than any environment, so what bounds it is what it uses. A guest's
-// kernel would refuse what is larger than the machine, and the program fail otherwise.
-var promises = agentspec.Sysctl{Path: "vm/overcommit_memory", Value: "1"}
-
-// sysctls are a zone's: every program may take any port and may ping.
-var sysctls = []agentspec.Sysctl{
-	promises,
+// settings are those of an app's kernel. As in a zone every program may take any port
+// and may ping, and may be promised more memory than there is: the host has more than
+// any environment, so what bounds it is what it uses. The host gives out addresses and
+// routes, so that nobody need ask for them or look whether another has them.
+var settings = []agentspec.Sysctl{
+	{Path: "vm/overcommit_memory", Value: "1"},
 	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
+	{Path: "net/ipv6/conf/eth0/accept_dad", Value: "0"},
+	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "0"},
+	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "0"},
+}
+
+// kernelSettings are those that the kernel has of its own, for a system, which makes
+// its own choice. Promises of memory stay what they are in a zone.
+var kernelSettings = []agentspec.Sysctl{
+	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "1024"},
+	{Path: "net/ipv4/ping_group_range", Value: "1 0"},
+	{Path: "net/ipv6/conf/eth0/accept_dad", Value: "1"},
+	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "1"},
+	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "-1"},
 }
 
 // run does the one run of this system. It returns once the main program runs, or,
@@ -68,17 +80,13 @@ func (a *agent) run(text []byte) error {
 		return err
 	}
 	if r.System && !r.Idle {
-		err = a.system(r)
-	} else {
-		err = a.app(r)
+		return a.system(r)
 	}
-	hurry(false)
-	return err
+	return a.app(r)
 }
 
 // put puts the environment together.
 func (a *agent) put(r *spec.Run) error {
-	hurry(true) // as this system may be a copy of one that did not
 	// First of all: whatever comes may need random numbers, and the time.
 	if err := a.reseed(r.Entropy); err != nil {
 		return err
@@ -96,31 +104,66 @@ func (a *agent) put(r *spec.Run) error {
 	return nil
 }
 
-// inside makes the environment's inside, and moves there. Network, file systems and
-// control groups know nothing of one another, and the kernel lets each of them wait.
+// inside makes the environment's inside, and moves there.
 func (a *agent) inside(r *spec.Run) (err error) {
 	i := layout(r)
-	network, trees := make(chan error, 1), make(chan error, 1)
-	go func() {
-		network <- a.blame(root.In(root.Wrap(connect(r.Network), "connect the network"), "network"))
-	}()
-	go func() { trees <- a.trees(r, i) }()
-	g, err := makeGroup(r)
-	for _, other := range []error{<-trees, <-network} {
-		if other != nil {
-			return other
-		}
+	if r.Memory != 0 || r.PIDs != 0 {
+		err = a.group.limit(spec.Limits{Memory: r.Memory, PIDs: r.PIDs})
+	}
+	if err == nil && r.System {
+		err = root.Wrap(a.group.divide(), "divide the control group")
 	}
 	if err != nil {
-		return root.Wrap(err, "make the control group")
+		return err
 	}
-	a.mu.Lock()
-	a.group = g
-	a.mu.Unlock()
-	if err := root.Cover(i); err != nil {
+	if err := connect(r.Network); err != nil {
+		return a.blame(root.In(root.Wrap(err, "connect the network"), "network"))
+	}
+	if err := a.trees(r, i); err != nil {
+		return err
+	}
+	if err := a.cover(i); err != nil {
 		return err
 	}
 	return root.Wrap(unix.Sethostname([]byte(r.Hostname)), "set the hostname")
+}
+
+// cover moves into the new root. What an app sees there of strata's own is built
+// already; with kind system little of it is the same.
+func (a *agent) cover(i *agentspec.Init) error {
+	if !i.System {
+		return a.part.Cover(i)
+	}
+	if err := set(kernelSettings); err != nil {
+		return err
+	}
+	return root.Cover(i)
+}
+
+// set writes settings of the kernel's. What this one does not have, it need not.
+func set(all []agentspec.Sysctl) error {
+	for _, s := range all {
+		if err := writeFile("/proc/sys/"+s.Path, s.Value); err != nil && err != unix.ENOENT {
+			return root.Wrap(err, "set "+s.Path)
+		}
+	}
+	return nil
+}
+
+// ahead does what every environment needs and none changes, so that a system that
+// is saved before it is told what to run has it done.
+func (a *agent) ahead() (err error) {
+	if a.group, err = makeGroup(); err != nil {
+		return root.Wrap(err, "make the control group")
+	}
+	if err := set(settings); err != nil {
+		return err
+	}
+	if err := loopback(); err != nil {
+		return err
+	}
+	a.part, err = root.Prepare(layout(&spec.Run{}), partPlace)
+	return err
 }
 
 // trees puts root and volumes together.
@@ -138,7 +181,7 @@ func (a *agent) trees(r *spec.Run, i *agentspec.Init) (err error) {
 	return nil
 }
 
-// layout is the inside of r. An app sees what it sees in a zone; a system has a
+// layout is the inside of r, which without anything in it is that of every app. An app sees what it sees in a zone; a system has a
 // kernel of its own, of which nothing is hidden.
 func layout(r *spec.Run) *agentspec.Init {
 	i := &agentspec.Init{
@@ -149,9 +192,8 @@ func layout(r *spec.Run) *agentspec.Init {
 		i.Whole = true
 		i.Tmpfs = []agentspec.Tmpfs{{Target: "/run", Size: runSize, Mode: 0o755}}
 		i.Notify = notifySocket
-		i.Sysctls = []agentspec.Sysctl{promises}
 	} else {
-		i.Devices, i.Mask, i.Protect, i.Sysctls = sandbox.Devices, sandbox.Masked, sandbox.Protected, sysctls
+		i.Devices, i.Mask, i.Protect = sandbox.Devices, sandbox.Masked, sandbox.Protected
 	}
 	for _, t := range r.Tmpfs {
 		i.Tmpfs = append(i.Tmpfs, agentspec.Tmpfs{Target: t.Target, Size: t.Size, Mode: t.Mode, NoExec: t.NoExec})

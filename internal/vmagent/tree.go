@@ -12,6 +12,7 @@ const (
 	templatePlace = "/strata/template"
 	diskPlace     = "/strata/disk"
 	groupPlace    = "/strata/cgroup"
+	partPlace     = "/strata/part"
 )
 
 // The folders of a private disk, and the options of every overlay, as package
@@ -35,9 +36,6 @@ func (a *agent) tree(r *spec.Run) (int, error) {
 	}
 	disk, err := a.block(r.Disk, diskSerial)
 	if err != nil {
-		return -1, err
-	}
-	if err := a.refresh(template); err != nil {
 		return -1, err
 	}
 	if err := unix.Mount("/dev/"+template, templatePlace, "erofs", unix.MS_RDONLY|unix.MS_NODEV, ""); err != nil {

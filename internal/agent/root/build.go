@@ -1,6 +1,7 @@
 package root
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 
@@ -21,7 +22,7 @@ const (
 type house struct {
 	*spec.Init
 	proc, sys, dev int
-	source         int // a tmpfs with strata's own files, covered by another
+	source         int // a tmpfs with strata's own files, covered by another; -1: there are none
 	empty          int // a tmpfs that nothing can be written to, once it is in use
 }
 
@@ -37,24 +38,85 @@ func Build(s *spec.Init) error { return build(s, (*house).pivot) }
 func Cover(s *spec.Init) error { return build(s, (*house).change) }
 
 func build(s *spec.Init, enter func(*house) error) error {
-	h := &house{Init: s, proc: -1, sys: -1, dev: -1, source: -1, empty: -1}
-	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
-		return Wrap(err, "make mounts private")
+	h := newHouse(s)
+	if err := h.attach(); err != nil {
+		return err
 	}
-	// Over the host's root, which every host has; all goes by descriptors from here.
-	if err := unix.MoveMount(s.Root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH); err != nil {
-		return Wrap(err, "attach the root")
+	if slices.ContainsFunc(s.Files, func(f spec.File) bool { return f.Bind }) {
+		if err := h.sources(); err != nil {
+			return err
+		}
 	}
-	for _, step := range []struct {
-		doing string
-		do    func() error
-	}{
+	return h.steps([]step{
 		{"make /dev", h.devices}, {"make /proc", h.kernel}, {"show cgroups", h.cgroups}, {"hide parts of /proc", h.masks},
 		{"mount tmpfs", h.memory}, {"attach volumes", h.volumes}, {"show files", h.show}, {"write files", h.write},
 		{"enter the root", func() error { return enter(h) }},
-	} {
-		if err := step.do(); err != nil {
-			return Wrap(err, step.doing)
+	})
+}
+
+// Part is what an inside has of strata's own, built before anybody knows its root.
+type Part struct{ h *house }
+
+// Prepare builds the part of s that depends on no environment: devices, proc, sys
+// with its cgroups, and masks. It stays below the folder place until it is used.
+func Prepare(s *spec.Init, place string) (*Part, error) {
+	h := newHouse(s)
+	var err error
+	if h.Root, err = unix.Open(place, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return nil, Wrap(err, "open "+place)
+	}
+	defer unix.Close(h.Root)
+	if err := h.sources(); err != nil {
+		return nil, err
+	}
+	return &Part{h}, h.steps([]step{
+		{"make /dev", h.devices}, {"make /proc", h.kernel}, {"show cgroups", h.cgroups}, {"hide parts of /proc", h.masks},
+	})
+}
+
+// Cover is as the function of that name, and moves the part into the new root. Of s it takes all
+// that Prepare did not need.
+func (p *Part) Cover(s *spec.Init) error {
+	h := p.h
+	h.Init = s
+	if err := h.attach(); err != nil {
+		return err
+	}
+	for _, m := range []struct {
+		path  string
+		mount int
+	}{{"/dev", h.dev}, {"/proc", h.proc}, {"/sys", h.sys}} {
+		if err := AttachIn(m.mount, h.Root, m.path, true, NoLinks); err != nil {
+			return err
+		}
+	}
+	return h.steps([]step{
+		{"mount tmpfs", h.memory}, {"attach volumes", h.volumes}, {"show files", h.show}, {"write files", h.write}, {"enter the root", h.change},
+	})
+}
+
+func newHouse(s *spec.Init) *house {
+	return &house{Init: s, proc: -1, sys: -1, dev: -1, source: -1, empty: -1}
+}
+
+// attach puts the new root over the old one, which every host has; all goes by
+// descriptors from here.
+func (h *house) attach() error {
+	if err := unix.Mount("", "/", "", unix.MS_REC|unix.MS_PRIVATE, ""); err != nil {
+		return Wrap(err, "make mounts private")
+	}
+	return Wrap(unix.MoveMount(h.Root, "", unix.AT_FDCWD, "/", unix.MOVE_MOUNT_F_EMPTY_PATH), "attach the root")
+}
+
+type step struct {
+	doing string
+	do    func() error
+}
+
+func (h *house) steps(all []step) error {
+	for _, s := range all {
+		if err := s.do(); err != nil {
+			return Wrap(err, s.doing)
 		}
 	}
 	return nil
@@ -124,8 +186,10 @@ func (h *house) devices() error {
 		}
 		unix.Close(nodes[i])
 	}
-	if err := h.sources(); err != nil {
-		return err
+	if h.source >= 0 {
+		if err := AttachIn(h.source, h.dev, "shm", true, NoLinks); err != nil {
+			return err
+		}
 	}
 	for _, m := range []struct {
 		path, kind string

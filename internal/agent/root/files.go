@@ -8,36 +8,24 @@ import (
 	"github.com/strata-project/strata/internal/agent/spec"
 )
 
-// sources writes the files that are shown over the template's. They live in a
+// sources makes a place for the files that are shown over the template's. They live in a
 // small tmpfs, so that the private disk never holds what belongs to one run, and a
 // read-only root has them as well. The kernel copies parts of attached mounts
 // only, so it is attached where the zone's own /dev/shm covers it next: to take
 // it away again would cost more than all the rest.
 func (h *house) sources() (err error) {
-	for i, f := range h.Files {
-		if !f.Bind {
-			continue
-		}
-		if h.source < 0 {
-			if h.source, err = Tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64"); err != nil {
-				return err
-			}
-			if err := AttachIn(h.source, h.dev, "shm", true, NoLinks); err != nil {
-				return err
-			}
-		}
-		if err := put(h.source, strconv.Itoa(i), f.Data); err != nil {
-			return Wrap(err, f.Path)
-		}
-	}
-	return nil
+	h.source, err = Tree("tmpfs", plain, "mode=755", "size=1m", "nr_inodes=64")
+	return err
 }
 
-// show puts those files where they belong.
+// show writes those files and puts them where they belong.
 func (h *house) show() error {
 	for i, f := range h.Files {
 		if !f.Bind {
 			continue
+		}
+		if err := put(h.source, strconv.Itoa(i), f.Data); err != nil {
+			return Wrap(err, f.Path)
 		}
 		// An image whose /etc is a link that leads nowhere goes without.
 		if err := h.bind(strconv.Itoa(i), f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {

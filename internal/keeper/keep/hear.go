@@ -39,7 +39,7 @@ func (m *machine) hear(h port.Header, frame []byte) {
 	f := m.channel(h.Channel)
 	payload := frame[port.HeaderSize:]
 	switch h.Type {
-	case port.Stdout, port.Stderr, port.Window, port.Started, port.Failed, port.Exit, port.Ready:
+	case port.Stdout, port.Stderr, port.Window, port.Started, port.Failed, port.Exit, port.Ready, port.Over:
 	default:
 		m.fault("it says what only a host says")
 		return
@@ -48,7 +48,10 @@ func (m *machine) hear(h port.Header, frame []byte) {
 	case h.Channel > m.last:
 		m.fault("it speaks on a channel that was never opened")
 		return
-	case f == nil:
+	case h.Type == port.Over && h.Channel == 0 && m.k.told != nil:
+		m.k.kill() // the system would only switch itself off
+		return
+	case f == nil, h.Type == port.Over:
 		m.stray()
 		return
 	case !f.begun && h.Type != port.Started && h.Type != port.Failed:

@@ -48,8 +48,8 @@ func Save(ctx context.Context, q *qemu.QMP, f *os.File) error {
 }
 
 // Restore lets the machine behind q, which waits for a saved system, go on from i:
-// its agent answers from then on. disk is the size of the private disk, in bytes. ctx
-// bounds the wait. Kinds: Unable (QEMU refuses the image: the machine is of no more use),
+// its agent answers from then on. disk is the size of the private disk, in bytes; 0: that of
+// the source's. ctx bounds the wait. Kinds: Unable (QEMU refuses the image: the machine is of no more use),
 // Busy where ctx ended.
 func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 	state, err := reopen(i.state)
@@ -58,6 +58,11 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 	}
 	defer state.Close()
 	if err := capable(ctx, q); err != nil {
+		return err
+	}
+	// A card that has moved has the system tell its neighbours, several times. This one has
+	// no address yet.
+	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int{"announce-rounds": 0}, nil); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, state); err != nil {
@@ -69,9 +74,10 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 	if err := settled(ctx, q); err != nil {
 		return fault.Wrap(err, "load a saved system")
 	}
-	// The system knows the size of the source's disk until it is told.
-	if err := q.Execute(ctx, "block_resize", map[string]any{"node-name": "disk", "size": disk}, nil); err != nil {
-		return err
+	if disk != 0 { // the system knows the size of the source's until it is told
+		if err := q.Execute(ctx, "block_resize", map[string]any{"node-name": "disk", "size": disk}, nil); err != nil {
+			return err
+		}
 	}
 	return q.Execute(ctx, "cont", nil, nil)
 }

@@ -135,7 +135,11 @@ func (d *Driver) resume(ctx context.Context, p stratum.Plan, l *launch) error {
 	if err != nil {
 		return fault.Internalf("look at the private disk: %w", err)
 	}
-	return warm.Restore(ctx, q, l.Saved, disk.Size())
+	size := disk.Size()
+	if size == blankDisk {
+		size = 0
+	}
+	return warm.Restore(ctx, q, l.Saved, size)
 }
 
 // saver is the user that a machine runs as which is only made to be saved: it has
@@ -280,8 +284,14 @@ func (s *source) close() error { return s.back.Roll(context.Background()) }
 // that waits for the next host, and the kernel has nothing to do any more.
 const settleBefore = 300 * time.Millisecond
 
-// blankDisk is the size of the disks of a machine that is to be saved. Unit: bytes.
-const blankDisk = 10 << 30
+// The sizes of the blank disks of a machine that is to be saved. Unit: bytes. The
+// private disk's is announced when it goes on. That of a device which cannot be
+// written to is only read when its driver takes it up, so the template's is larger
+// than any: its file system knows how large it is.
+const (
+	blankTemplate = 1 << 40
+	blankDisk     = 10 << 30 // as most are: to be told of another takes the system 20 ms
+)
 
 // blank opens all that a machine needs which has nothing behind its devices.
 func (d *Driver) blank(id string, l *launch, memory *os.File, h *handed) error {
@@ -291,7 +301,7 @@ func (d *Driver) blank(id string, l *launch, memory *os.File, h *handed) error {
 		return fault.Internalf("open the agent: %w", err)
 	}
 	h.add(agent)
-	for size, number := range map[int64]*int{4096: &m.Template, blankDisk: &m.Disk} {
+	for size, number := range map[int64]*int{blankTemplate: &m.Template, blankDisk: &m.Disk} {
 		fd, err := unix.MemfdCreate("strata-blank", unix.MFD_CLOEXEC)
 		if err == nil {
 			err = unix.Ftruncate(fd, size)

@@ -10,7 +10,7 @@
 // number twice in one run.
 //
 //	host → agent   Hello, Exec, Stdin, CloseStdin, Resize, Signal, Window, Taken
-//	agent → host   Hello, Started, Failed, Stdout, Stderr, Exit, Ready, Window
+//	agent → host   Hello, Started, Failed, Stdout, Stderr, Exit, Ready, Window, Over
 //
 // # Meeting
 //
@@ -59,5 +59,6 @@
 //
 // The host answers the Exit, or Failed, of channel 0 by Taken, after which the agent may switch
 // the system off: nothing that was sent before is lost then. It waits for that a
-// few seconds at most.
+// few minutes at most. After the Taken of an Exit it says Over as soon as the private disk
+// is whole. The host need not wait until the system has switched itself off then.
 package port

@@ -24,6 +24,7 @@ const (
 	Ready                      // channel 0: the template's init is up
 	Window                     // 4 bytes, big endian: so many more bytes may be sent on this channel
 	Taken                      // channel 0: the host has its Exit, or Failed
+	Over                       // channel 0: the disk is whole, and all that was said is said
 	last
 )
 
@@ -88,7 +89,7 @@ func sizeOf(t Type) int {
 	switch t {
 	case Hello:
 		return HelloSize
-	case Started, CloseStdin, Ready, Taken:
+	case Started, CloseStdin, Ready, Taken, Over:
 		return 0
 	case Signal:
 		return 1

@@ -72,6 +72,14 @@ func New(open func() (io.ReadWriteCloser, error), starter Starter) *Server {
 // that it failed.
 func (s *Server) Taken() <-chan struct{} { return s.taken }
 
+// Over tells the host that it may end this system. It may be lost.
+func (s *Server) Over() {
+	s.main.mu.Lock()
+	h := s.main.host
+	s.main.mu.Unlock()
+	_ = h.write(port.Append(nil, port.Over, 0, nil)) // the system switches itself off
+}
+
 // Serve meets hosts, one after the other, until ctx ends. Programs go on then.
 func (s *Server) Serve(ctx context.Context) error {
 	for wait := retryFirst; ; {
