@@ -93,7 +93,7 @@ func TestAnInitTakesTheAgentsPlace(t *testing.T) {
 		"grep CapEff /proc/self/status":                                            "CapEff:\t000001ffffffffff\n",
 		"ls -d /dev/vda /dev/null /dev/pts/ptmx /proc/sys":                         "/dev/null\n/dev/pts/ptmx\n/dev/vda\n/proc/sys\n",
 		"echo x > /proc/sys/kernel/hostname; hostname":                             "x\n",
-		"ps | grep -c '[@]strata-agent'":                                           "1\n",
+		"ps | grep -c '[s]trata-agent-beside'":                                     "1\n",
 	} {
 		if got := inside(t, s, root("sh", "-c", text)); string(got.Stdout) != want {
 			t.Errorf("%s: %q %q, want %q", text, got.Stdout, got.Stderr, want)

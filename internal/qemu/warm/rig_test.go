@@ -204,7 +204,7 @@ func start(t testing.TB, o options) *machine {
 		Firmware: program.Firmware, Incoming: o.incoming, MAC: "02:00:00:00:00:07",
 	}
 	if o.blank {
-		g.Template, g.Disk = hand(readOnly(anonymous(4096))), hand(anonymous(10<<30))
+		g.Template, g.Disk = hand(readOnly(anonymous(1<<40))), hand(anonymous(10<<30))
 	} else {
 		m.disk = filepath.Join(m.dir, "disk.ext4")
 		makeDisk(t, m.disk)
