@@ -10,12 +10,14 @@ import (
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/host"
 	"github.com/strata-project/strata/internal/network"
+	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/stratum/guest"
 )
 
 // check is what the host can do, in the words of the wire.
-func check(ctx context.Context) []api.Finding {
+func check(ctx context.Context, p place.Places) []api.Finding {
 	var all []api.Finding
-	for _, f := range host.Check(ctx) {
+	for _, f := range host.Check(ctx, guest.VerdictFile(p)) {
 		all = append(all, api.Finding{Group: f.Group, Name: f.Name, OK: f.OK, Unknown: f.Unknown, Needed: f.Needed,
 			Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix})
 	}
@@ -30,7 +32,7 @@ func checkHost(ctx context.Context, o options) error {
 		return err
 	}
 	defer net.Close()
-	found := append(check(ctx), engine.FromHost(net).Check(ctx)...)
+	found := append(check(ctx, o.places), engine.FromHost(net).Check(ctx)...)
 	return printFindings(o.stdout, found)
 }
 

@@ -13,6 +13,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
@@ -71,7 +72,7 @@ func serve(ctx context.Context, o options) (err error) {
 	e, err := assemble(ctx, o, &back)
 	if fault.Is(err, fault.Unable) {
 		// Nobody can ask this daemon for `strata host check`: it says by itself what is missing.
-		return fault.Join(err, host.Ready(host.Check(ctx)))
+		return fault.Join(err, host.Ready(host.Check(ctx, guest.VerdictFile(o.places))))
 	}
 	if err != nil {
 		return err
@@ -167,7 +168,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
-		Check: check,
+		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})
 	if err != nil {
 		return nil, err

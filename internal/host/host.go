@@ -44,8 +44,9 @@ const patience = 3 * time.Second
 const atOnce = 4
 
 // Check runs every probe and returns the findings by group, in each those that
-// zones need first.
-func Check(ctx context.Context) []Finding { return run(ctx, probes()) }
+// zones need first. verdict is the file in which a daemon keeps what its guests have
+// shown of KVM; one that is not there says nothing.
+func Check(ctx context.Context, verdict string) []Finding { return run(ctx, probes(verdict)) }
 
 // Ready returns nil where everything is there that zones need, and otherwise a
 // fault for each thing missing. Kinds: Unable.

@@ -73,7 +73,7 @@ func TestReadyNamesEveryNeed(t *testing.T) {
 
 func TestEveryProbeIsComplete(t *testing.T) {
 	seen := map[string]bool{}
-	for _, p := range probes() {
+	for _, p := range probes("") {
 		if p.Name == "" || p.How == "" || p.Lost == "" || p.try == nil || p.Fix == "" && p.Name != "KVM" || seen[p.Name] {
 			t.Errorf("%+v", p.Finding)
 		}
@@ -86,7 +86,7 @@ func TestThisHost(t *testing.T) {
 	require.Root(t)
 	before := traces(t)
 	start := time.Now()
-	all := Check(t.Context())
+	all := Check(t.Context(), "")
 	took := time.Since(start)
 	for _, f := range all {
 		mark := "no"
@@ -153,7 +153,7 @@ const childVariable = "STRATA_HOST_CHILD"
 
 func TestMain(m *testing.M) {
 	if os.Getenv(childVariable) != "" {
-		for _, f := range fault.All(Ready(Check(context.Background()))) {
+		for _, f := range fault.All(Ready(Check(context.Background(), ""))) {
 			os.Stdout.WriteString(f.Message + " | " + f.Hint + "\n")
 		}
 		os.Exit(0)

@@ -25,13 +25,13 @@ func row(needed bool, name, how, lost, fix string, try func(context.Context) (st
 }
 
 // probes is the whole check, in the order in which it is shown.
-func probes() []probe {
+func probes(verdict string) []probe {
 	all := []probe{
 		row(true, "root", "asked for the user id and read /proc/self/uid_map", "everything", "run it as root, outside of any container", root),
 	}
 	all = append(in(GroupProcess, all), in(GroupProcess, capabilities())...)
 	all = append(all, in(GroupKernel, mechanisms())...)
-	all = append(all, in(GroupKernel, extras())...)
+	all = append(all, in(GroupKernel, extras(verdict))...)
 	all = append(all, in(GroupPrograms, tools())...)
 	return append(all, in(GroupNetwork, networking())...)
 }
@@ -61,13 +61,13 @@ func mechanisms() []probe {
 	}
 }
 
-func extras() []probe {
+func extras(verdict string) []probe {
 	return []probe{
 		row(false, "Landlock", "asked the kernel for its version", "a second fence around strata's own programs", "add landlock to the kernel's lsm= list", landlock),
 		row(false, "swap accounting", "looked for the limit in a group made for it", "limits on swap: an environment can swap beyond its memory limit", "boot with swapaccount=1", swap),
 		row(false, "pressure figures", "read /proc/pressure/memory", "pressure in `strata resources`", "boot with psi=1", pressure),
 		row(false, "FUSE", "opened /dev/fuse", "file systems in user space, inside environments that ask for them", "run `modprobe fuse`", device("/dev/fuse")),
-		row(false, "KVM", "had it run a loop of a million instructions", "guests and machines at the processor's own speed: QEMU translates them (TCG)", "load kvm_intel or kvm_amd; inside a virtual machine, its host must allow nested virtualization", kvm),
+		row(false, "KVM", "had it run a loop of a million instructions", "guests and machines at the processor's own speed: QEMU translates them (TCG)", "load kvm_intel or kvm_amd; inside a virtual machine, its host must allow nested virtualization", kvm(verdict)),
 		row(false, "lxcfs", "read its view of /proc/meminfo", "free and top inside a zone show the host's figures", "install lxcfs and start it", lxcfs),
 	}
 }
@@ -208,17 +208,27 @@ func device(path string) func(context.Context) (string, error) {
 }
 
 // kvm tries it in a process of its own, since the device opens on hosts where no
-// guest comes up. A daemon knows from its first guest besides (package accel).
-func kvm(ctx context.Context) (string, error) {
-	agent, err := place.Binary("strata-agent")
-	if err != nil {
-		return "strata-agent, which tries it, was not found", errUnknown
+// guest comes up. Where the loop runs, what the daemon has seen of its first guest
+// counts.
+func kvm(verdict string) func(context.Context) (string, error) {
+	return func(ctx context.Context) (string, error) {
+		agent, err := place.Binary("strata-agent")
+		if err != nil {
+			return "strata-agent, which tries it, was not found", errUnknown
+		}
+		v, _ := accel.Try(ctx, agent)
+		if v.Accelerator == qemu.KVM {
+			if p, err := qemu.Find(ctx); err == nil {
+				if seen, ok := accel.Recall(verdict, p); ok {
+					v = seen
+				}
+			}
+		}
+		if v.Accelerator != qemu.KVM {
+			return "", errors.New(v.String())
+		}
+		return v.Reason, nil
 	}
-	v, _ := accel.Try(ctx, agent)
-	if v.Accelerator != qemu.KVM {
-		return "", errors.New(v.String())
-	}
-	return v.Reason, nil
 }
 
 // lxcfsProc is where Debian's lxcfs service mounts it.

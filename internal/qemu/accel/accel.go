@@ -86,10 +86,21 @@ func (j *Judge) Confirm(p qemu.Program, err error) Verdict {
 	}
 	v := Verdict{Accelerator: qemu.KVM, Reason: "a guest has booted by it", Booted: true}
 	if err != nil {
-		v = Verdict{Accelerator: qemu.TCG, Reason: "/dev/kvm runs a loop, but a guest did not boot by it: " + err.Error()}
+		v = Verdict{Accelerator: qemu.TCG, Reason: Unbooted(err)}
 	}
 	j.keep(key, v)
 	return v
+}
+
+// Unbooted is the reason not to use a KVM by which a guest did not boot.
+func Unbooted(err error) string {
+	return "/dev/kvm runs a loop, but a guest did not boot by it: " + err.Error()
+}
+
+// Recall returns the verdict that a Judge of the same host and QEMU has left in file.
+func Recall(file string, p qemu.Program) (Verdict, bool) {
+	k := (&Judge{file: file}).load()
+	return k.Verdict, k.Key != "" && k.Key == keyOf(p)
 }
 
 // keep is called with mu held. A file that cannot be written is tolerated: it is

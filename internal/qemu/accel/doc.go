@@ -8,7 +8,7 @@
 //  1. A loop of a million instructions, in a process that is thrown away (package
 //     loop). It takes milliseconds where the processor runs guests.
 //  2. The first boot of a guest, whose outcome the driver says to Confirm. Where it
-//     fails, TCG is used from there on.
+//     fails and the same guest then boots by TCG, TCG is used from there on.
 //
 // Both are kept in a file, with what they hold for: the kernel's release and build,
 // the processor, QEMU. What may be otherwise the next time (no device, no permission,

@@ -20,6 +20,9 @@
 // process limits are kept inside by the guest's kernel, processor limits by the
 // host's, on QEMU's control group.
 //
+// A first guest by KVM that QEMU does not bring up as far as its agent is started once
+// more by TCG (orByTCG). A boot has time for as long as it goes on (patient).
+//
 // # Who talks to whom
 //
 // The keeper has the streams of every program, the console, and QEMU's events, for

@@ -26,7 +26,7 @@ type Options struct {
 	Kernels   *kernel.Store
 	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
 	Log       *slog.Logger   // nil: nothing is logged
-	Patience  time.Duration  // with a system until its agent answers, and again until its program runs; 0: 90 s
+	Patience  time.Duration  // with a system that starts and of which nothing is seen to go on; 0: 90 s
 }
 
 // Driver runs guests. Make one with New.
@@ -67,10 +67,13 @@ func New(o Options) (*Driver, error) {
 	if d.saved, err = warm.Open(filepath.Join(o.Places.State, "warm"), warm.Options{Log: o.Log}); err != nil {
 		return nil, err
 	}
-	d.judge = accel.New(d.agent, filepath.Join(o.Places.State, "accelerator.json"))
+	d.judge = accel.New(d.agent, VerdictFile(o.Places))
 	d.runs, err = held.Open(filepath.Join(o.Places.Run, "vm"), o.Resources, o.Log)
 	return d, err
 }
+
+// VerdictFile is where a driver keeps what runs guests here, see package accel.
+func VerdictFile(p place.Places) string { return filepath.Join(p.State, "accelerator.json") }
 
 // Close gives back what the driver holds. Runs go on.
 func (d *Driver) Close() error {
@@ -117,21 +120,15 @@ func (d *Driver) filter(release string) ([]byte, error) {
 	return d.filters[release], nil
 }
 
-// accelerator is what runs a guest's instructions here, and why it is not KVM.
-func (d *Driver) accelerator(ctx context.Context, p qemu.Program) (name, why string) {
-	v := d.judge.Choose(ctx, p)
-	if v.Accelerator == qemu.KVM {
-		return v.Accelerator, ""
-	}
-	return v.Accelerator, v.Reason
-}
-
 // Probe implements stratum.Prober.
 func (d *Driver) Probe(ctx context.Context) (kvm bool, why string, err error) {
 	p, err := qemu.Find(ctx)
 	if err != nil {
 		return false, "", err
 	}
-	name, why := d.accelerator(ctx, p)
-	return name == qemu.KVM, why, nil
+	v := d.judge.Choose(ctx, p)
+	if v.Accelerator == qemu.KVM {
+		return true, "", nil
+	}
+	return false, v.Reason, nil
 }

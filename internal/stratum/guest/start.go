@@ -6,7 +6,6 @@ import (
 	"net"
 	"os"
 	"strconv"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -50,6 +49,9 @@ type launch struct {
 	Filter  []byte
 	Tap     *stratum.Tap // nil: no network
 	Saved   *warm.Image  // to go on from; nil: it boots
+	Proven  bool         // a guest has run by this accelerator before
+	Begun   bool         // QEMU was let run
+	Met     bool         // the agent inside has answered
 }
 
 // prepare finds out all that p needs, and changes nothing but what is kept for all guests.
@@ -90,7 +92,12 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 	if l.Filter, err = d.filter(l.Kernel.Release); err != nil {
 		return nil, err
 	}
-	accelerator, why := d.accelerator(ctx, l.QEMU)
+	verdict := d.judge.Choose(ctx, l.QEMU)
+	accelerator, why := verdict.Accelerator, ""
+	if accelerator != qemu.KVM {
+		why = verdict.Reason
+	}
+	l.Proven = verdict.Booted
 	l.Notes = notesOf(p)
 	l.Notes.Boot = api.Boot{
 		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
@@ -122,19 +129,30 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 			defer l.Tap.File.Close()
 		}
 	}
-	if !d.warm(ctx, l, p) {
-		return d.start(ctx, p, l, o)
+	save := d.warm(ctx, l, p)
+	if l.Saved != nil {
+		defer l.Saved.Close()
+		live, err := d.start(ctx, p, l, o)
+		if err == nil || ctx.Err() != nil || blames(err) {
+			return live, err
+		}
+		d.o.Log.Warn("a guest did not go on from a saved system, and is booted", "id", p.ID, "error", err)
+		if err := d.cold(ctx, l, p, "the saved system did not go on: "+err.Error()); err != nil {
+			return nil, err
+		}
 	}
-	defer l.Saved.Close()
-	live, err := d.start(ctx, p, l, o)
-	if err == nil || ctx.Err() != nil || blames(err) {
-		return live, err
+	accelerator := l.Machine.Accelerator
+	live, err := orByTCG(ctx, d.judge, l, attempts{
+		now: func(ctx context.Context, l *launch) (stratum.Live, error) { return d.start(ctx, p, l, o) },
+		byTCG: func(ctx context.Context, l *launch, why error) error {
+			d.o.Log.Warn("a guest did not boot by KVM, and is booted by TCG", "id", p.ID, "error", why)
+			return d.byTCG(ctx, l, p, why)
+		},
+	})
+	if err == nil && save != nil && l.Machine.Accelerator == accelerator {
+		save()
 	}
-	d.o.Log.Warn("a guest did not go on from a saved system, and is booted", "id", p.ID, "error", err)
-	if err := d.cold(ctx, l, p, "the saved system did not go on: "+err.Error()); err != nil {
-		return nil, err
-	}
-	return d.start(ctx, p, l, o)
+	return live, err
 }
 
 // start is one attempt.
@@ -208,102 +226,7 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum
 			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
 		}
 	}
-	return d.boot(ctx, p, l, starting)
-}
-
-// bootPatience is Options.Patience where it is not set. Under emulation on a busy
-// host a boot takes seconds.
-const bootPatience = 90 * time.Second
-
-// boot lets QEMU run, waits for the agent inside, and tells it what to run.
-func (d *Driver) boot(ctx context.Context, p stratum.Plan, l *launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
-	began := time.Now()
-	ctx, cancel := context.WithTimeout(ctx, 2*d.o.Patience)
-	defer cancel()
-	type outcome struct {
-		keeper *keeper.Keeper
-		err    error
-	}
-	started := make(chan outcome, 1)
-	goCtx, stop := context.WithCancel(ctx)
-	defer stop()
-	go func() {
-		k, err := starting.Go(goCtx)
-		started <- outcome{k, err}
-	}()
-	type told struct {
-		client *control.Client
-		err    error
-	}
-	asked := make(chan told, 1)
-	askCtx, giveUp := context.WithCancel(ctx)
-	defer giveUp()
-	go func() {
-		c, err := d.tell(askCtx, p.ID, l)
-		asked <- told{c, err}
-	}()
-	var client *control.Client
-	for {
-		select {
-		case a := <-asked:
-			if a.err == nil {
-				client, asked = a.client, nil // the program's own start is the keeper's to tell
-				continue
-			}
-			if lost := control.Broken(a.err) || fault.KindOf(a.err) == fault.Busy || fault.KindOf(a.err) == fault.Unable; lost {
-				// What the keeper knows says more, where it knows anything: a kernel that
-				// panicked, a QEMU that could not be executed.
-				select {
-				case s := <-started:
-					if s.err != nil {
-						return nil, nil, s.err
-					}
-				case <-time.After(time.Second):
-				}
-			}
-			stop()
-			<-started // what there was of the payload is ended then
-			return nil, nil, silent(a.err, p.Console.Dir, began)
-		case s := <-started:
-			giveUp()
-			if asked != nil {
-				client = (<-asked).client
-			}
-			if s.err != nil {
-				if client != nil {
-					client.Close()
-				}
-				return nil, nil, s.err
-			}
-			return s.keeper, client, nil
-		}
-	}
-}
-
-// tell meets the agent and has it put the environment together.
-func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Client, error) {
-	meeting, cancel := context.WithTimeout(ctx, d.o.Patience)
-	defer cancel()
-	c, err := control.Dial(meeting, d.runs.Path(id, controlSocket))
-	if l.Machine.Accelerator == qemu.KVM && (err == nil || ctx.Err() == nil) { // it was not given up
-		d.judge.Confirm(l.QEMU, err)
-	}
-	if err != nil {
-		return nil, err
-	}
-	fresh(&l.Run, time.Now())
-	running, cancel := context.WithTimeout(ctx, d.o.Patience)
-	defer cancel()
-	if err := c.Run(running, l.Run); err != nil {
-		c.Close()
-		return nil, err
-	}
-	if l.Run.System {
-		// The agent goes on as another process, which is to be met anew.
-		c.Close()
-		return nil, nil
-	}
-	return c, nil
+	return d.boot(ctx, p, group, l, starting)
 }
 
 // handed are the payload's descriptors. They live until the keeper has its own.

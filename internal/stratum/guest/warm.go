@@ -15,6 +15,7 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/accel"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/resource"
@@ -27,17 +28,18 @@ import (
 // memoryPlace is where QEMU finds the descriptor of its memory.
 func memoryPlace(fd int) string { return confine.FilesPlace + "/" + strconv.Itoa(fd) }
 
-// warm has l go on from a saved system where there is one, and tells whether that
-// is so. Where there could be one it is made, for those that come after.
-func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) bool {
+// warm has l go on from a saved system where there is one. Where there could be
+// one it returns what makes it in the background, for those that come after; that
+// boots a machine as well, so it is for when l has started.
+func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func()) {
 	b := &l.Notes.Boot
 	switch {
 	case p.Cold:
 		b.Cold = "a cold boot was asked for"
-		return false
+		return nil
 	case len(p.Volumes) > 0:
 		b.Cold = "a system with volumes cannot be saved"
-		return false
+		return nil
 	}
 	key, err := warm.KeyOf(l.QEMU, l.Machine, l.Kernel.ID, l.Image.Digest)
 	if err == nil {
@@ -45,12 +47,12 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) bool {
 	}
 	if err != nil {
 		b.Cold = "there was no saved system to go on from yet"
-		d.prepareSaved(key, *l)
-		return false
+		like := *l
+		return func() { d.prepareSaved(key, like) }
 	}
 	b.Warm = true
 	l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd = true, "", ""
-	return true
+	return nil
 }
 
 // prepareSaved has a system like l's saved in the background.
@@ -79,6 +81,16 @@ func (d *Driver) cold(ctx context.Context, l *launch, p stratum.Plan, why string
 	}
 	fresh.Tap, fresh.Notes.Boot.Cold = l.Tap, why
 	*l = *fresh
+	return nil
+}
+
+// byTCG has l boot by TCG, since it did not by KVM.
+func (d *Driver) byTCG(ctx context.Context, l *launch, p stratum.Plan, why error) error {
+	if err := d.cold(ctx, l, p, l.Notes.Boot.Cold); err != nil {
+		return err
+	}
+	l.Machine.Accelerator, l.Proven = qemu.TCG, false
+	l.Notes.Boot.Accelerator, l.Notes.Boot.Why = qemu.TCG, accel.Unbooted(why)
 	return nil
 }
 
@@ -220,7 +232,7 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 		return nil
 	})
 	h.close()
-	if err := s.wait(ctx); err != nil {
+	if err := s.wait(ctx, group); err != nil {
 		return nil, fault.Wrap(err, "boot a system to be saved (QEMU says: %s)", &s.said)
 	}
 	return s, nil
@@ -251,8 +263,8 @@ func (s *source) run(l *launch, group *resource.Group, h *handed) error {
 }
 
 // wait meets the agent once, and leaves it waiting for the next host.
-func (s *source) wait(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, s.d.o.Patience)
+func (s *source) wait(ctx context.Context, group *resource.Group) error {
+	ctx, cancel := patient(ctx, s.d.o.Patience, memoryOf(group))
 	defer cancel()
 	c, err := control.Dial(ctx, s.d.runs.Path(s.id, controlSocket))
 	if err != nil {

@@ -1,0 +1,110 @@
+package guest
+
+import (
+	"context"
+	"time"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/vmagent/control"
+)
+
+// memoryOf tells what the machine in group uses.
+func memoryOf(group *resource.Group) func() (int64, error) {
+	return func() (int64, error) {
+		s, err := group.Stats()
+		return s.Memory.Current, err
+	}
+}
+
+// boot lets QEMU run, waits for the agent inside, and tells it what to run.
+func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
+	began := time.Now()
+	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
+	defer cancel()
+	l.Begun = true
+	type outcome struct {
+		keeper *keeper.Keeper
+		err    error
+	}
+	started := make(chan outcome, 1)
+	goCtx, stop := context.WithCancel(ctx)
+	defer stop()
+	go func() {
+		k, err := starting.Go(goCtx)
+		started <- outcome{k, err}
+	}()
+	type told struct {
+		client *control.Client
+		err    error
+	}
+	asked := make(chan told, 1)
+	askCtx, giveUp := patient(ctx, l.stall(d.o.Patience), memoryOf(group))
+	defer giveUp()
+	go func() {
+		c, err := d.tell(askCtx, p.ID, l)
+		asked <- told{c, err}
+	}()
+	var client *control.Client
+	for {
+		select {
+		case a := <-asked:
+			if a.err == nil {
+				client, asked = a.client, nil // the program's own start is the keeper's to tell
+				continue
+			}
+			if lost := control.Broken(a.err) || fault.KindOf(a.err) == fault.Busy || fault.KindOf(a.err) == fault.Unable; lost {
+				// What the keeper knows says more, where it knows anything: a kernel that
+				// panicked, a QEMU that could not be executed.
+				select {
+				case s := <-started:
+					if s.err != nil {
+						return nil, nil, s.err
+					}
+				case <-time.After(time.Second):
+				}
+			}
+			stop()
+			<-started // what there was of the payload is ended then
+			return nil, nil, silent(a.err, p.Console.Dir, began)
+		case s := <-started:
+			giveUp()
+			if asked != nil {
+				client = (<-asked).client
+			}
+			if s.err != nil {
+				if client != nil {
+					client.Close()
+				}
+				return nil, nil, s.err
+			}
+			return s.keeper, client, nil
+		}
+	}
+}
+
+// tell meets the agent and has it put the environment together.
+func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Client, error) {
+	c, err := control.Dial(ctx, d.runs.Path(id, controlSocket))
+	if err != nil {
+		return nil, err
+	}
+	l.Met = true
+	if l.Machine.Accelerator == qemu.KVM {
+		d.judge.Confirm(l.QEMU, nil)
+	}
+	fresh(&l.Run, time.Now())
+	if err := c.Run(ctx, l.Run); err != nil {
+		c.Close()
+		return nil, err
+	}
+	if l.Run.System {
+		// The agent goes on as another process, which is to be met anew.
+		c.Close()
+		return nil, nil
+	}
+	return c, nil
+}
