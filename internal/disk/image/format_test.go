@@ -3,6 +3,7 @@ package image
 import (
 	"bytes"
 	"encoding/binary"
+	"io"
 	"strings"
 	"testing"
 
@@ -111,14 +112,36 @@ func FuzzDetect(f *testing.F) {
 	}
 	whole := vhdx(nil)
 	f.Fuzz(func(t *testing.T, data []byte) {
-		for _, file := range [][]byte{data, append(whole[:regionsAt:regionsAt], data...), append(whole[:1<<20:1<<20], data...)} {
-			i, err := Detect(bytes.NewReader(file), int64(len(file)))
+		for _, at := range []int64{0, regionsAt, 1 << 20} { // what is there, or in the middle of a vhdx
+			file := patched{whole, data, at}
+			i, err := Detect(file, file.size())
 			if err != nil {
 				continue
 			}
-			if i.Size <= 0 || i.Size > maxSize || i.Size%sector != 0 && i.Format != QCOW2 || len(i.extents) > maxExtents || len(i.Backing.Name) > maxName {
+			if i.Size <= 0 || i.Size > maxSize || i.Size%sector != 0 && i.Format != QCOW2 && i.Format != VHDX || len(i.extents) > maxExtents || len(i.Backing.Name) > maxName {
 				t.Errorf("it is taken for %+v", i)
 			}
 		}
 	})
+}
+
+// patched is a file with other content from at on.
+type patched struct {
+	whole, data []byte
+	at          int64
+}
+
+func (p patched) size() int64 { return p.at + int64(len(p.data)) }
+
+func (p patched) ReadAt(b []byte, at int64) (n int, err error) {
+	if at < p.at {
+		n = copy(b, p.whole[at:p.at])
+	}
+	if n < len(b) && at+int64(n) < p.size() {
+		n += copy(b[n:], p.data[at+int64(n)-p.at:])
+	}
+	if n < len(b) {
+		err = io.EOF
+	}
+	return n, err
 }

@@ -3,22 +3,26 @@ package machine
 import (
 	"context"
 	"fmt"
+	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/disk/image"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/unit"
 )
 
 func TestEachSystemsMachineBootsItsDisk(t *testing.T) {
-	for _, os := range Systems() {
+	for _, system := range Systems() {
 		for _, p := range []Platform{Q35, PC} {
-			t.Run(string(os)+" on "+string(p), func(t *testing.T) {
-				s, err := Defaults(os, p, Host{Accel: qemu.TCG})
+			t.Run(string(system)+" on "+string(p), func(t *testing.T) {
+				s, err := Defaults(system, p, Host{Accel: qemu.TCG})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -196,6 +200,63 @@ func TestAConfinedMachineBoots(t *testing.T) {
 	s.Memory.Size, s.Channels = 256*unit.MiB, VirtioChannels
 	r := start(t, s, options{user: 700000})
 	r.hears("a")
+	r.quiet()
+}
+
+func TestAConfinedMachineHasATPM(t *testing.T) {
+	require.Root(t)
+	for _, p := range []Platform{Q35, PC} {
+		s, err := Defaults(Linux, p, Host{Accel: qemu.TCG})
+		if err != nil {
+			t.Fatal(err)
+		}
+		s.Name, s.TPM, s.Memory.Size, s.Drives = "box", true, 256*unit.MiB, []Drive{{ID: "disk0", Medium: Disk}}
+		r := start(t, s, options{user: 700000})
+		r.hears("a") // the firmware has started the TPM before
+		r.quiet()
+	}
+}
+
+func TestAMachineBootsAnOverlayOfAForeignImage(t *testing.T) {
+	require.Root(t)
+	require.Machines(t)
+	program, err := qemu.Find(t.Context())
+	require.Host(t, "qemu-system-x86_64", err == nil, fmt.Sprint(err))
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	dir := t.TempDir()
+	flat, text, over := filepath.Join(dir, "disk-flat.vmdk"), filepath.Join(dir, "disk.vmdk"), filepath.Join(dir, "over")
+	content := append(make([]byte, 1024), sector('z')...)
+	for path, content := range map[string][]byte{
+		flat: content, text: []byte("# Disk DescriptorFile\nparentCID=ffffffff\nRW 2048 FLAT \"disk-flat.vmdk\" 2\n"),
+	} {
+		if err := os.WriteFile(path, content, 0o400); err != nil {
+			t.Fatal(err)
+		}
+	}
+	base, err := image.Open(text, image.Rules{Within: dir})
+	if err != nil {
+		t.Fatal(err)
+	}
+	tool := image.Tool{QEMU: program, Agent: "/proc/self/exe", User: 700000}
+	if err := tool.Overlay(ctx, base, over, 0); err != nil {
+		t.Fatal(err)
+	}
+	s := made(t, Linux, Host{Accel: qemu.TCG})
+	s.Memory.Size = 256 * unit.MiB
+	r := start(t, s, options{user: 700000, disk0: func(hand func(*os.File) int) []argv.Image {
+		top, err := os.OpenFile(over, os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		all := []argv.Image{{Format: string(image.QCOW2), FD: hand(top)}}
+		lower, err := base.Images(hand)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return append(all, lower...)
+	}})
+	r.hears("z")
 	r.quiet()
 }
 

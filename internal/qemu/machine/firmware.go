@@ -29,6 +29,26 @@ type Found struct {
 	VarsFormat  string
 }
 
+// NewVars makes a machine's own variables at path, which must not be there, as they
+// are in a new one.
+func (f Found) NewVars(path string) error {
+	from, err := os.Open(f.Vars)
+	if err != nil {
+		return fault.Unablef("read the firmware's variables: %w", err).At("firmware").Help("apt install --reinstall ovmf")
+	}
+	defer from.Close()
+	to, err := os.OpenFile(path, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fault.Internalf("make the machine's variables: %w", err)
+	}
+	_, err = io.Copy(to, from)
+	if err = errors.Join(err, to.Sync(), to.Close()); err != nil {
+		os.Remove(path)
+		return fault.Internalf("write the machine's variables: %w", err)
+	}
+	return nil
+}
+
 // descriptor is a file of FirmwareFolders. Source: QEMU, docs/interop/firmware.json.
 type descriptor struct {
 	Description string   `json:"description"`

@@ -82,3 +82,25 @@ func TestFirmwareIsFoundByItsDescriptors(t *testing.T) {
 		})
 	}
 }
+
+func TestEachMachineHasVariablesOfItsOwn(t *testing.T) {
+	dir := t.TempDir()
+	f := Found{Vars: filepath.Join(dir, "VARS.fd")}
+	own := filepath.Join(dir, "own")
+	if err := f.NewVars(own); !fault.Is(err, fault.Unable) {
+		t.Errorf("of nothing: %v", err)
+	}
+	write(t, f.Vars, "as new")
+	if err := f.NewVars(own); err != nil {
+		t.Fatal(err)
+	}
+	write(t, own, "changed")
+	if err := f.NewVars(own); err == nil {
+		t.Error("variables that are there are replaced")
+	}
+	text, _ := os.ReadFile(f.Vars)
+	info, err := os.Stat(own)
+	if string(text) != "as new" || err != nil || info.Mode() != 0o600 {
+		t.Errorf("the firmware's own are %q; %v, %v", text, info, err)
+	}
+}

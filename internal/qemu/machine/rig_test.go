@@ -57,7 +57,8 @@ type rig struct {
 // options are what differs between tests.
 type options struct {
 	stopped bool
-	user    uint32 // other than 0: QEMU is confined, as this user
+	user    uint32 // other than 0: QEMU and swtpm are confined, as this user
+	disk0   func(hand func(*os.File) int) []argv.Image
 }
 
 // start runs s. Drives but CDs begin with a sector of their own letter: a, b, ...
@@ -106,6 +107,10 @@ func start(t *testing.T, s Spec, o options) *rig {
 		if d.Medium == CD {
 			continue
 		}
+		if d.ID == "disk0" && o.disk0 != nil {
+			f.Drives[d.ID] = o.disk0(func(f *os.File) int { return hand(f, nil) })
+			continue
+		}
 		image := sector(byte('a' + i))
 		name, mode := filepath.Join(dir, d.ID), os.O_RDWR
 		if d.Medium == Floppy {
@@ -122,18 +127,14 @@ func start(t *testing.T, s Spec, o options) *rig {
 	if s.uefi() {
 		found, err := FindFirmware(s.Firmware, FirmwareFolders())
 		require.Host(t, "ovmf", err == nil, fmt.Sprint(err))
-		vars, err := os.ReadFile(found.Vars)
-		if err == nil {
-			err = os.WriteFile(filepath.Join(dir, "vars"), vars, 0o600)
-		}
-		if err != nil {
+		if err := found.NewVars(filepath.Join(dir, "vars")); err != nil {
 			t.Fatal(err)
 		}
 		f.Code = argv.Image{Format: found.CodeFormat, FD: hand(os.Open(found.Code))}
 		f.Vars = argv.Image{Format: found.VarsFormat, FD: hand(os.OpenFile(filepath.Join(dir, "vars"), os.O_RDWR, 0))}
 	}
 	if s.TPM {
-		swtpm(t, pair(&f.TPM))
+		swtpm(t, pair(&f.TPM), o.user)
 	}
 	args := s.Args(f)
 	cmd := exec.Command(program, args...)
@@ -165,7 +166,7 @@ func start(t *testing.T, s Spec, o options) *rig {
 }
 
 // swtpm runs a TPM at the other end of control, as the keeper would.
-func swtpm(t *testing.T, control net.Conn) {
+func swtpm(t *testing.T, control net.Conn, user uint32) {
 	t.Helper()
 	tpm, err := FindTPM(t.Context())
 	require.Host(t, "swtpm", err == nil, fmt.Sprint(err))
@@ -175,14 +176,31 @@ func swtpm(t *testing.T, control net.Conn) {
 	}
 	defer f.Close()
 	control.Close()
-	cmd := exec.Command(tpm.Path, tpm.Args(3, t.TempDir())...)
-	cmd.ExtraFiles, cmd.Stderr = []*os.File{f}, t.Output()
+	state := t.TempDir()
+	folder, err := os.Open(state)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer folder.Close()
+	cmd := exec.Command(tpm.Path, tpm.Args(3, state)...)
+	if user != 0 {
+		if err := os.Chown(state, int(user), int(user)); err != nil {
+			t.Fatal(err)
+		}
+		cmd = exec.Command("/proc/self/exe")
+		cmd.Args = confine.Spec{Program: tpm.Path, Args: tpm.Args(3, confine.FilesPlace+"/4"), User: user, First: 3, Last: 4, Files: true}.Encode()
+		cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: confine.Namespaces}
+	}
+	cmd.ExtraFiles, cmd.Stderr = []*os.File{f, folder}, t.Output()
 	if err := cmd.Start(); err != nil {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() {
 		cmd.Process.Kill()
 		cmd.Wait()
+		if left, err := os.ReadDir(state); err != nil || len(left) == 0 {
+			t.Errorf("the TPM keeps nothing: %v", err)
+		}
 	})
 }
 
