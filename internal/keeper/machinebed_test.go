@@ -204,7 +204,7 @@ func inhabit(t testing.TB, s wire.Spec, conn *os.File, p *wire.Process) *box {
 	t.Cleanup(func() { cancel(); <-served })
 	started := b.goes()
 	if p == nil {
-		agent.Idle()
+		agent.Idle(idle{})
 	} else if err := agent.Start(p); err != nil {
 		t.Fatal(err)
 	}
@@ -217,6 +217,14 @@ func inhabit(t testing.TB, s wire.Spec, conn *os.File, p *wire.Process) *box {
 	}()
 	return b
 }
+
+// idle stands for the main program where there is none, and never ends.
+type idle struct{}
+
+func (idle) PID() int                      { return 1 }
+func (idle) Ended() <-chan unix.WaitStatus { return nil }
+func (idle) Signal(unix.Signal) error      { return nil }
+func (idle) OutOfMemory() bool             { return false }
 
 // starter starts programs on this host.
 type starter struct{}

@@ -104,7 +104,7 @@ func parseVersion(path, text string) (Program, error) {
 	p.Minor, _ = strconv.Atoi(m[3])
 	if p.Major < oldestMajor || p.Major == oldestMajor && p.Minor < oldestMinor {
 		return Program{}, fault.Unablef("%s is QEMU %s; guests need %d.%d or newer", path, p.Version, oldestMajor, oldestMinor).
-			Help("install it from a newer release of the distribution")
+			Help("install %s from a newer release of the distribution", packages[runtime.GOARCH][1])
 	}
 	return p, nil
 }

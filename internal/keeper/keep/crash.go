@@ -93,11 +93,14 @@ func (m *machine) failure(ws unix.WaitStatus) *wire.Failure {
 	return f
 }
 
+// panicLine is in the line that a panic begins with. Source: Linux, kernel/panic.c.
+const panicLine = "Kernel panic - not syncing"
+
 // panicked tells whether the machine's kernel did. One that has no device to tell
 // it by resets the machine, as one that was asked to start anew does, but leaves
 // word on the console.
 func (m *machine) panicked() bool {
-	return m.panics || m.reason == "guest-panic" || m.reason == "guest-reset" && m.shown.has("Kernel panic - not syncing")
+	return m.panics || m.reason == "guest-panic" || m.reason == "guest-reset" && m.shown.has(panicLine)
 }
 
 // why says how the machine ended, with the last words of who has any.
@@ -106,7 +109,7 @@ func (m *machine) why(ws unix.WaitStatus) string {
 	case m.broken != "":
 		return m.broken
 	case m.panicked():
-		return "its kernel panicked" + m.consoleWords()
+		return "its kernel panicked" + m.panicWords()
 	case m.reason == "guest-reset":
 		return "the system inside reset the machine before its program ended" + m.consoleWords()
 	case m.reason == "guest-shutdown":
@@ -133,6 +136,16 @@ func (m *machine) consoleWords() string {
 		return "; the console's last lines:\n" + words
 	}
 	return "; the console is empty"
+}
+
+// panicWords are the console's last words, or those from the panic on where its
+// registers and stack would leave no room for the reason.
+func (m *machine) panicWords() string {
+	last := tail{b: []byte(m.shown.lines())}
+	if words := m.shown.from(panicLine); words != "" && !last.has(panicLine) {
+		return "; the console's last lines:\n" + words
+	}
+	return m.consoleWords()
 }
 
 // exitRecord is how the run ended; told is set where the agent said so.
@@ -190,6 +203,42 @@ const maxLines = 20
 
 // lines returns the last lines, without what a terminal would act on.
 func (t *tail) lines() string {
+	out := t.plain()
+	for i, n := len(out)-1, 0; i >= 0; i-- {
+		if out[i] == '\n' {
+			if n++; n == maxLines {
+				return string(out[i+1:])
+			}
+		}
+	}
+	return string(out)
+}
+
+// from returns the last line with word in it, and what comes after that, as lines
+// does; "" where there is none.
+func (t *tail) from(word string) string {
+	out := t.plain()
+	for i := len(out) - len(word); i >= 0; i-- {
+		if string(out[i:i+len(word)]) != word {
+			continue
+		}
+		for i > 0 && out[i-1] != '\n' {
+			i--
+		}
+		for end, n := i, 0; end < len(out); end++ {
+			if out[end] == '\n' {
+				if n++; n == maxLines {
+					return string(out[i:end])
+				}
+			}
+		}
+		return string(out[i:])
+	}
+	return ""
+}
+
+// plain is what is kept, without what a terminal would act on.
+func (t *tail) plain() []byte {
 	out := make([]byte, 0, len(t.b))
 	for _, c := range t.b {
 		switch {
@@ -204,12 +253,5 @@ func (t *tail) lines() string {
 	for len(out) > 0 && (out[len(out)-1] == '\n' || out[len(out)-1] == ' ') {
 		out = out[:len(out)-1]
 	}
-	for i, n := len(out)-1, 0; i >= 0; i-- {
-		if out[i] == '\n' {
-			if n++; n == maxLines {
-				return string(out[i+1:])
-			}
-		}
-	}
-	return string(out)
+	return out
 }

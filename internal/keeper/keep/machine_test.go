@@ -238,6 +238,9 @@ func FuzzLastWords(f *testing.F) {
 		for range times % 300 {
 			l.add(b)
 		}
+		if s := l.from("o"); len(s) > lastWords || strings.Count(s, "\n") >= maxLines || !plain(s) || (s == "") == l.has("o") {
+			t.Errorf("%q", s)
+		}
 		if s := l.lines(); len(s) > lastWords || strings.Count(s, "\n") >= maxLines || !plain(s) || len(l.b) > lastWords {
 			t.Errorf("%q", s)
 		}
@@ -264,15 +267,19 @@ func TestHowAMachineEnds(t *testing.T) {
 		"a system that switches itself off":           {system: true, reason: "guest-shutdown"},
 		"a system that wants to start anew":           {system: true, reason: "guest-reset", want: wire.ExitRecord{Status: 129, Signal: 1}},
 		"a system whose kernel panics without saying": {system: true, reason: "guest-reset", set: shown("Kernel panic - not syncing: x\n"), want: wire.ExitRecord{Crash: "its kernel panicked; the console's last lines:\nKernel panic - not syncing: x"}},
-		"a system that panics":                        {system: true, reason: "guest-panic", set: func(m *machine) { m.panics = true }, ws: killed, want: wire.ExitRecord{Crash: "its kernel panicked; the console is empty"}},
-		"an app's system that switches itself off":    {reason: "guest-shutdown", want: wire.ExitRecord{Crash: "the system inside ended before its program; the console is empty"}},
-		"an app's system that resets":                 {reason: "guest-reset", set: shown("bye\r\n"), want: wire.ExitRecord{Crash: "the system inside reset the machine before its program ended; the console's last lines:\nbye"}},
-		"a QEMU that is killed":                       {ws: killed, want: wire.ExitRecord{Crash: "QEMU was killed by signal 9"}},
-		"a QEMU that crashes":                         {ws: unix.WaitStatus(unix.SIGSEGV), want: wire.ExitRecord{Status: 139, Signal: 11, Crash: "QEMU was killed by signal 11"}},
-		"a QEMU that fails":                           {ws: failed, set: func(m *machine) { m.words.add([]byte("no disk\n")) }, want: wire.ExitRecord{Crash: "QEMU ended with exit status 1; it wrote: no disk"}},
-		"a QEMU that is too large":                    {ws: killed, set: func(m *machine) { m.k.spec.OOM = wire.Counter{File: counter, Key: "oom_kill"} }, want: wire.ExitRecord{Crash: "QEMU used more memory of the host than the machine may have, and was killed"}},
-		"a QEMU that is told to end":                  {reason: "host-signal", want: wire.ExitRecord{Crash: "QEMU was told to end (host-signal)"}},
-		"a system's agent that breaks the protocol":   {system: true, reason: "guest-shutdown", set: func(m *machine) { m.fault("x") }, ws: killed, want: wire.ExitRecord{Crash: "the agent inside broke the protocol: x"}},
+		"a system that says why it panics": {system: true, reason: "guest-panic", ws: killed, set: func(m *machine) {
+			m.panics = true
+			m.shown.add([]byte("before\r\n[ 1.2] Kernel panic - not syncing: why\r\n" + strings.Repeat("registers\r\n", 30)))
+		}, want: wire.ExitRecord{Crash: "its kernel panicked; the console's last lines:\n[ 1.2] Kernel panic - not syncing: why" + strings.Repeat("\nregisters", 19)}},
+		"a system that panics":                      {system: true, reason: "guest-panic", set: func(m *machine) { m.panics = true }, ws: killed, want: wire.ExitRecord{Crash: "its kernel panicked; the console is empty"}},
+		"an app's system that switches itself off":  {reason: "guest-shutdown", want: wire.ExitRecord{Crash: "the system inside ended before its program; the console is empty"}},
+		"an app's system that resets":               {reason: "guest-reset", set: shown("bye\r\n"), want: wire.ExitRecord{Crash: "the system inside reset the machine before its program ended; the console's last lines:\nbye"}},
+		"a QEMU that is killed":                     {ws: killed, want: wire.ExitRecord{Crash: "QEMU was killed by signal 9"}},
+		"a QEMU that crashes":                       {ws: unix.WaitStatus(unix.SIGSEGV), want: wire.ExitRecord{Status: 139, Signal: 11, Crash: "QEMU was killed by signal 11"}},
+		"a QEMU that fails":                         {ws: failed, set: func(m *machine) { m.words.add([]byte("no disk\n")) }, want: wire.ExitRecord{Crash: "QEMU ended with exit status 1; it wrote: no disk"}},
+		"a QEMU that is too large":                  {ws: killed, set: func(m *machine) { m.k.spec.OOM = wire.Counter{File: counter, Key: "oom_kill"} }, want: wire.ExitRecord{Crash: "QEMU used more memory of the host than the machine may have, and was killed"}},
+		"a QEMU that is told to end":                {reason: "host-signal", want: wire.ExitRecord{Crash: "QEMU was told to end (host-signal)"}},
+		"a system's agent that breaks the protocol": {system: true, reason: "guest-shutdown", set: func(m *machine) { m.fault("x") }, ws: killed, want: wire.ExitRecord{Crash: "the agent inside broke the protocol: x"}},
 	} {
 		m := newTestMachine(t, running)
 		m.k.spec.System, m.reason = row.system, row.reason

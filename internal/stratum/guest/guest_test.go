@@ -32,6 +32,9 @@ import (
 func TestMain(m *testing.M) { os.Exit(runTests(m)) }
 
 func runTests(m *testing.M) int {
+	if filepath.Base(os.Args[0]) == qemuName {
+		return impersonate(os.Args[1:])
+	}
 	if dir := os.Getenv("STRATA_BIN"); dir != "" {
 		os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 		return m.Run()
@@ -114,8 +117,17 @@ func newRoot(t testing.TB) *root {
 	return r
 }
 
-func (r *root) newDriver(t testing.TB) *guest.Driver {
-	d, err := guest.New(guest.Options{Places: r.places, Kernels: r.kernels, Resources: r.groups})
+func (r *root) options() guest.Options {
+	return guest.Options{Places: r.places, Kernels: r.kernels, Resources: r.groups}
+}
+
+func (r *root) newDriver(t testing.TB, change ...func(*guest.Options)) *guest.Driver {
+	t.Helper()
+	o := r.options()
+	for _, c := range change {
+		c(&o)
+	}
+	d, err := guest.New(o)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -52,7 +52,10 @@ func (d *Driver) live(run *held.Run, n notes, first *control.Client) *Live {
 	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.runs.Path(run.ID, controlSocket), client: first}}
 	l.limits = api.Resources{Memory: n.Limits.Memory, PIDs: n.Limits.PIDs, CPUs: n.Limits.CPUs}
 	go func() {
-		<-run.Over()
+		select {
+		case <-run.Over():
+		case <-d.life.Done(): // a driver after this one may ask it
+		}
 		l.agent.close()
 	}()
 	return l

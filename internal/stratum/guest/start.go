@@ -384,14 +384,23 @@ func (d *Driver) spec(p stratum.Plan, l *launch, h *handed) wire.Spec {
 	}
 }
 
-// openDisk opens a private disk for one machine: QEMU locks it, so that two can
-// never have it.
+// openDisk opens a private disk for one machine, and locks it, so that two can never
+// have it. The lock is the open file's, and so QEMU's for as long as that lives.
+// Kinds: Conflict where another machine has it.
 func openDisk(path string) (*os.File, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)
 	if err != nil {
 		return nil, fault.Internalf("open the private disk: %w", err)
 	}
-	return f, nil
+	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err == nil {
+		return f, nil
+	}
+	f.Close()
+	if errors.Is(err, unix.EWOULDBLOCK) {
+		return nil, fault.Conflictf("another machine uses the private disk").At("disk").Help("stop that first")
+	}
+	return nil, fault.Internalf("lock the private disk: %w", err)
 }
 
 // listen makes a socket for QEMU to listen on.

@@ -6,9 +6,11 @@ import (
 	"errors"
 	"net"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
+	"github.com/containerd/log"
 	"github.com/containerd/ttrpc"
 	"google.golang.org/grpc/codes"
 	"google.golang.org/grpc/status"
@@ -31,6 +33,31 @@ const (
 type Client struct {
 	conn *ttrpc.Client
 	ask  AgentService
+}
+
+// What ttrpc has to say is of what the agent has sent, as often as that likes; it is
+// nothing for the daemon's log.
+func init() { _ = log.SetLevel(log.PanicLevel.String()) } // a level that there is
+
+// answering is a connection on which an agent only answers: what it says at all after
+// each request is bounded by what all requests that may be under way ask for.
+type answering struct {
+	net.Conn
+	heard atomic.Int64 // bytes, since something was asked
+}
+
+func (a *answering) Write(b []byte) (int, error) {
+	a.heard.Store(0)
+	return a.Conn.Write(b)
+}
+
+func (a *answering) Read(b []byte) (int, error) {
+	if a.heard.Load() > maxStale {
+		return 0, errFlood
+	}
+	n, err := a.Conn.Read(b)
+	a.heard.Add(int64(n))
+	return n, err
 }
 
 // Dial meets the agent whose control port is the unix socket path.
@@ -56,7 +83,7 @@ func New(ctx context.Context, conn net.Conn) (*Client, error) {
 		conn.Close()
 		return nil, err
 	}
-	c := ttrpc.NewClient(conn)
+	c := ttrpc.NewClient(&answering{Conn: conn})
 	return &Client{conn: c, ask: NewAgentClient(c)}, nil
 }
 

@@ -1,6 +1,7 @@
 package control_test
 
 import (
+	"bytes"
 	"context"
 	"io"
 	"net"
@@ -168,6 +169,39 @@ func TestAnAgentThatFloodsIsGivenUp(t *testing.T) {
 	}()
 	if _, err := control.New(t.Context(), here); fault.KindOf(err) != fault.Unable {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestAnAgentThatFloodsALaterSessionLosesIt(t *testing.T) {
+	here, there := pair(t)
+	defer there.Close()
+	met, flooded := make(chan struct{}), make(chan struct{})
+	go func() {
+		b := make([]byte, meeting.Size)
+		io.ReadFull(there, b)
+		there.Write(b) // it has the number already
+		<-met
+		// Answers to a request that nobody made.
+		answer := append([]byte{0, 0, 4, 0, 0, 0, 7, 0xd1, 2, 0}, make([]byte, 1<<10)...)
+		for many := bytes.Repeat(answer, 100); ; {
+			if _, err := there.Write(many); err != nil {
+				close(flooded)
+				return
+			}
+		}
+	}()
+	c, err := control.New(t.Context(), here)
+	if err != nil {
+		t.Fatal(err)
+	}
+	close(met)
+	select {
+	case <-flooded:
+	case <-time.After(2 * time.Minute):
+		t.Fatal("it goes on for ever")
+	}
+	if _, err := c.Info(t.Context()); !control.Broken(err) {
+		t.Errorf("its session goes on: %v", err)
 	}
 }
 

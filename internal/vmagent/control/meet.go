@@ -19,6 +19,8 @@ import (
 // Unit: bytes.
 const maxStale = 64 << 20
 
+var errFlood = fault.Unablef("the agent floods its port")
+
 // How long the agent may take until it is called again, at first and at most: what
 // was said to one process of it is lost where another took its place.
 const (
@@ -84,7 +86,7 @@ func (f *finder) find(number uint64) error {
 			return err
 		}
 	}
-	return fault.Unablef("the agent floods its port")
+	return errFlood
 }
 
 // away says that no agent answered.
