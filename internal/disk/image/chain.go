@@ -28,6 +28,7 @@ type Chain struct {
 	Format Format
 	Size   unit.Size // of the disk
 	Layers []Layer   // the first is the image itself
+	made   []*os.File
 }
 
 // Layer is an image, with the files that its disk is in.
@@ -98,6 +99,9 @@ func (c *Chain) Close() {
 		for _, p := range l.Parts {
 			p.File.Close()
 		}
+	}
+	for _, f := range c.made {
+		f.Close()
 	}
 }
 
@@ -238,15 +242,34 @@ func (c *Chain) Images(hand func(*os.File) int) ([]argv.Image, error) {
 		if len(l.Parts) != 1 {
 			return nil, fault.Unablef("the disk of %s is in %d files, and cannot be used as it is", l.Path, len(l.Parts)).At("image").Help("import it")
 		}
-		all = append(all, l.Parts[0].image(hand))
+		i, err := c.image(l.Parts[0], hand)
+		if err != nil {
+			return nil, err
+		}
+		all = append(all, i)
 	}
 	return all, nil
 }
 
-func (p Part) image(hand func(*os.File) int) argv.Image {
-	i := argv.Image{Format: string(p.Format), FD: hand(p.File)}
-	if !p.whole && p.Format == Raw {
-		i.Offset, i.Size = p.Offset, int64(p.Size)
+// image is how QEMU is told of a part.
+func (c *Chain) image(p Part, hand func(*os.File) int) (argv.Image, error) {
+	size, err := sizeOf(p.File)
+	if err != nil {
+		return argv.Image{}, err
 	}
-	return i
+	i := argv.Image{Format: string(p.Format), FD: hand(p.File), Uneven: size%sector != 0}
+	switch {
+	case p.whole:
+	case p.Format == Raw:
+		i.Offset, i.Size = p.Offset, int64(p.Size)
+	default:
+		// A stretch of a vmdk is no image by itself: it gets a descriptor of its own.
+		d, err := describe(int64(p.Size/sector), argv.Set(i.FD))
+		if err != nil {
+			return i, err
+		}
+		c.made = append(c.made, d)
+		i.Named, i.FD = []int{i.FD}, hand(d)
+	}
+	return i, nil
 }

@@ -60,7 +60,11 @@ func (t Tool) Import(ctx context.Context, c *Chain, path string, format Format, 
 	var args argv.Args
 	if len(c.Layers[0].Parts) > 1 {
 		for i, p := range c.Layers[0].Parts {
-			args.Chain("source"+strconv.Itoa(i), []argv.Image{p.image(hand)}, true, t.QEMU.Ring)
+			image, err := c.image(p, hand)
+			if err != nil {
+				return err
+			}
+			args.Chain("source"+strconv.Itoa(i), []argv.Image{image}, true, t.QEMU.Ring)
 		}
 	} else {
 		images, err := c.Images(hand)

@@ -154,10 +154,20 @@ func TestEveryFormatIsReadAsQEMUReadsIt(t *testing.T) {
 	}
 }
 
+func TestAFileThatEndsWithinASectorIsRead(t *testing.T) {
+	tool := tool(t)
+	cd := append(iso(), "end"...)
+	path := filepath.Join(t.TempDir(), "cd.iso")
+	if err := os.WriteFile(path, cd, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	same(t, tool, opened(t, path, Rules{CD: true}), append(cd, make([]byte, sector-3)...))
+}
+
 func TestADiskInSeveralFilesIsPutTogether(t *testing.T) {
 	tool := tool(t)
 	want, dir := noise(3<<20), t.TempDir()
-	write(t, tool, VMDK, want[1<<20:2<<20], filepath.Join(dir, "b"))
+	write(t, tool, VMDK, want[1<<20:2<<20], filepath.Join(dir, "b")) // which has a descriptor that is not asked
 	for name, content := range map[string][]byte{
 		"a": want[:1<<20], "c": append(make([]byte, 1024), want[2<<20:]...),
 		"d.vmdk": extents(`RW 2048 FLAT "a" 0`, `RW 2048 SPARSE "b"`, `RW 2048 FLAT "c" 2`),

@@ -2,11 +2,17 @@ package image
 
 import (
 	"encoding/binary"
+	"errors"
+	"fmt"
 	"io"
+	"os"
 	"regexp"
 	"strconv"
 	"strings"
 
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -117,4 +123,24 @@ func readVMDKText(r io.ReaderAt, size int64) (Info, error) {
 	}
 	i.Size = unit.Size(sectors * sector)
 	return i, checkSize(i)
+}
+
+// describe makes a descriptor of one sparse extent, in memory, for reading.
+func describe(sectors int64, name string) (*os.File, error) {
+	fd, err := unix.MemfdCreate("descriptor", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fault.Internalf("make a descriptor: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "descriptor")
+	defer f.Close()
+	_, err = fmt.Fprintf(f, "%s\nversion=1\nCID=fffffffe\nparentCID=%s\ncreateType=\"twoGbMaxExtentSparse\"\nRW %d SPARSE %q\n", vmdkText, noParent, sectors, name)
+	if err = errors.Join(err, f.Truncate(2*sector)); err != nil { // it is followed by zeros
+		return nil, fault.Internalf("write a descriptor: %w", err)
+	}
+	// Once more, for reading only: QEMU takes no other for what it only reads.
+	again, err := os.Open(fmt.Sprintf("/proc/self/fd/%d", fd))
+	if err != nil {
+		return nil, fault.Internalf("open a descriptor: %w", err)
+	}
+	return again, nil
 }

@@ -41,8 +41,11 @@ func (a *Args) Connected(id string, fd int) {
 // opens it.
 func (a *Args) FD(fd int) string {
 	a.Add("-add-fd", fmt.Sprintf("fd=%d,set=%d", fd, fd))
-	return "/dev/fdset/" + strconv.Itoa(fd)
+	return Set(fd)
 }
+
+// Set is the path by which QEMU opens a descriptor that FD has put into a set.
+func Set(fd int) string { return "/dev/fdset/" + strconv.Itoa(fd) }
 
 // File makes a descriptor a raw block device.
 func (a *Args) File(id string, fd int, ring bool, properties ...string) {

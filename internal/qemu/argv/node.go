@@ -10,6 +10,11 @@ type Image struct {
 	Format       string // QEMU's name of it: raw, qcow2, vmdk, vdi, vhdx, vpc
 	FD           int
 	Offset, Size int64 // of a raw image inside the file; Size 0: all of it
+	Named        []int // further descriptors, which the image names as Set(FD)
+
+	// Uneven says that the file ends within a sector. QEMU 7.2 waits for ever for the
+	// rest of it where it reads by io_uring.
+	Uneven bool
 }
 
 // Node is a block device. Source: QEMU, qapi/block-core.json, BlockdevOptions.
@@ -57,12 +62,15 @@ func (i Image) Node(name, path string, readOnly bool, backing any) Node {
 func (a *Args) Chain(id string, images []Image, readOnly, ring bool) {
 	var backing any
 	for i := len(images) - 1; i >= 0; i-- {
+		for _, fd := range images[i].Named {
+			a.FD(fd)
+		}
 		name := id
 		if i > 0 {
 			name += "-" + strconv.Itoa(i)
 		}
 		n := images[i].Node(name, a.FD(images[i].FD), readOnly || i > 0, backing)
-		n.File.AIO = AIO(ring)
+		n.File.AIO = AIO(ring && !images[i].Uneven)
 		if !n.ReadOnly {
 			n.Discard = "unmap" // discarded blocks become holes of the image again
 		}
