@@ -18,7 +18,7 @@ const maxDepth = 16
 // Rules say what an image may be.
 type Rules struct {
 	Format Format // "": what it is by its content; Raw: no header is looked for
-	Within string // folder that files which the image names must be in; "": it may name none
+	Within string // absolute path of the folder that files which the image names must be in; "": it may name none
 	CD     bool   // it is to be an ISO, else a disk
 }
 
@@ -46,7 +46,7 @@ type Part struct {
 	whole  bool      // the stretch is all of the file
 }
 
-// Open opens the image at path, and all that it leads to. Kinds: Missing, Invalid where
+// Open opens the image at path, which is absolute, and all that it leads to. Kinds: Missing, Invalid where
 // it is none or rules forbid it, Denied, Internal.
 func Open(path string, rules Rules) (_ *Chain, err error) {
 	f, err := open(path, func(path string) (*os.File, error) {

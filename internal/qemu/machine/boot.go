@@ -12,7 +12,7 @@ const (
 
 // boot is the order of the IDs that are booted from.
 func (s Spec) boot() (order []string) {
-	if s.Boot != nil {
+	if len(s.Boot) > 0 {
 		return s.Boot
 	}
 	for _, m := range []Medium{Disk, CD, Floppy} {

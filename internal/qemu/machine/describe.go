@@ -134,7 +134,7 @@ func (s Spec) bootWhy() string {
 	if s.Once != "" {
 		return "the next start is from " + s.Once
 	}
-	if s.Boot != nil {
+	if len(s.Boot) > 0 {
 		return asked
 	}
 	return "disks, then CDs, then floppies"

@@ -168,7 +168,7 @@ type Spec struct {
 	Channels   Channels   `json:"channels"`
 	Panic      bool       `json:"panic,omitempty"` // a device by which the system says that it panicked
 	Spare      int        `json:"spare,omitempty"` // places for devices that are plugged in later
-	Boot       []string   `json:"boot,omitempty"`  // IDs, first first; nil: disks, then CDs, then floppies
+	Boot       []string   `json:"boot,omitempty"`  // IDs, first first; none: disks, then CDs, then floppies
 	Once       string     `json:"once,omitempty"`  // ID of what is booted first until Steady is applied
 }
 

@@ -126,7 +126,7 @@ func TestWhereADeviceIsDoesNotDependOnOthers(t *testing.T) {
 	if err := many.Validate(); err != nil {
 		t.Fatal(err)
 	}
-	few.Boot, many.Boot = []string{}, []string{}
+	few.Boot, many.Boot = []string{"disk0", "cd0"}, []string{"disk0", "cd0"}
 	for _, a := range few.Args(numbered(few)) {
 		for _, id := range []string{"id=disk0,bus", "id=cd0,bus", "id=card0", "id=card1", "id=port24,"} {
 			if strings.Contains(a, id) && !slices.Contains(many.Args(numbered(many)), a) {
