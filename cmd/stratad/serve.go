@@ -160,7 +160,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, fault.Wrap(err, "open the control groups of guests")
 	}
-	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Resources: machines, Log: o.log})
+	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: machines, Log: o.log})
 	if err != nil {
 		return nil, err
 	}

@@ -85,6 +85,25 @@ func (p *Pool) Mount(ctx context.Context, path string) (*mount.Tree, error) {
 	return mountImage(image)
 }
 
+// Hold is the package's Hold for who attaches the image by other means than Mount, as
+// a virtual machine does. Where the pool has it mounted, it is unmounted first: two
+// kernels would spoil it. Kinds: Missing, Conflict (it is attached).
+func (p *Pool) Hold(ctx context.Context, path string) (*os.File, error) {
+	if err := p.release(path); err != nil {
+		return nil, err
+	}
+	f, err := holdSoon(ctx, path)
+	if err != nil {
+		return nil, err
+	}
+	// What is not to block is refused by io_uring where it would.
+	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+		f.Close()
+		return nil, fmt.Errorf("open disk %s: %w", path, err)
+	}
+	return f, nil
+}
+
 // mountImage attaches a held image and mounts it.
 func mountImage(image *os.File) (*mount.Tree, error) {
 	dev, err := loop.Attach(image, loopOptions)

@@ -203,7 +203,7 @@ func TestAKernelThatPanicsIsACrashWithItsLastWords(t *testing.T) {
 	p.System, p.Main = true, stratum.Process{Args: []string{"/bin/sh", "-c", "while :; do sleep 1; done"}}
 	live := r.start(t, p)
 	began := time.Now()
-	tell(t, live, "sh", "-c", "echo c >/proc/sysrq-trigger")
+	tell(t, live, "sh", "-c", "sleep 0.3; echo c >/proc/sysrq-trigger") // an answer comes first
 	e := ended(t, live)
 	t.Logf("seen after %s: %+v", time.Since(began), e)
 	if !strings.Contains(e.Crash, "its kernel panicked") || !strings.Contains(e.Crash, "sysrq triggered crash") || e.Status == 0 {

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
@@ -20,10 +21,11 @@ import (
 	"github.com/strata-project/strata/internal/stratum/held"
 )
 
-// Options are what a Driver works with. Places, Kernels and Resources must be set.
+// Options are what a Driver works with. Places, Kernels, Pool and Resources must be set.
 type Options struct {
 	Places    place.Places
 	Kernels   *kernel.Store
+	Pool      *disk.Pool     // where private disks come from
 	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
 	Log       *slog.Logger   // nil: nothing is logged
 	Patience  time.Duration  // with a system that starts and of which nothing is seen to go on; 0: 90 s

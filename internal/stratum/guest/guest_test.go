@@ -118,7 +118,7 @@ func newRoot(t testing.TB) *root {
 }
 
 func (r *root) options() guest.Options {
-	return guest.Options{Places: r.places, Kernels: r.kernels, Resources: r.groups}
+	return guest.Options{Places: r.places, Kernels: r.kernels, Pool: r.pool, Resources: r.groups}
 }
 
 func (r *root) newDriver(t testing.TB, change ...func(*guest.Options)) *guest.Driver {

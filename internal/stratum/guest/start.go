@@ -261,7 +261,7 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *launch, h *handed)
 		return nil, fault.Internalf("open the template's image: %w", err)
 	}
 	m.Template = h.add(template)
-	disk, err := openDisk(p.Disk)
+	disk, err := d.openDisk(ctx, p.Disk)
 	if err != nil {
 		return nil, err
 	}
@@ -384,23 +384,16 @@ func (d *Driver) spec(p stratum.Plan, l *launch, h *handed) wire.Spec {
 	}
 }
 
-// openDisk opens a private disk for one machine, and locks it, so that two can never
-// have it. The lock is the open file's, and so QEMU's for as long as that lives.
-// Kinds: Conflict where another machine has it.
-func openDisk(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR, 0)
-	if err != nil {
-		return nil, fault.Internalf("open the private disk: %w", err)
+// openDisk opens a private disk for one machine, and locks it, so that nobody else
+// ever has it at the same time. The lock is the open file's, and so QEMU's for as long
+// as that lives. Kinds: Missing, Conflict where another has it.
+func (d *Driver) openDisk(ctx context.Context, path string) (*os.File, error) {
+	f, err := d.o.Pool.Hold(ctx, path)
+	if fault.Is(err, fault.Conflict) {
+		e := *fault.All(err)[0]
+		return nil, e.At("disk")
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
-	if err == nil {
-		return f, nil
-	}
-	f.Close()
-	if errors.Is(err, unix.EWOULDBLOCK) {
-		return nil, fault.Conflictf("another machine uses the private disk").At("disk").Help("stop that first")
-	}
-	return nil, fault.Internalf("lock the private disk: %w", err)
+	return f, fault.Wrap(err, "open the private disk")
 }
 
 // listen makes a socket for QEMU to listen on.
