@@ -6,6 +6,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -14,6 +15,7 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/mount/loop"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -240,6 +242,41 @@ func TestPoolTakesOverWhatIsReady(t *testing.T) {
 	}
 	must(t, second.Remove(filepath.Join(dir, "e")))
 	must(t, second.Remove(filepath.Join(dir, "e")))
+}
+
+func TestADiskThatIsHeldIsMountedNowhere(t *testing.T) {
+	dir := t.TempDir()
+	p := newPool(t, dir, disk.Options{Ready: 1})
+	waitReady(t, dir, 1)
+	path := filepath.Join(dir, "disk")
+	must(t, p.Create(ctx, path, 0)) // the ready one, which the pool has mounted
+	attached := func() bool {
+		all, err := disk.Attached(dir)
+		must(t, err)
+		return slices.ContainsFunc(all, func(one loop.Attached) bool { return one.Image == path })
+	}
+	if !attached() {
+		t.Fatal("it was not mounted ahead, so this test shows nothing")
+	}
+	held, err := p.Hold(ctx, path)
+	must(t, err)
+	if attached() {
+		t.Error("it is attached to the host as well")
+	}
+	fsck(t, path)
+	if flags, err := unix.FcntlInt(held.Fd(), unix.F_GETFL, 0); err != nil || flags&unix.O_NONBLOCK != 0 || flags&unix.O_ACCMODE != unix.O_RDWR {
+		t.Errorf("its descriptor has flags %#x, %v", flags, err)
+	}
+	if _, err := p.Hold(ctx, path); !fault.Is(err, fault.Conflict) {
+		t.Errorf("held twice: %v", err)
+	}
+	if _, err := p.Mount(ctx, path); !fault.Is(err, fault.Conflict) {
+		t.Errorf("held and mounted: %v", err)
+	}
+	must(t, held.Close())
+	tree, err := p.Mount(ctx, path)
+	must(t, err)
+	must(t, tree.Close())
 }
 
 func TestKilledDaemonLeavesNothingAttached(t *testing.T) {
