@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 	"time"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -279,6 +280,51 @@ func FuzzMeeting(f *testing.F) {
 		}()
 		if _, err := control.New(t.Context(), here); err == nil {
 			t.Fatal("met")
+		}
+	})
+}
+
+// FuzzAnswers: nothing that an agent answers makes the host panic or wait for ever,
+// and what comes of it is bounded and fit to be printed.
+func FuzzAnswers(f *testing.F) {
+	answer := func(b ...byte) []byte { return append([]byte{0, 0, 0, byte(len(b)), 0, 0, 0, 1, 2, 0}, b...) }
+	f.Add(answer(0x12, 4, 0x0a, 2, 'v', 0x1b)) // a version
+	f.Add(answer(0x0a, 4, 0x08, 5, 0x12, 0))   // a status
+	f.Add(append(answer(0x12, 0), answer(0x12, 0)...))
+	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 2, 0})
+	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 3, 1})
+	f.Fuzz(func(t *testing.T, hostile []byte) {
+		here, there := pair(t)
+		go func() {
+			for b := make([]byte, 1<<10); ; {
+				n, err := there.Read(b)
+				number, _, ok := meeting.Find(b[:n])
+				if err != nil || !ok {
+					break // a request, which comes after it was met
+				}
+				there.Write(meeting.Append(nil, number))
+			}
+			there.Write(hostile)
+			there.Close()
+		}()
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		defer cancel()
+		c, err := control.New(ctx, here)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		info, err := c.Info(ctx)
+		if ctx.Err() != nil {
+			t.Fatal("it waits for ever")
+		}
+		if err != nil {
+			return
+		}
+		for _, text := range append(info.Faults, info.Version, info.Kernel, info.BootId) {
+			if strings.ContainsFunc(text, unicode.IsControl) {
+				t.Errorf("%q", text)
+			}
 		}
 	})
 }
