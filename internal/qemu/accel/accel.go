@@ -29,6 +29,7 @@ func (v Verdict) String() string { return v.Accelerator + ": " + v.Reason }
 // Judge knows the verdict. It is safe for concurrent use.
 type Judge struct {
 	agent, file string
+	mode        func() uint32 // of /dev/kvm
 
 	mu    sync.Mutex
 	known kept // Key "": nothing yet
@@ -46,7 +47,7 @@ const maxFile = 64 << 10
 
 // New returns a Judge that keeps its verdict in file ("": nowhere) and tries KVM by
 // the program agent, which is strata-agent.
-func New(agent, file string) *Judge { return &Judge{agent: agent, file: file} }
+func New(agent, file string) *Judge { return &Judge{agent: agent, file: file, mode: modeOfDevice} }
 
 // Choose returns the verdict for guests under the given QEMU. It takes some ten
 // milliseconds the first time; ctx bounds it, and so does a limit of its own.
@@ -62,13 +63,13 @@ func (j *Judge) Choose(ctx context.Context, p qemu.Program) Verdict {
 		j.known = j.load()
 	}
 	if j.known.Key == key {
-		return j.known.Verdict
+		return j.open(j.known.Verdict)
 	}
 	v, sure := Try(ctx, j.agent)
 	if sure {
 		j.keep(key, v)
 	}
-	return v
+	return j.open(v)
 }
 
 // Confirm takes note of how a boot under KVM went: err is nil where the guest came
@@ -172,6 +173,25 @@ func processor() string {
 	}
 	return strings.Join(out, " ")
 }
+
+// open is v where QEMU can open a KVM that runs: it has no rights of root's, only the
+// device's group. This may change at any time, so it is not kept.
+func (j *Judge) open(v Verdict) Verdict {
+	if v.Accelerator != qemu.KVM || opens(j.mode()) {
+		return v
+	}
+	return Verdict{Accelerator: qemu.TCG, Reason: "only root may open /dev/kvm, and QEMU is not run by root: chgrp kvm /dev/kvm && chmod 660 /dev/kvm"}
+}
+
+// modeOfDevice is 0 where there is none.
+func modeOfDevice() uint32 {
+	var st unix.Stat_t
+	_ = unix.Stat("/dev/kvm", &st)
+	return st.Mode
+}
+
+// opens tells whether a member of a device's group, or anybody, may read and write it.
+func opens(mode uint32) bool { return mode&0o060 == 0o060 || mode&0o006 == 0o006 }
 
 // absent tells why KVM cannot even be opened.
 func absent() (Verdict, bool) {

@@ -14,6 +14,21 @@ import (
 	"github.com/strata-project/strata/internal/require"
 )
 
+// judge is one to which the device is open, whoever may open that of this host.
+func judge(agent, file string) *Judge {
+	j := New(agent, file)
+	j.mode = func() uint32 { return 0o660 }
+	return j
+}
+
+func TestADeviceOpensForItsGroupOrForAll(t *testing.T) {
+	for mode, want := range map[uint32]bool{0o20600: false, 0o20640: false, 0o20660: true, 0o20606: true, 0o20666: true} {
+		if opens(mode) != want {
+			t.Errorf("mode %o: %v", mode, !want)
+		}
+	}
+}
+
 func TestMain(m *testing.M) {
 	if len(os.Args) == 2 && os.Args[1] == loop.Command {
 		os.Exit(loop.Run())
@@ -85,8 +100,8 @@ func TestAVerdictIsKeptForThisHostAndQEMU(t *testing.T) {
 	needsDevice(t)
 	file := filepath.Join(t.TempDir(), "accelerator.json")
 	a := agent(t, "echo slow much too")
-	first := New(a, file).Choose(t.Context(), program)
-	j := New(a, file)
+	first := judge(a, file).Choose(t.Context(), program)
+	j := judge(a, file)
 	if v := j.Choose(t.Context(), program); v != first || runs(a) != 1 {
 		t.Errorf("after a restart it is %v, was %v, by %d runs", v, first, runs(a))
 	}
@@ -101,7 +116,7 @@ func TestAVerdictIsKeptForThisHostAndQEMU(t *testing.T) {
 			t.Fatal(err)
 		}
 		before := runs(a)
-		if v := New(a, file).Choose(t.Context(), program); v != first || runs(a) != before+1 {
+		if v := judge(a, file).Choose(t.Context(), program); v != first || runs(a) != before+1 {
 			t.Errorf("with a spoilt file it is %v", v)
 		}
 	}
@@ -110,7 +125,7 @@ func TestAVerdictIsKeptForThisHostAndQEMU(t *testing.T) {
 func TestWhatMayChangeIsNotKept(t *testing.T) {
 	needsDevice(t)
 	a := agent(t, "echo failed make a machine: busy")
-	j := New(a, filepath.Join(t.TempDir(), "accelerator.json"))
+	j := judge(a, filepath.Join(t.TempDir(), "accelerator.json"))
 	for range 2 {
 		j.Choose(t.Context(), program)
 	}
@@ -135,7 +150,7 @@ func TestTheFirstBootDecides(t *testing.T) {
 		t.Run(sentence, func(t *testing.T) {
 			file := filepath.Join(t.TempDir(), "accelerator.json")
 			a := agent(t, "echo runs 5")
-			j := New(a, file)
+			j := judge(a, file)
 			if v := j.Choose(t.Context(), program); v.Accelerator != qemu.KVM || v.Booted {
 				t.Fatalf("before any boot it is %v", v)
 			}
@@ -146,7 +161,7 @@ func TestTheFirstBootDecides(t *testing.T) {
 			if v.Accelerator != c.accelerator || v.Booted != c.booted {
 				t.Errorf("got %+v", v)
 			}
-			for _, again := range []*Judge{j, New(a, file)} {
+			for _, again := range []*Judge{j, judge(a, file)} {
 				if got := again.Choose(t.Context(), program); got != v {
 					t.Errorf("it said %v, and then %v", v, got)
 				}
