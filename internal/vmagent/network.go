@@ -29,16 +29,23 @@ func dial() (l link, err error) {
 	return l, err
 }
 
-func loopback() error {
+// bringUp brings the loopback up, and the card, which has no address yet.
+func bringUp() error {
 	l, err := dial()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(l.sock)
-	return root.Wrap(l.set("lo", "", 0), "bring up the loopback")
+	if err := l.set("lo", "", 0); err != nil {
+		return root.Wrap(err, "bring up the loopback")
+	}
+	if err := l.set(card, "", 0); err != nil && err != unix.ENODEV {
+		return root.Wrap(err, "bring up "+card)
+	}
+	return nil
 }
 
-// connect brings the card up as n says.
+// connect gives the card what n says. It is up already.
 func connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
@@ -51,7 +58,7 @@ func connect(n *spec.Network) error {
 	if err := l.set(card, n.MAC, n.MTU); err != nil {
 		return root.Wrap(err, "set up "+card)
 	}
-	for _, a := range n.Address {
+	for _, a := range withLinkLocal(n) {
 		if err := l.address(card, a); err != nil {
 			return root.Wrap(err, "give "+card+" the address "+a)
 		}
@@ -62,6 +69,17 @@ func connect(n *spec.Network) error {
 		}
 	}
 	return nil
+}
+
+// withLinkLocal returns n's addresses, and where any is of IPv6 the one that a kernel
+// would give the card by its MAC address; see settings. Source: RFC 4291, appendix A.
+func withLinkLocal(n *spec.Network) []string {
+	mac, ok := parseMAC(n.MAC)
+	if !ok || !strings.Contains(strings.Join(n.Address, " "), ":") {
+		return n.Address
+	}
+	a := netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
+	return append([]string{a.String() + "/64"}, n.Address...)
 }
 
 // unplug takes the card away, for an environment that is to have no network.

@@ -46,6 +46,7 @@ var settings = []agentspec.Sysctl{
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
 	{Path: "net/ipv6/conf/eth0/accept_dad", Value: "0"},
 	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "0"},
+	{Path: "net/ipv6/conf/eth0/addr_gen_mode", Value: "1"}, // the agent gives it its address
 	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "0"},
 }
 
@@ -56,6 +57,7 @@ var kernelSettings = []agentspec.Sysctl{
 	{Path: "net/ipv4/ping_group_range", Value: "1 0"},
 	{Path: "net/ipv6/conf/eth0/accept_dad", Value: "1"},
 	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "1"},
+	{Path: "net/ipv6/conf/eth0/addr_gen_mode", Value: "0"},
 	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "-1"},
 }
 
@@ -159,7 +161,7 @@ func (a *agent) ahead() (err error) {
 	if err := set(settings); err != nil {
 		return err
 	}
-	if err := loopback(); err != nil {
+	if err := bringUp(); err != nil {
 		return err
 	}
 	a.part, err = root.Prepare(layout(&spec.Run{}), partPlace)
