@@ -63,6 +63,19 @@ func TestMemoryThatRanOutInsideIsTold(t *testing.T) {
 	}
 }
 
+// A system that has written everything out is ended: to switch itself off takes longer.
+func TestAMachineThatIsOverIsNotWaitedFor(t *testing.T) {
+	b := power(t, newMachine(t), nil)
+	b.say(port.Over, 0, nil) // too early: it means nothing
+	b.say(port.Exit, 0, []byte{0, 0, 3, 0, 0})
+	b.hears(port.Taken, 0, "")
+	b.say(port.Over, 0, nil)
+	if e := b.end(); e.Status != 3 || e.Signal != 0 || e.Crash != "" {
+		t.Errorf("%+v", e)
+	}
+	wait(t, b.gone)
+}
+
 func TestAMachineThatDoesNotStart(t *testing.T) {
 	for what, row := range map[string]struct {
 		do   func(*box)

@@ -57,7 +57,7 @@ var needs = []need{
 	{name: "own-kernel", means: "it runs a kernel that I choose, or one that may crash alone", stratum: stratum.Guest,
 		why: "it runs a kernel of its own", source: fromGuests},
 	{name: "kernel-modules", means: "it depends on modules that this host's kernel must not load", stratum: stratum.Guest,
-		why: "modules are loaded into a kernel of its own", source: fromGuests},
+		why: "a system's root loads what its template carries into a kernel of its own", source: fromGuests},
 	{name: "checkpoint", means: "its whole running state is written down and gone on from", stratum: stratum.Guest, later: true,
 		why: "its whole state can be written down", source: fromDesign},
 	{name: "live-migration", means: "it moves to another host while it runs", stratum: stratum.Guest, later: true,

@@ -95,7 +95,8 @@ func (j *Judge) Confirm(p qemu.Program, err error) Verdict {
 
 // Unbooted is the reason not to use a KVM by which a guest did not boot.
 func Unbooted(err error) string {
-	return "/dev/kvm runs a loop, but a guest did not boot by it: " + err.Error()
+	first, _, _ := strings.Cut(err.Error(), "\n") // the console's words may follow
+	return "/dev/kvm runs a loop, but a guest did not boot by it: " + first
 }
 
 // Recall returns the verdict that a Judge of the same host and QEMU has left in file.
