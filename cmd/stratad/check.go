@@ -11,13 +11,13 @@ import (
 	"github.com/strata-project/strata/internal/host"
 	"github.com/strata-project/strata/internal/network"
 	"github.com/strata-project/strata/internal/place"
-	"github.com/strata-project/strata/internal/stratum/guest"
+	"github.com/strata-project/strata/internal/stratum/virtual"
 )
 
 // check is what the host can do, in the words of the wire.
 func check(ctx context.Context, p place.Places) []api.Finding {
 	var all []api.Finding
-	for _, f := range host.Check(ctx, guest.VerdictFile(p)) {
+	for _, f := range host.Check(ctx, virtual.VerdictFile(p)) {
 		all = append(all, api.Finding{Group: f.Group, Name: f.Name, OK: f.OK, Unknown: f.Unknown, Needed: f.Needed,
 			Detail: f.Detail, How: f.How, Lost: f.Lost, Fix: f.Fix})
 	}

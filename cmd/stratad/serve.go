@@ -27,6 +27,8 @@ import (
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/guest"
+	"github.com/strata-project/strata/internal/stratum/machine"
+	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/stratum/zone"
 	"github.com/strata-project/strata/internal/template"
 	"github.com/strata-project/strata/internal/undo"
@@ -72,7 +74,7 @@ func serve(ctx context.Context, o options) (err error) {
 	e, err := assemble(ctx, o, &back)
 	if fault.Is(err, fault.Unable) {
 		// Nobody can ask this daemon for `strata host check`: it says by itself what is missing.
-		return fault.Join(err, host.Ready(host.Check(ctx, guest.VerdictFile(o.places))))
+		return fault.Join(err, host.Ready(host.Check(ctx, virtual.VerdictFile(o.places))))
 	}
 	if err != nil {
 		return err
@@ -165,8 +167,17 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the guests", closing(guests.Close))
+	hardware, err := resource.Open(p.Name("strata-hw"))
+	if err != nil {
+		return nil, fault.Wrap(err, "open the control groups of machines")
+	}
+	stock, err := machine.New(machine.Options{Places: p, Kernels: kernels, Pool: pool, Resources: hardware, Log: o.log})
+	if err != nil {
+		return nil, err
+	}
+	back.Push("close the machines", closing(stock.Close))
 	e, err := engine.Open(ctx, engine.Options{
-		Places: p, Drivers: []stratum.Driver{zones, guests}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
+		Places: p, Drivers: []stratum.Driver{zones, guests, stock}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
 		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})

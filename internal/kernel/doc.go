@@ -15,6 +15,7 @@
 //	<digest>/vmlinux
 //	<digest>/modules/<name>.ko
 //	initramfs/<digest>.cpio
+//	initramfs/<digest>.disk  a boot disk with an initramfs, see package bootdisk
 //	default                the id of the default kernel
 //	download/<package>/    a package under way, apt's; a broken-off one can be resumed for a day
 //	work/                  emptied at start, not readable by others

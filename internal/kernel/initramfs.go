@@ -174,7 +174,7 @@ func (s *Store) tidy() {
 	}
 }
 
-// Prune removes what Initramfs made and nobody asked for since before: it is made
+// Prune removes what Initramfs and BootDisk made and nobody asked for since before: it is made
 // again when it is needed. It returns how many bytes that gave back. Guests that
 // run have read theirs.
 func (s *Store) Prune(before time.Time) (int64, error) {
@@ -205,6 +205,11 @@ func (s *Store) removeWhere(gone func(path string, info os.FileInfo) bool) (int6
 	if err != nil {
 		return 0, err
 	}
+	disks, err := filepath.Glob(filepath.Join(s.dir, initramfsDir, "*"+bootDiskTail))
+	if err != nil {
+		return 0, err
+	}
+	all = append(all, disks...)
 	var freed int64
 	var errs []error
 	for _, path := range all {

@@ -236,6 +236,26 @@ func (s *Store) Get(ref string) (Kernel, error) {
 	return v, nil
 }
 
+// GetFor is Get of a kernel that has what w requires: where ref is "", the newest one
+// that has where the default one has not. Kinds: Get's, and Unable where the kernel
+// that is named lacks something.
+func (s *Store) GetFor(ref string, w Wanted) (Kernel, error) {
+	k, err := s.Get(ref)
+	if err != nil {
+		return Kernel{}, err
+	}
+	_, err = k.Set(w)
+	if err == nil || ref != "" {
+		return k, err
+	}
+	for _, other := range s.List() {
+		if _, e := other.Set(w); e == nil {
+			return s.Get(other.ID)
+		}
+	}
+	return Kernel{}, err
+}
+
 // find is Get without looking at files. Under mu.
 func (s *Store) find(ref string) (*Kernel, error) {
 	if ref == "" {

@@ -3,6 +3,7 @@ package qemu
 import (
 	"fmt"
 	"strconv"
+	"strings"
 
 	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/unit"
@@ -140,6 +141,32 @@ func (g Guest) machine(a *argv.Args) {
 // own; and the agent's runtime (GODEBUG) sends itself no signals to be fair.
 const emulated = " mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1"
 
+// CommandLine is the command line of a kernel that boots a template by accelerator,
+// whose time stamp counter runs at tsc kHz (0: not known). The last of consoles is
+// that of process 1.
+func CommandLine(accelerator string, tsc int, consoles ...string) string {
+	where := make([]string, len(consoles))
+	for i, c := range consoles {
+		where[i] = "console=" + c
+	}
+	// cryptomgr.notests, noreplace-smp: 80 ms less under TCG. Expedited, mounts, modules
+	// and control groups wait half as long for the kernel's own readers. A kernel that
+	// panics resets at once, which ends QEMU. net.ifnames=0: a system's udev leaves the card
+	// the name that it has with every other kind.
+	line := "quiet cryptomgr.notests noreplace-smp rcupdate.rcu_expedited=1 panic=-1 " + strings.Join(where, " ") + " net.ifnames=0"
+	if accelerator == TCG {
+		line += emulated
+		if tsc > 0 {
+			// Without it the kernel measures the counter against timers that are late
+			// under TCG, and hangs at times; and where it then watches the counter by them,
+			// it takes it for broken on a busy host, and goes on with a clock that ticks
+			// every 4 ms and loses ticks. The counter is the host's.
+			line += fmt.Sprintf(" tsc=reliable tsc_early_khz=%d", tsc)
+		}
+	}
+	return line
+}
+
 func (g Guest) boot(a *argv.Args) {
 	if g.StartStopped {
 		a.Add("-S")
@@ -153,21 +180,7 @@ func (g Guest) boot(a *argv.Args) {
 	if g.Kernel == "" {
 		return
 	}
-	// cryptomgr.notests, noreplace-smp: 80 ms less under TCG. Expedited, mounts, modules
-	// and control groups wait half as long for the kernel's own readers. A kernel that
-	// panics resets at once, which ends QEMU. net.ifnames=0: a system's udev leaves the card
-	// the name that it has with every other kind.
-	line := "quiet cryptomgr.notests noreplace-smp rcupdate.rcu_expedited=1 panic=-1 console=hvc0 net.ifnames=0"
-	if g.Accelerator == TCG {
-		line += emulated
-		if g.TSC > 0 {
-			// Without it the kernel measures the counter against timers that are late
-			// under TCG, and hangs at times; and where it then watches the counter by them,
-			// it takes it for broken on a busy host, and goes on with a clock that ticks
-			// every 4 ms and loses ticks. The counter is the host's.
-			line += fmt.Sprintf(" tsc=reliable tsc_early_khz=%d", g.TSC)
-		}
-	}
+	line := CommandLine(g.Accelerator, g.TSC, "hvc0")
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line
 		a.Add("-serial", "stdio")

@@ -18,20 +18,53 @@ const (
 const blockClass = "/sys/block"
 
 // block returns the name of a block device: that of its path below /dev, or else
-// the one with the serial number.
+// the one with the serial number, which is waited for: disks of hardware are found
+// some time after their driver was loaded.
 func (a *agent) block(path, serial string) (string, error) {
 	if name := strings.TrimPrefix(path, "/dev/"); name != "" && !strings.Contains(name, "/") {
 		if _, err := os.Lstat(blockClass + "/" + name); err == nil {
 			return name, nil
 		}
 	}
-	entries, _ := os.ReadDir(blockClass)
-	for _, e := range entries {
-		if readLine(blockClass+"/"+e.Name()+"/serial") == serial {
-			return e.Name(), nil
-		}
+	news, err := listen()
+	if err != nil {
+		return "", root.Wrap(err, "listen for devices")
+	}
+	defer unix.Close(news.sock)
+	name := ""
+	if news.until(portPatience, func() bool { name = withSerial(serial); return name != "" }) {
+		return name, nil
 	}
 	return "", a.blame(root.Fail(root.Missing, "", "the machine has no block device "+serial))
+}
+
+// withSerial returns the name of the block device with a serial number, "" where none
+// has it.
+func withSerial(serial string) string {
+	entries, _ := os.ReadDir(blockClass)
+	for _, e := range entries {
+		if serialOf(blockClass+"/"+e.Name()) == serial {
+			return e.Name()
+		}
+	}
+	return ""
+}
+
+// pageHeader is how many bytes are before the number in page 80h of a disk's vital
+// product data. Source: SPC-4, 7.8.15.
+const pageHeader = 4
+
+// serialOf returns the serial number of a block device: virtio's driver says it by
+// itself, of a SCSI or SATA disk the kernel keeps what the disk said.
+func serialOf(place string) string {
+	if s := readLine(place + "/serial"); s != "" {
+		return s
+	}
+	page := readAt(unix.AT_FDCWD, place+"/device/vpd_pg80")
+	if len(page) < pageHeader {
+		return ""
+	}
+	return strings.Trim(string(page[pageHeader:]), " \x00")
 }
 
 // writeFile writes to a file of the kernel's.

@@ -6,6 +6,7 @@ import (
 	"os"
 	"strings"
 	"syscall"
+	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -13,8 +14,15 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
-// card is the one network interface of a guest.
-const card = "eth0"
+// card is the one network interface, and what the kernel tells of it.
+const (
+	card      = "eth0"
+	cardPlace = "/sys/class/net/" + card
+)
+
+// cardPatience bounds the wait for a card whose driver looks for it in its own time, and
+// for the card's agreement with the other end, which takes hardware half a second.
+const cardPatience = 10 * time.Second
 
 // link is a socket to the kernel's network (rtnetlink(7)).
 type link struct {
@@ -29,7 +37,8 @@ func dial() (l link, err error) {
 	return l, err
 }
 
-// bringUp brings the loopback up, and the card, which has no address yet.
+// bringUp brings the loopback up, and the card, which has no address yet. A card of
+// hardware then agrees with the other end before somebody says what to run.
 func bringUp() error {
 	l, err := dial()
 	if err != nil {
@@ -50,6 +59,7 @@ func connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
 	}
+	until(func() bool { _, err := os.Stat(cardPlace); return err == nil }) // what is missing is said below
 	l, err := dial()
 	if err != nil {
 		return err
@@ -68,6 +78,7 @@ func connect(n *spec.Network) error {
 			return root.Wrap(err, "route through "+g)
 		}
 	}
+	until(func() bool { return readLine(cardPlace+"/carrier") == "1" }) // a cable that is out is no fault of the run
 	return nil
 }
 
@@ -82,22 +93,25 @@ func withLinkLocal(n *spec.Network) []string {
 	return append([]string{a.String() + "/64"}, n.Address...)
 }
 
-// unplug takes the card away, for an environment that is to have no network.
-// What has no driver has no interface.
+// unplug takes the card away, for an environment that is to have no network. A machine
+// may have none, and what has no driver has no interface.
 func unplug() error {
-	const driver = "/sys/bus/virtio/drivers/virtio_net"
-	dir, err := os.ReadDir(driver)
+	device, err := os.Readlink(cardPlace + "/device")
 	if err != nil {
-		return root.Wrap(err, "look for the card")
+		return nil
 	}
-	for _, e := range dir {
-		if strings.HasPrefix(e.Name(), "virtio") {
-			if err := os.WriteFile(driver+"/unbind", []byte(e.Name()), 0); err != nil {
-				return root.Wrap(err, "take the card away")
-			}
+	name := device[strings.LastIndexByte(device, '/')+1:]
+	return root.Wrap(writeFile(cardPlace+"/device/driver/unbind", name), "take the card away")
+}
+
+// until waits for something of the card's, and tells whether it came.
+func until(ready func() bool) bool {
+	for end := time.Now().Add(cardPatience); !ready(); time.Sleep(2 * time.Millisecond) {
+		if time.Now().After(end) {
+			return false
 		}
 	}
-	return nil
+	return true
 }
 
 // set changes an interface, and brings it up; what is zero stays.

@@ -34,6 +34,7 @@ type Files struct {
 	// zones in its root. The zero value: as QEMU finds it.
 	Now time.Time
 
+	NoReset      bool // a reset ends QEMU, as a panic's
 	Incoming     bool // wait for a saved system
 	StartStopped bool // processors stand still until QMP says cont
 }
@@ -62,6 +63,9 @@ func (s Spec) Args(f Files) []string {
 	a := argv.Args{"-nodefaults", "-no-user-config"}
 	a.Add(screen.Display()...)
 	a.Add("-name", "guest="+argv.Escape(s.Name), "-sandbox", argv.Sandbox)
+	if f.NoReset {
+		a.Add("-no-reboot")
+	}
 	if s.UUID != "" {
 		a.Add("-uuid", s.UUID)
 	}

@@ -1,39 +1,12 @@
 // Package guest runs environments as guests: an operating system with its own
 // kernel that knows it is virtual, on QEMU's microvm with nothing but virtio.
 //
-// # Words
+// Package virtual does what guests and machines have in common, and says how. A
+// guest's own are its hardware (package qemu) and its warm start (package qemu/warm):
 //
-//	machine   what QEMU makes: memory, processors, devices
-//	inside    what the agent makes in it: root, control group, network, main program
-//	boot      from QEMU's start until the agent answers
+//	source   a machine that is booted only to be saved, when its agent waits
+//	warm     a guest that goes on from there; one that cannot is booted (cold)
 //
-// # A start
-//
-// It is prepared first (launch: all that is to be known, nothing made), then made,
-// each step undone if a later one fails:
-//
-//	run folder · control group · image files, sockets, volumes' servers, tap
-//	keeper, with QEMU confined by package confine · the agent answers · Run
-//
-// The machine has the same devices whatever the environment is (package qemu); what
-// is the environment's own is told to the agent (package vmagent/spec). Memory and
-// process limits are kept inside by the guest's kernel, processor limits by the
-// host's, on QEMU's control group.
-//
-// A first guest by KVM that QEMU does not bring up as far as its agent is started once
-// more by TCG (orByTCG). A boot has time for as long as it goes on (patient).
-//
-// # Who talks to whom
-//
-// The keeper has the streams of every program, the console, and QEMU's events, for
-// the run's whole life. The driver has the agent's control port (Live.ask) and QEMU's
-// monitor, and lets go of both when the daemon ends.
-//
-// # What is on the host
-//
-// What package held has, and in the run folder control.sock and qmp.sock. All else
-// hangs on QEMU's process: disk, tap, volumes' servers.
-//
-// Locks: Driver.mu guards the filters; agent.mu the session; Live.mu what Live was
-// told. All are leaves but agent.mu, which is held while an agent is met.
+// The machine has the same devices whatever the environment is, since a saved system
+// goes on in the same ones.
 package guest

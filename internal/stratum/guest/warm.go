@@ -15,12 +15,11 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
-	"github.com/strata-project/strata/internal/qemu/accel"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
-	"github.com/strata-project/strata/internal/thread"
+	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/undo"
 	"github.com/strata-project/strata/internal/vmagent/control"
 )
@@ -48,25 +47,28 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 	if err != nil {
 		b.Cold = "there was no saved system to go on from yet"
 		like := *l
-		return func() { d.prepareSaved(key, like) }
+		common := *l.Launch
+		like.Launch, common.Hardware = &common, &like
+		return func() { d.prepareSaved(key, &like) }
 	}
 	b.Warm = true
+	l.Resume = func(ctx context.Context) error { return d.resume(ctx, p, l) }
 	l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd = true, "", ""
 	return nil
 }
 
 // prepareSaved has a system like l's saved in the background.
-func (d *Driver) prepareSaved(key warm.Key, l launch) {
+func (d *Driver) prepareSaved(key warm.Key, l *launch) {
 	go func() {
-		image, err := d.saved.Image(d.life, key, func(ctx context.Context, memory, state *os.File) error {
-			s, err := d.source(ctx, &l, memory)
+		image, err := d.saved.Image(d.Life, key, func(ctx context.Context, memory, state *os.File) error {
+			s, err := d.source(ctx, l, memory)
 			if err != nil {
 				return err
 			}
 			return errors.Join(s.save(ctx, state), s.close())
 		})
 		if err != nil {
-			d.o.Log.Debug("no system was saved for guests to go on from", "error", err)
+			d.Log.Debug("no system was saved for guests to go on from", "error", err)
 			return
 		}
 		image.Close()
@@ -80,65 +82,17 @@ func (d *Driver) cold(ctx context.Context, l *launch, p stratum.Plan, why string
 		return err
 	}
 	fresh.Tap, fresh.Notes.Boot.Cold = l.Tap, why
-	*l = *fresh
+	// l goes on being the launch that others know.
+	*l.Launch, l.Machine, l.Saved = *fresh.Launch, fresh.Machine, nil
+	l.Hardware = l
 	return nil
-}
-
-// byTCG has l boot by TCG, since it did not by KVM.
-func (d *Driver) byTCG(ctx context.Context, l *launch, p stratum.Plan, why error) error {
-	if err := d.cold(ctx, l, p, l.Notes.Boot.Cold); err != nil {
-		return err
-	}
-	l.Machine.Accelerator, l.Proven = qemu.TCG, false
-	l.Notes.Boot.Accelerator, l.Notes.Boot.Why = qemu.TCG, accel.Unbooted(why)
-	return nil
-}
-
-// blames tells whether err is of what the user asked for, which a cold boot would
-// not change.
-func blames(err error) bool {
-	for _, e := range fault.All(err) {
-		if e.Field != "" {
-			return true
-		}
-	}
-	return false
-}
-
-// unplugged returns a tap that leads nowhere: a saved system can only go on in a
-// machine whose card has the same abilities, and those come from the tap.
-func unplugged() (f *os.File, err error) {
-	err = thread.Spare(func() error {
-		if err := unix.Unshare(unix.CLONE_NEWNET); err != nil {
-			return err
-		}
-		fd, err := unix.Open("/dev/net/tun", unix.O_RDWR|unix.O_CLOEXEC|unix.O_NONBLOCK, 0)
-		if err != nil {
-			return err
-		}
-		r, err := unix.NewIfreq("card")
-		if err == nil {
-			r.SetUint16(unix.IFF_TAP | unix.IFF_NO_PI | unix.IFF_VNET_HDR)
-			err = unix.IoctlIfreq(fd, unix.TUNSETIFF, r)
-		}
-		if err != nil {
-			unix.Close(fd)
-			return err
-		}
-		f = os.NewFile(uintptr(fd), "card")
-		return nil
-	})
-	if err != nil {
-		return nil, fault.Unablef("make a card that leads nowhere: %w", err).Help("the module tun is needed: modprobe tun")
-	}
-	return f, nil
 }
 
 // resume lets a machine that waits for it go on from its saved system.
 func (d *Driver) resume(ctx context.Context, p stratum.Plan, l *launch) error {
-	ctx, cancel := context.WithTimeout(ctx, d.o.Patience)
+	ctx, cancel := context.WithTimeout(ctx, d.Patience())
 	defer cancel()
-	q, err := qemu.Dial(ctx, d.runs.Path(p.ID, monitorSocket))
+	q, err := qemu.Dial(ctx, d.Held.Path(p.ID, virtual.MonitorSocket))
 	if err != nil {
 		return err
 	}
@@ -198,17 +152,17 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 	s.back.Push("note the end", func(context.Context) error { d.background.Done(); return nil })
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
-	defer context.AfterFunc(d.life, cancel)()
-	release, err := d.runs.Claim(s.id)
+	defer context.AfterFunc(d.Life, cancel)()
+	release, err := d.Held.Claim(s.id)
 	if err != nil {
 		return nil, err
 	}
 	s.back.Push("let go of the id", func(context.Context) error { release(); return nil })
-	if err := d.runs.Make(ctx, s.id, notes{}); err != nil {
+	if err := d.Held.Make(ctx, s.id, virtual.Notes{}); err != nil {
 		return nil, err
 	}
-	s.back.Push("remove the run folder", func(context.Context) error { return d.runs.Remove(s.id) })
-	group, err := d.o.Resources.Create(ctx, s.id, hostLimits(l.Machine.Memory, 0), devices(l.Machine.Accelerator), 0)
+	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(s.id) })
+	group, err := d.o.Resources.Create(ctx, s.id, virtual.HostLimits(l.Machine.Memory, 0), virtual.Devices(l.Notes.Boot.Accelerator), 0)
 	if err != nil {
 		return nil, err
 	}
@@ -218,12 +172,13 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 		}
 		return group.Remove(ctx)
 	})
-	var h handed
-	defer h.close()
-	if err := d.blank(s.id, l, memory, &h); err != nil {
+	var h virtual.Handed
+	defer h.Close()
+	w, err := d.blank(s.id, l, memory, &h)
+	if err != nil {
 		return nil, err
 	}
-	if err := s.run(l, group, &h); err != nil {
+	if err := s.run(l, group, w, &h); err != nil {
 		return nil, err
 	}
 	s.back.Push("end QEMU", func(context.Context) error {
@@ -231,7 +186,7 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 		_ = s.cmd.Wait()         // its status says nothing
 		return nil
 	})
-	h.close()
+	h.Close()
 	if err := s.wait(ctx, group); err != nil {
 		return nil, fault.Wrap(err, "boot a system to be saved (QEMU says: %s)", &s.said)
 	}
@@ -239,16 +194,16 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 }
 
 // run starts QEMU without a keeper: nobody needs it longer than the daemon.
-func (s *source) run(l *launch, group *resource.Group, h *handed) error {
-	payload := s.d.spec(stratum.Plan{ID: s.id, IDBase: saver}, l, h).Payload
+func (s *source) run(l *launch, group *resource.Group, w virtual.Wires, h *virtual.Handed) error {
+	payload := l.Payload(saver, l.Args(w), h)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return fault.Internalf("open /dev/null: %w", err)
 	}
 	defer null.Close()
 	s.cmd = &exec.Cmd{
-		Path: s.d.agent, Args: payload.Args, Env: []string{}, Dir: "/",
-		ExtraFiles:  append([]*os.File{null}, h.files...), // the first is in the place of the keeper's socket
+		Path: s.d.Agent, Args: payload.Args, Env: []string{}, Dir: "/",
+		ExtraFiles:  append([]*os.File{null}, h.Files...), // the first is in the place of the keeper's socket
 		Stderr:      &s.said,
 		SysProcAttr: &syscall.SysProcAttr{Cloneflags: confine.Namespaces, Setsid: true},
 	}
@@ -264,9 +219,9 @@ func (s *source) run(l *launch, group *resource.Group, h *handed) error {
 
 // wait meets the agent once, and leaves it waiting for the next host.
 func (s *source) wait(ctx context.Context, group *resource.Group) error {
-	ctx, cancel := patient(ctx, s.d.o.Patience, memoryOf(group))
+	ctx, cancel := virtual.Patient(ctx, s.d.Patience(), virtual.MemoryOf(group))
 	defer cancel()
-	c, err := control.Dial(ctx, s.d.runs.Path(s.id, controlSocket))
+	c, err := control.Dial(ctx, s.d.Held.Path(s.id, virtual.ControlSocket))
 	if err != nil {
 		return err
 	}
@@ -281,7 +236,7 @@ func (s *source) wait(ctx context.Context, group *resource.Group) error {
 // save writes down the state of the machine, which goes on no more.
 func (s *source) save(ctx context.Context, state *os.File) error {
 	time.Sleep(settleBefore)
-	q, err := qemu.Dial(ctx, s.d.runs.Path(s.id, monitorSocket))
+	q, err := qemu.Dial(ctx, s.d.Held.Path(s.id, virtual.MonitorSocket))
 	if err != nil {
 		return err
 	}
@@ -306,57 +261,47 @@ const (
 )
 
 // blank opens all that a machine needs which has nothing behind its devices.
-func (d *Driver) blank(id string, l *launch, memory *os.File, h *handed) error {
-	m := &l.Machine
-	agent, err := os.Open(d.agent)
-	if err != nil {
-		return fault.Internalf("open the agent: %w", err)
+func (d *Driver) blank(id string, l *launch, memory *os.File, h *virtual.Handed) (w virtual.Wires, err error) {
+	if err := d.AddAgent(h); err != nil {
+		return w, err
 	}
-	h.add(agent)
-	for size, number := range map[int64]*int{blankTemplate: &m.Template, blankDisk: &m.Disk} {
+	for size, number := range map[int64]*int{blankTemplate: &w.Template, blankDisk: &w.Disk} {
 		fd, err := unix.MemfdCreate("strata-blank", unix.MFD_CLOEXEC)
 		if err == nil {
 			err = unix.Ftruncate(fd, size)
 		}
 		if err != nil {
-			return fault.Internalf("make a blank disk: %w", err)
+			return w, fault.Internalf("make a blank disk: %w", err)
 		}
 		f := os.NewFile(uintptr(fd), "blank")
-		if number == &m.Template { // QEMU takes a descriptor only as it is to be used
+		if number == &w.Template { // QEMU takes a descriptor only as it is to be used
 			whole := f
 			f, err = os.Open("/proc/self/fd/" + strconv.Itoa(fd))
 			whole.Close()
 			if err != nil {
-				return fault.Internalf("make a blank disk: %w", err)
+				return w, fault.Internalf("make a blank disk: %w", err)
 			}
 		}
-		*number = h.add(f)
+		*number = h.Add(f)
 	}
-	for name, number := range map[string]*int{controlSocket: &m.Control, monitorSocket: &m.Monitor} {
-		f, err := listen(d.runs.Path(id, name))
-		if err != nil {
-			return err
+	if err := d.Listen(id, &w, h); err != nil {
+		return w, err
+	}
+	for _, number := range []*int{&w.Streams, &w.Console, &w.Events} {
+		if _, err := h.Connected(number); err != nil {
+			return w, err
 		}
-		*number = h.add(f)
 	}
-	for _, number := range []*int{&m.Streams, &m.Console, &m.Events} {
-		pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
-		if err != nil {
-			return fault.Internalf("make the machine's sockets: %w", err)
-		}
-		h.closer = append(h.closer, os.NewFile(uintptr(pair[0]), "host"))
-		*number = h.add(os.NewFile(uintptr(pair[1]), "qemu"))
-	}
-	card, err := unplugged()
+	card, err := virtual.Unplugged()
 	if err != nil {
-		return err
+		return w, err
 	}
-	m.Tap = h.add(card)
-	own, err := again(memory)
+	w.Tap, w.MAC = h.Add(card), warm.SourceMAC
+	own, err := virtual.Again(memory)
 	if err != nil {
-		return err
+		return w, err
 	}
-	m.Name, m.MAC = "saved", warm.SourceMAC
-	m.Backing = qemu.Backing{File: memoryPlace(h.add(own)), Shared: true}
-	return nil
+	l.Machine.Name = "saved"
+	l.Machine.Backing = qemu.Backing{File: memoryPlace(h.Add(own)), Shared: true}
+	return w, nil
 }

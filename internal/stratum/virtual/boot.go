@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"context"
@@ -12,8 +12,8 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/control"
 )
 
-// memoryOf tells what the machine in group uses.
-func memoryOf(group *resource.Group) func() (int64, error) {
+// MemoryOf tells what the machine in group uses.
+func MemoryOf(group *resource.Group) func() (int64, error) {
 	return func() (int64, error) {
 		s, err := group.Stats()
 		return s.Memory.Current, err
@@ -21,7 +21,7 @@ func memoryOf(group *resource.Group) func() (int64, error) {
 }
 
 // boot lets QEMU run, waits for the agent inside, and tells it what to run.
-func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
+func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
 	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
 	defer cancel()
@@ -42,7 +42,7 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 		err    error
 	}
 	asked := make(chan told, 1)
-	askCtx, giveUp := patient(ctx, l.stall(d.o.Patience), memoryOf(group))
+	askCtx, giveUp := Patient(ctx, l.stall(d.o.Patience), MemoryOf(group))
 	defer giveUp()
 	go func() {
 		c, err := d.tell(askCtx, p.ID, l)
@@ -87,14 +87,14 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 }
 
 // tell meets the agent and has it put the environment together.
-func (d *Driver) tell(ctx context.Context, id string, l *launch) (*control.Client, error) {
-	c, err := control.Dial(ctx, d.runs.Path(id, controlSocket))
+func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Client, error) {
+	c, err := control.Dial(ctx, d.Held.Path(id, ControlSocket))
 	if err != nil {
 		return nil, err
 	}
 	l.Met = true
-	if l.Machine.Accelerator == qemu.KVM {
-		d.judge.Confirm(l.QEMU, nil)
+	if l.Notes.Boot.Accelerator == qemu.KVM {
+		d.Judge.Confirm(l.QEMU, nil)
 	}
 	fresh(&l.Run, time.Now())
 	if err := c.Run(ctx, l.Run); err != nil {

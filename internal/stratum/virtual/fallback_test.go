@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"context"
@@ -10,7 +10,6 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/accel"
-	"github.com/strata-project/strata/internal/stratum"
 )
 
 // outcome is how an attempt goes: how far, and with what error.
@@ -25,6 +24,13 @@ type verdicts struct{ given []error }
 func (v *verdicts) Confirm(_ qemu.Program, err error) accel.Verdict {
 	v.given = append(v.given, err)
 	return accel.Verdict{Accelerator: qemu.TCG, Reason: accel.Unbooted(err)}
+}
+
+// launched is a launch by an accelerator.
+func launched(by string) *Launch {
+	l := &Launch{}
+	l.Notes.Boot.Accelerator = by
+	return l
 }
 
 func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
@@ -52,30 +58,27 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 		"what was asked for wrongly is not done again": {false, qemu.KVM, []outcome{{true, false, command}}, command, false},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			l := &launch{Machine: qemu.Guest{Accelerator: c.with}, Proven: c.proven}
+			l := launched(c.with)
+			l.Proven = c.proven
 			var by []string
-			var told error
 			var j verdicts
 			_, err := orByTCG(t.Context(), &j, l, attempts{
-				now: func(_ context.Context, l *launch) (stratum.Live, error) {
+				now: func(context.Context) (*Live, error) {
 					if len(by) == len(c.attempts) {
 						t.Fatalf("it was tried once more, after %v", by)
 					}
 					o := c.attempts[len(by)]
-					by = append(by, l.Machine.Accelerator)
+					by = append(by, l.Notes.Boot.Accelerator)
 					l.Begun, l.Met = o.begun, o.met
 					return nil, o.err
 				},
-				byTCG: func(_ context.Context, l *launch, why error) error {
-					*l, told = launch{Machine: qemu.Guest{Accelerator: qemu.TCG}}, why
-					return nil
-				},
+				again: func(context.Context) error { *l = *launched(qemu.KVM); return nil },
 			})
 			if err != c.err || len(by) != len(c.attempts) {
 				t.Errorf("tried by %v, the last says %v; want %v", by, err, c.err)
 			}
-			if len(by) == 2 && (by[1] != qemu.TCG || told != c.attempts[0].err) {
-				t.Errorf("the second attempt was by %s, because of %v", by[1], told)
+			if len(by) == 2 && (by[1] != qemu.TCG || l.Notes.Boot.Why != accel.Unbooted(c.attempts[0].err)) {
+				t.Errorf("the second attempt was by %s, because of %s", by[1], l.Notes.Boot.Why)
 			}
 			if got := len(j.given) == 1 && j.given[0] == c.attempts[0].err; got != c.blamed || len(j.given) > 1 {
 				t.Errorf("the judge was told %v", j.given)
@@ -86,9 +89,9 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 
 func TestAStartThatWasGivenUpIsNotDoneAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
-	l := &launch{Machine: qemu.Guest{Accelerator: qemu.KVM}}
+	l := launched(qemu.KVM)
 	n := 0
-	_, err := orByTCG(ctx, &verdicts{}, l, attempts{now: func(context.Context, *launch) (stratum.Live, error) {
+	_, err := orByTCG(ctx, &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
 		n++
 		l.Begun = true
 		cancel()
@@ -102,7 +105,7 @@ func TestAStartThatWasGivenUpIsNotDoneAgain(t *testing.T) {
 func TestABootHasTimeForAsLongAsItGoesOn(t *testing.T) {
 	const stall = 400 * time.Millisecond
 	var used atomic.Int64
-	ctx, cancel := patient(t.Context(), stall, func() (int64, error) { return used.Load(), nil })
+	ctx, cancel := Patient(t.Context(), stall, func() (int64, error) { return used.Load(), nil })
 	defer cancel()
 	for begun := time.Now(); time.Since(begun) < 3*stall; time.Sleep(stall / 8) {
 		used.Add(4096)
@@ -120,7 +123,7 @@ func TestABootThatDoesNotGoOnIsGivenUp(t *testing.T) {
 		"it uses less and less":            func() func() (int64, error) { n := int64(1 << 20); return func() (int64, error) { n--; return n, nil } }(),
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			ctx, cancel := patient(t.Context(), 50*time.Millisecond, used)
+			ctx, cancel := Patient(t.Context(), 50*time.Millisecond, used)
 			defer cancel()
 			<-ctx.Done()
 		})

@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"github.com/strata-project/strata/internal/fault"
@@ -23,14 +23,14 @@ func machineMemory(limit unit.Size) (unit.Size, error) {
 		return usual, nil
 	}
 	if limit < leastLimit {
-		return 0, fault.Invalidf("%s of memory are fewer than a program of a guest can start with", limit).At("resources.memory").Help("give at least %s", unit.Size(leastLimit))
+		return 0, fault.Invalidf("%s of memory are fewer than a program can start with", limit).At("resources.memory").Help("give at least %s", unit.Size(leastLimit))
 	}
 	for size := unit.Size(smallest); size <= largest; size *= 2 {
 		if size >= limit+ownShare {
 			return size, nil
 		}
 	}
-	return 0, fault.Invalidf("%s of memory are more than a guest can have", limit).At("resources.memory").Help("give at most %s", unit.Size(largest-ownShare))
+	return 0, fault.Invalidf("%s of memory are more than a virtual machine can have", limit).At("resources.memory").Help("give at most %s", unit.Size(largest-ownShare))
 }
 
 // maxProcessors is what QEMU's microvm takes. Source: hw/i386/microvm.c, max_cpus.
@@ -41,7 +41,7 @@ const maxProcessors = 288
 func machineProcessors(cpus unit.CPUs) (int, error) {
 	n := int((cpus + unit.CPUs(999)) / 1000)
 	if n > maxProcessors {
-		return 0, fault.Invalidf("%s processors are more than a guest can have", cpus).At("resources.cpus").Help("give at most %d", maxProcessors)
+		return 0, fault.Invalidf("%s processors are more than a virtual machine can have", cpus).At("resources.cpus").Help("give at most %d", maxProcessors)
 	}
 	return max(n, 1), nil
 }

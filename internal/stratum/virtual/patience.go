@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"context"
@@ -21,11 +21,11 @@ const (
 // look is how often it is looked what goes on.
 const look = 500 * time.Millisecond
 
-// patient returns a context that ends when used has not grown for stall. used tells
+// Patient returns a context that ends when used has not grown for stall. used tells
 // how much memory a machine uses (unit: bytes): a system that starts touches new
 // pages all the time, one that hangs or turns in a loop does not. Where it cannot
 // be told, stall bounds the whole.
-func patient(ctx context.Context, stall time.Duration, used func() (int64, error)) (context.Context, context.CancelFunc) {
+func Patient(ctx context.Context, stall time.Duration, used func() (int64, error)) (context.Context, context.CancelFunc) {
 	ctx, cancel := context.WithTimeout(ctx, wholePatience)
 	go func() {
 		tick := time.NewTicker(min(look, stall/4))

@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"crypto/rand"
@@ -17,12 +17,6 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
-// The block devices of every guest, in the order of QEMU's command line.
-const (
-	templateDevice = "/dev/vda"
-	diskDevice     = "/dev/vdb"
-)
-
 // maxFiles is how many files a program inside may have open, as in a zone.
 const maxFiles = 1 << 20
 
@@ -33,16 +27,16 @@ const entropySize = 64
 
 const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
-// notes are what further programs of a run depend on, kept in the run folder.
-type notes struct {
+// Notes are what further programs of a run depend on, kept in the run folder.
+type Notes struct {
 	System        bool          `json:"system"`
 	NewPrivileges bool          `json:"new_privileges"`
 	Boot          api.Boot      `json:"boot"`
 	Limits        api.Resources `json:"limits"`
 }
 
-func notesOf(p stratum.Plan) notes {
-	return notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System, Limits: p.Resources}
+func notesOf(p stratum.Plan) Notes {
+	return Notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System, Limits: p.Resources}
 }
 
 // inside is what the agent is told. It is pure but for clock and entropy, which
@@ -50,7 +44,6 @@ func notesOf(p stratum.Plan) notes {
 func inside(p stratum.Plan, filter []byte) spec.Run {
 	r := spec.Run{
 		Hostname: p.Hostname, System: p.System, Idle: p.Idle, ReadOnly: p.ReadOnly,
-		Template: templateDevice, Disk: diskDevice,
 		Memory: int64(p.Resources.Memory), PIDs: p.Resources.PIDs,
 	}
 	for _, f := range p.Files {
@@ -95,7 +88,7 @@ func fresh(r *spec.Run, now time.Time) {
 
 // process is what a program of a guest gets: with kind app what a zone's has;
 // with kind system everything, since the kernel is its own.
-func process(p stratum.Process, n notes, filter []byte) *wire.Process {
+func process(p stratum.Process, n Notes, filter []byte) *wire.Process {
 	out := &wire.Process{
 		Args: p.Args, Env: p.Env, WorkDir: p.WorkDir, User: p.User, TTY: p.TTY, Stdin: p.Stdin, Rows: p.Rows, Cols: p.Cols, Agent: p.Agent,
 		Capabilities: sandbox.Numbers(sandbox.App), NoNewPrivs: !n.NewPrivileges, Seccomp: filter,
@@ -110,13 +103,13 @@ func process(p stratum.Process, n notes, filter []byte) *wire.Process {
 	return out
 }
 
-func check(p stratum.Plan) error {
+func (d *Driver) check(p stratum.Plan) error {
 	var errs []error
 	if p.ID == "" || p.ID != path.Base(p.ID) || p.ID == "." || p.ID == ".." {
 		errs = append(errs, fault.Invalidf("%q is no id of a run", p.ID))
 	}
 	if p.Whole.Path == "" {
-		errs = append(errs, fault.Invalidf("a guest needs the one image of its template").At("template"))
+		errs = append(errs, fault.Invalidf("a %s needs the one image of its template", d.o.Stratum).At("template"))
 	}
 	if !p.Idle && len(p.Main.Args) == 0 {
 		errs = append(errs, fault.Invalidf("there is no command to run").At("command").Help("name one, or use a template that has one"))

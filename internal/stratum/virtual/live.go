@@ -1,4 +1,4 @@
-package guest
+package virtual
 
 import (
 	"context"
@@ -20,11 +20,11 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
-// Live is one run of a guest.
+// Live is one run.
 type Live struct {
 	*held.Run
 	d     *Driver
-	notes notes
+	notes Notes
 	agent agent
 
 	mu     sync.Mutex
@@ -33,28 +33,28 @@ type Live struct {
 	paused bool
 }
 
-// Adopt implements stratum.Driver.
-func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
-	k, group, err := d.runs.Find(ctx, id)
+// Adopt is stratum.Driver's.
+func (d *Driver) Adopt(ctx context.Context, id string) (*Live, error) {
+	k, group, err := d.Held.Find(ctx, id)
 	if err != nil {
 		return nil, err
 	}
-	var n notes
-	if err := d.runs.Notes(id, &n); err != nil {
+	var n Notes
+	if err := d.Held.Notes(id, &n); err != nil {
 		return nil, err
 	}
-	l := d.live(d.runs.Take(id, k, group), n, nil)
+	l := d.live(d.Held.Take(id, k, group), n, nil)
 	l.paused = l.stopped(ctx)
 	return l, nil
 }
 
-func (d *Driver) live(run *held.Run, n notes, first *control.Client) *Live {
-	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.runs.Path(run.ID, controlSocket), client: first}}
+func (d *Driver) live(run *held.Run, n Notes, first *control.Client) *Live {
+	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.Held.Path(run.ID, ControlSocket), client: first}}
 	l.limits = api.Resources{Memory: n.Limits.Memory, PIDs: n.Limits.PIDs, CPUs: n.Limits.CPUs}
 	go func() {
 		select {
 		case <-run.Over():
-		case <-d.life.Done(): // a driver after this one may ask it
+		case <-d.Life.Done(): // a driver after this one may ask it
 		}
 		l.agent.close()
 	}()
@@ -75,7 +75,7 @@ func (a *agent) session(ctx context.Context) (*control.Client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.over {
-		return nil, fault.Conflictf("the guest has ended")
+		return nil, fault.Conflictf("the system has ended")
 	}
 	if a.client == nil {
 		c, err := control.Dial(ctx, a.path)
@@ -113,7 +113,7 @@ func (l *Live) ask(ctx context.Context, f func(*control.Client) error) error {
 	paused := l.paused
 	l.mu.Unlock()
 	if paused {
-		return fault.Conflictf("the guest is paused, so its agent cannot answer").Help("resume it first")
+		return fault.Conflictf("the system is paused, so its agent cannot answer").Help("resume it first")
 	}
 	ctx, cancel := context.WithTimeout(ctx, control.Patience)
 	defer cancel()
@@ -197,7 +197,7 @@ func (l *Live) Kill(ctx context.Context) error {
 	if !l.Paused() {
 		freeze, cancel := context.WithTimeout(ctx, killPatience)
 		if err := l.ask(freeze, func(c *control.Client) error { return c.Freeze(freeze) }); err != nil {
-			l.d.o.Log.Debug("a guest is ended that did not write out", "id", l.ID, "err", err)
+			l.d.Log.Debug("a system is ended that did not write out", "id", l.ID, "err", err)
 		}
 		cancel()
 	}
@@ -216,12 +216,17 @@ func (l *Live) Wait(ctx context.Context) (api.Exit, error) {
 
 // monitor does f with QEMU's monitor.
 func (l *Live) monitor(ctx context.Context, f func(*qemu.QMP) error) error {
-	q, err := qemu.Dial(ctx, l.d.runs.Path(l.ID, monitorSocket))
+	q, err := qemu.Dial(ctx, l.d.Held.Path(l.ID, MonitorSocket))
 	if err != nil {
 		return err
 	}
 	defer q.Close()
 	return f(q)
+}
+
+// Execute does a command of QEMU's monitor, in a session of its own.
+func (l *Live) Execute(ctx context.Context, command string, args, result any, files ...*os.File) error {
+	return l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, command, args, result, files...) })
 }
 
 // Pause implements stratum.Pauser.
@@ -275,7 +280,7 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	} else if r.CPUs != 0 && n > l.notes.Boot.CPUs {
 		return fault.Conflictf("the machine has fewer processors: %d", l.notes.Boot.CPUs).At("resources.cpus").Help("stop it first: its next start gets more")
 	}
-	if err := l.Group.Set(hostLimits(l.notes.Boot.Memory, r.CPUs)); err != nil {
+	if err := l.Group.Set(HostLimits(l.notes.Boot.Memory, r.CPUs)); err != nil {
 		return err
 	}
 	err := l.ask(ctx, func(c *control.Client) error {
@@ -289,22 +294,21 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	l.limits = r
 	n := l.notes
 	n.Limits = r // for the daemon after this one
-	return l.d.runs.Note(l.ID, n)
+	return l.d.Held.Note(l.ID, n)
 }
 
 // qemuShare is what QEMU may use besides the memory of its machine, before the
 // host ends it: its translations (TCG) and its own. Measured with -accel tcg: 190 MiB.
 const qemuShare = 512 * unit.MiB
 
-// hostLimits are the limits of the control group that QEMU runs in. Memory and
+// HostLimits are the limits of the control group that QEMU runs in. Memory and
 // processes are limited inside; here the machine's size only is a bound against a
 // QEMU that its guest has taken over.
-func hostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
+func HostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
 	return resource.Limits{Memory: memory + qemuShare, CPUs: cpus}
 }
 
 var (
-	_ stratum.Driver       = (*Driver)(nil)
 	_ stratum.Live         = (*Live)(nil)
 	_ stratum.Pauser       = (*Live)(nil)
 	_ stratum.Limiter      = (*Live)(nil)

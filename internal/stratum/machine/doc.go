@@ -1,0 +1,26 @@
+// Package machine runs environments as machines: virtual hardware as a shop sells it,
+// on which stock firmware boots.
+//
+// # Words
+//
+//	board      q35, with SeaBIOS or OVMF (package qemu/machine)
+//	boot disk  the small disk that firmware boots, with kernel and initramfs (package
+//	           kernel/bootdisk); one for all machines of a kernel
+//	layer      what a machine has written to a disk that it shares, in memory
+//
+// # A template on stock hardware
+//
+// The board has three SATA disks: the boot disk, the template's one image, and the
+// private disk. The latter two are found by their serial numbers, which are a guest's;
+// the private disk is the same file as at every depth. The agent inside is a guest's as
+// well, over a virtio-serial device, which with volumes (virtiofs) is all that is not
+// stock. Package virtual does what guests and machines have in common.
+//
+// SATA has no disks that cannot be written to. So what a machine writes to boot disk or
+// template goes into a layer of its own in memory, which counts as QEMU's and is gone at
+// the end. Nothing writes there but a system that was taken over.
+//
+// # What it does not do
+//
+// There is no warm start. Systems that strata does not know are not run yet.
+package machine

@@ -1,0 +1,75 @@
+package machine
+
+import (
+	"context"
+	"log/slog"
+	"path/filepath"
+	"time"
+
+	"github.com/strata-project/strata/internal/disk"
+	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/screen"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/virtual"
+)
+
+// Options are what a Driver works with. Places, Kernels, Pool and Resources must be set.
+type Options struct {
+	Places    place.Places
+	Kernels   *kernel.Store
+	Pool      *disk.Pool     // where private disks come from
+	Resources *resource.Root // of machines alone, so that no other driver takes their groups for its own
+	Log       *slog.Logger   // nil: nothing is logged
+	Patience  time.Duration  // with a system that starts and of which nothing is seen to go on; 0: 90 s
+}
+
+// Driver runs machines. Make one with New.
+type Driver struct {
+	*virtual.Driver
+	o Options
+}
+
+// New returns a Driver. Kinds: Missing where a program of strata's own is not found.
+func New(o Options) (*Driver, error) {
+	v, err := virtual.New(virtual.Options{
+		Stratum: stratum.Machine, Dir: filepath.Join(o.Places.Run, "hw"), // short: sockets are below it
+		Places: o.Places, Kernels: o.Kernels, Pool: o.Pool, Resources: o.Resources, Log: o.Log, Patience: o.Patience,
+	})
+	if err != nil {
+		return nil, err
+	}
+	return &Driver{Driver: v, o: o}, nil
+}
+
+// Capabilities returns what machines can do besides.
+func (d *Driver) Capabilities() stratum.Capability {
+	return stratum.CanPause | stratum.CanLimit | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen
+}
+
+// Live is one run of a machine.
+type Live struct {
+	*virtual.Live
+	screen *screen.Screen
+}
+
+func live(v *virtual.Live) *Live { return &Live{v, screen.New(v)} }
+
+// Screen implements stratum.Screener.
+func (l *Live) Screen() stratum.Screen { return l.screen }
+
+// Adopt implements stratum.Driver.
+func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
+	v, err := d.Driver.Adopt(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return live(v), nil
+}
+
+var (
+	_ stratum.Driver   = (*Driver)(nil)
+	_ stratum.Prober   = (*Driver)(nil)
+	_ stratum.Screener = (*Live)(nil)
+)

@@ -1,0 +1,167 @@
+package machine
+
+import (
+	"context"
+	"os"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/argv"
+	"github.com/strata-project/strata/internal/qemu/confine"
+	"github.com/strata-project/strata/internal/qemu/machine"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/virtual"
+)
+
+// The drives, in the order in which they are on the controller.
+const (
+	bootDrive     = "disk0"
+	templateDrive = "disk1"
+	privateDrive  = "disk2"
+)
+
+// bootSerial is the boot disk's serial number. Those of the others are a guest's.
+const bootSerial = "strata-boot"
+
+// consoles are where the kernel writes; the last is process 1's: the first serial
+// port, at a speed that costs nothing here.
+var consoles = []string{"tty0", "ttyS0,115200"}
+
+// launch is a whole machine as a value, but for descriptors. It is its own hardware.
+type launch struct {
+	*virtual.Launch
+	spec     machine.Spec
+	boot     kernel.Image // the boot disk
+	template string       // path of the template's image
+
+	bootImages []argv.Image // of the boot disk and what is written to it
+	layer      argv.Image   // what is written to the template
+}
+
+// prepare finds out all that p needs, and changes nothing but what is kept for all.
+func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
+	common, err := d.Prepare(ctx, p, kernel.Machine)
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{Launch: common, template: p.Whole.Path}
+	l.Hardware = l
+	return l, d.furnish(ctx, p, l)
+}
+
+// furnish makes the hardware of l by its accelerator.
+func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err error) {
+	boot := l.Notes.Boot
+	if l.spec, err = hardware(p, boot.Accelerator); err != nil {
+		return err
+	}
+	l.spec.Memory.Size, l.spec.Processors.Count = boot.Memory, boot.CPUs
+	if err := l.spec.Validate(); err != nil {
+		return err
+	}
+	l.boot, err = d.o.Kernels.BootDisk(ctx, l.Kernel, l.Image, qemu.CommandLine(boot.Accelerator, counter(qemu.TSC()), consoles...))
+	return err
+}
+
+// counterStep is how exactly a boot disk says how fast the time stamp counter runs, so
+// that a next daemon's measurement does not ask for another disk. The kernel measures
+// the rest itself, by this board's timers. Unit: kHz.
+const counterStep = 1000
+
+func counter(khz int) int { return (khz + counterStep/2) / counterStep * counterStep }
+
+// hardware is the board of a template: what is usual for Linux, with the drives and the
+// card that it has, the agent's channels, and nothing to be plugged in.
+func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
+	s, err := machine.Defaults(machine.Linux, machine.Q35, machine.Host{Accel: accelerator})
+	if err != nil {
+		return s, err
+	}
+	s.Name, s.Channels, s.Panic, s.Spare = p.Name, machine.VirtioChannels, true, 0
+	s.Tablet = false // its driver is not in the initramfs
+	s.Drives = []machine.Drive{
+		{ID: bootDrive, Medium: machine.Disk, Serial: bootSerial},
+		{ID: templateDrive, Medium: machine.Disk, Serial: qemu.TemplateSerial},
+		{ID: privateDrive, Medium: machine.Disk, Serial: qemu.DiskSerial},
+	}
+	s.Boot = []string{bootDrive}
+	return s, nil
+}
+
+// Open implements virtual.Hardware.
+func (l *launch) Open(h *virtual.Handed) error {
+	disk, err := os.Open(l.boot.Path)
+	if err != nil {
+		return fault.Internalf("open the boot disk: %w", err)
+	}
+	under := argv.Image{Format: "raw", FD: h.Add(disk)}
+	over, err := layer(l.boot.Size)
+	if err != nil {
+		return err
+	}
+	l.bootImages = []argv.Image{{Format: layerFormat, FD: h.Add(over)}, under}
+	template, err := os.Stat(l.template)
+	if err != nil {
+		return fault.Internalf("look at the template's image: %w", err)
+	}
+	if over, err = layer(template.Size()); err != nil {
+		return err
+	}
+	l.layer = argv.Image{Format: layerFormat, FD: h.Add(over)}
+	return nil
+}
+
+// Args implements virtual.Hardware.
+func (l *launch) Args(w virtual.Wires) []string {
+	s := l.spec
+	f := machine.Files{
+		Ring: l.QEMU.Ring, NoReset: true, Volumes: w.Volumes,
+		Drives: map[string][]argv.Image{
+			bootDrive:     l.bootImages,
+			templateDrive: {l.layer, {Format: "raw", FD: w.Template}},
+			privateDrive:  {{Format: "raw", FD: w.Disk}},
+		},
+		Control: w.Control, Monitor: w.Monitor, Streams: w.Streams, Console: w.Console, Events: w.Events,
+	}
+	if w.Tap != 0 { // a system without a network has no card
+		s.Cards = []machine.Card{{ID: "card0", MAC: w.MAC}}
+		f.Taps = map[string]int{"card0": w.Tap}
+	}
+	return s.Args(f)
+}
+
+// Confine implements virtual.Hardware: all comes by descriptor.
+func (l *launch) Confine(*confine.Spec) {}
+
+// Start implements stratum.Driver.
+func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
+	release, err := d.Held.Claim(p.ID)
+	if err != nil {
+		return nil, err
+	}
+	defer release()
+	l, err := d.prepare(ctx, p)
+	if err != nil {
+		return nil, err
+	}
+	if err := l.Connect(ctx, o.Link); err != nil {
+		return nil, err
+	}
+	defer l.Disconnect()
+	l.Notes.Boot.Cold = "a machine is always booted"
+	v, err := d.OrByTCG(ctx, p, l.Launch, o, func(ctx context.Context) error {
+		fresh, err := d.prepare(ctx, p)
+		if err != nil {
+			return err
+		}
+		fresh.Tap, fresh.Notes.Boot.Cold, fresh.Notes.Boot.Accelerator = l.Tap, l.Notes.Boot.Cold, qemu.TCG
+		*l.Launch = *fresh.Launch
+		l.Hardware = l
+		return d.furnish(ctx, p, l)
+	})
+	if err != nil {
+		return nil, err
+	}
+	return live(v), nil
+}

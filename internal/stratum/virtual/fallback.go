@@ -1,0 +1,78 @@
+package virtual
+
+import (
+	"context"
+	"time"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/accel"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// judge takes note of how a boot by KVM went: see accel.Judge.
+type judge interface {
+	Confirm(p qemu.Program, err error) accel.Verdict
+}
+
+// attempts are one launch's: now starts it as it is, again prepares it once more,
+// so that nothing of the first attempt is in it.
+type attempts struct {
+	now   func(context.Context) (*Live, error)
+	again func(context.Context) error
+}
+
+// OrByTCG starts l, and once more by TCG where it is the first system by this KVM and
+// its agent was not met. again prepares *l anew.
+func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
+	return orByTCG(ctx, d.Judge, l, attempts{
+		now: func(ctx context.Context) (*Live, error) { return d.Attempt(ctx, p, l, o) },
+		again: func(ctx context.Context) error {
+			d.Log.Warn("a "+d.o.Stratum+" did not boot by KVM, and is booted by TCG", "id", p.ID)
+			return again(ctx)
+		},
+	})
+}
+
+// orByTCG gives KVM up where the second attempt does better: what no accelerator boots
+// is not a fault of one.
+func orByTCG(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error) {
+	live, err := a.now(ctx)
+	if err == nil || !l.suspects() || ctx.Err() != nil || Blames(err) {
+		return live, err
+	}
+	if err := a.again(ctx); err != nil {
+		return nil, err
+	}
+	l.Proven, l.Notes.Boot.Accelerator, l.Notes.Boot.Why = false, qemu.TCG, accel.Unbooted(err)
+	live, second := a.now(ctx)
+	if l.Met {
+		j.Confirm(l.QEMU, err)
+	}
+	return live, second
+}
+
+// suspects tells whether the accelerator may be why l did not come up.
+func (l *Launch) suspects() bool {
+	return l.Notes.Boot.Accelerator == qemu.KVM && !l.Proven && l.Begun && !l.Met
+}
+
+// stall is how long l may show no sign of life; usual is the time of one whose
+// accelerator has run a system.
+func (l *Launch) stall(usual time.Duration) time.Duration {
+	if l.Notes.Boot.Accelerator == qemu.KVM && !l.Proven {
+		return min(unprovenPatience, usual)
+	}
+	return usual
+}
+
+// Blames tells whether err is of what the user asked for, which another boot would
+// not change.
+func Blames(err error) bool {
+	for _, e := range fault.All(err) {
+		if e.Field != "" {
+			return true
+		}
+	}
+	return false
+}

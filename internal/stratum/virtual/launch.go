@@ -1,0 +1,127 @@
+package virtual
+
+import (
+	"context"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/confine"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// The sockets of a run folder, besides the keeper's.
+const (
+	ControlSocket = "control.sock" // the agent's, by QEMU
+	MonitorSocket = "qmp.sock"     // QEMU's
+)
+
+// Hardware is a stratum's own part of a launch.
+type Hardware interface {
+	// Open opens what QEMU gets besides Wires, with h.Add; an attempt calls it once.
+	Open(h *Handed) error
+	// Args returns QEMU's arguments, without the program.
+	Args(w Wires) []string
+	// Confine adds what QEMU finds in its root.
+	Confine(c *confine.Spec)
+}
+
+// Wires are QEMU's descriptors that every machine has, by number; 0: it has none.
+type Wires struct {
+	Template, Disk   int // images
+	Control, Monitor int // sockets that listen
+	Streams, Console int // sockets that are connected
+	Events           int // a monitor of the keeper's, connected
+	Tap              int
+	MAC              string
+	Volumes          []qemu.Volume
+}
+
+// Launch is a whole start as a value, but for descriptors.
+type Launch struct {
+	QEMU     qemu.Program
+	Kernel   kernel.Kernel
+	Image    kernel.Image // its initramfs
+	Hardware Hardware
+	Resume   func(context.Context) error // has a machine go on that waits for a saved state; nil: it boots
+	Unplug   bool                        // without a network its card gets a tap that leads nowhere
+	Run      spec.Run
+	Notes    Notes
+	Tap      *stratum.Tap // nil: no network
+	Proven   bool         // a system has run by this accelerator before
+	Begun    bool         // QEMU was let run
+	Met      bool         // the agent inside has answered
+}
+
+// Prepare finds out all that p needs but for the hardware, and changes nothing but what
+// is kept for all. The kernel is one that has what wanted requires.
+func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Wanted) (*Launch, error) {
+	if err := d.check(p); err != nil {
+		return nil, err
+	}
+	memory, err := machineMemory(p.Resources.Memory)
+	if err != nil {
+		return nil, err
+	}
+	processors, err := machineProcessors(p.Resources.CPUs)
+	if err != nil {
+		return nil, err
+	}
+	l := &Launch{}
+	if l.QEMU, err = qemu.Find(ctx); err != nil {
+		return nil, err
+	}
+	if l.Kernel, err = d.o.Kernels.GetFor(p.Kernel, wanted); err != nil {
+		return nil, err
+	}
+	set, err := l.Kernel.Set(wanted)
+	if err != nil {
+		return nil, err
+	}
+	if len(p.Volumes) > 0 && !set.Has("virtiofs") {
+		return nil, fault.Unablef("kernel %s has no module virtiofs, which volumes need", l.Kernel.Name).At("volumes").Help("use another kernel: strata kernel ls")
+	}
+	if l.Image, err = d.o.Kernels.Initramfs(ctx, l.Kernel, d.inside, set); err != nil {
+		return nil, err
+	}
+	// The kernel holds the archive and what it unpacks from it at the same time.
+	if need := unit.Size(2*l.Image.Size) + ownShare/2; need > memory {
+		return nil, fault.Unablef("the initramfs of kernel %s (%s) does not fit into %s of memory", l.Kernel.Name, unit.Size(l.Image.Size), memory).
+			At("resources.memory").Help("give the environment more memory, or use another kernel")
+	}
+	filter, err := d.filter(l.Kernel.Release)
+	if err != nil {
+		return nil, err
+	}
+	verdict := d.Judge.Choose(ctx, l.QEMU)
+	accelerator, why := verdict.Accelerator, ""
+	if accelerator != qemu.KVM {
+		why = verdict.Reason
+	}
+	l.Proven = verdict.Booted
+	l.Notes = notesOf(p)
+	l.Notes.Boot = api.Boot{
+		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
+	}
+	l.Run = inside(p, filter)
+	return l, nil
+}
+
+// Connect makes the network's end of its card.
+func (l *Launch) Connect(ctx context.Context, link stratum.Link) (err error) {
+	if link == nil {
+		return nil
+	}
+	l.Tap, err = link.Tap(ctx)
+	return fault.Wrap(err, "connect the network")
+}
+
+// Disconnect gives up the driver's own hold of it, which every start ends with.
+func (l *Launch) Disconnect() {
+	if l.Tap != nil {
+		l.Tap.File.Close()
+	}
+}

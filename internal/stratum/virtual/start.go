@@ -1,0 +1,213 @@
+package virtual
+
+import (
+	"context"
+	"errors"
+	"os"
+	"strconv"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper"
+	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/confine"
+	"github.com/strata-project/strata/internal/qemu/virtiofs"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/undo"
+	"github.com/strata-project/strata/internal/vmagent/control"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// Attempt starts l, once. The caller has claimed the id.
+func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions) (_ *Live, err error) {
+	var back undo.Stack
+	defer back.Unless(ctx, &err)
+	if err := d.Held.Make(ctx, p.ID, l.Notes); err != nil {
+		return nil, err
+	}
+	back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(p.ID) })
+	for _, dir := range []string{p.Log.Dir, p.Console.Dir} {
+		if err := os.MkdirAll(dir, 0o700); err != nil {
+			return nil, fault.Internalf("make the folder of logs: %w", err)
+		}
+	}
+	boot := l.Notes.Boot
+	group, err := d.o.Resources.Create(ctx, p.ID, HostLimits(boot.Memory, p.Resources.CPUs), Devices(boot.Accelerator), 0)
+	if err != nil {
+		return nil, fault.Wrap(err, "make the control group")
+	}
+	back.Push("remove the control group", func(ctx context.Context) error {
+		if err := group.Kill(ctx); err != nil {
+			return err
+		}
+		return group.Remove(ctx)
+	})
+	k, client, err := d.apply(ctx, p, l, o, group)
+	if err != nil {
+		return nil, err
+	}
+	return d.live(d.Held.Take(p.ID, k, group), l.Notes, client), nil
+}
+
+// kvm is /dev/kvm. Source: Documentation/admin-guide/devices.txt.
+var kvm = resource.Device{Type: 'c', Major: 10, Minor: 232, Access: "rw"}
+
+const kvmPath = "/dev/kvm"
+
+// Devices are what QEMU's control group may use.
+func Devices(accelerator string) []resource.Device {
+	if accelerator == qemu.KVM {
+		return append(resource.DefaultDevices(), kvm)
+	}
+	return resource.DefaultDevices()
+}
+
+// apply makes everything that l needs and starts it.
+func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, *control.Client, error) {
+	var h Handed
+	defer h.Close()
+	var w Wires
+	machine, err := d.hand(ctx, p, l, &w, &h)
+	if err != nil {
+		return nil, nil, err
+	}
+	options := keeper.Options{
+		Binary: d.keeper, Spec: d.spec(p, l, w, &h), Files: h.Files, Attach: o.Attach, Machine: machine,
+	}
+	options.Spec.Payload.Join = group.ThreadFiles()
+	options.Spec.OOM.File, options.Spec.OOM.Key = group.OOMSource()
+	if cgroup, err := group.OpenUnified(); err == nil {
+		defer cgroup.Close()
+		options.Cgroup = cgroup
+	} else if fault.KindOf(err) != fault.Unable {
+		return nil, nil, err
+	}
+	starting, err := keeper.Start(ctx, options)
+	if err != nil {
+		return nil, nil, err
+	}
+	h.Close() // the keeper and QEMU have their own
+	if l.Resume != nil {
+		if err := l.Resume(ctx); err != nil {
+			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
+		}
+	}
+	return d.boot(ctx, p, group, l, starting)
+}
+
+// hand opens all that QEMU and the keeper get.
+func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, h *Handed) (*keeper.Machine, error) {
+	if err := d.AddAgent(h); err != nil {
+		return nil, err
+	}
+	template, err := os.Open(p.Whole.Path)
+	if err != nil {
+		return nil, fault.Internalf("open the template's image: %w", err)
+	}
+	w.Template = h.Add(template)
+	disk, err := d.openDisk(ctx, p.Disk)
+	if err != nil {
+		return nil, err
+	}
+	w.Disk = h.Add(disk)
+	if err := d.Listen(p.ID, w, h); err != nil {
+		return nil, err
+	}
+	k := &keeper.Machine{ConsoleLog: wire.Log{Dir: p.Console.Dir, Size: p.Console.Size, Files: p.Console.Files}}
+	for _, s := range []struct {
+		number *int
+		ours   **os.File
+	}{{&w.Streams, &k.Streams}, {&w.Console, &k.Console}, {&w.Events, &k.Monitor}} {
+		if *s.ours, err = h.Connected(s.number); err != nil {
+			return nil, err
+		}
+	}
+	if err := d.volumes(ctx, p, l, k, w, h); err != nil {
+		return nil, err
+	}
+	if err := d.card(l, w, h); err != nil {
+		return nil, err
+	}
+	return k, l.Hardware.Open(h)
+}
+
+// card gives the machine its tap.
+func (d *Driver) card(l *Launch, w *Wires, h *Handed) error {
+	switch t := l.Tap; {
+	case t != nil:
+		f, err := Again(t.File) // a second attempt needs it as well
+		if err != nil {
+			return err
+		}
+		w.Tap, w.MAC = h.Add(f), t.MAC
+		l.Run.Network = &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
+	case l.Unplug:
+		f, err := Unplugged()
+		if err != nil {
+			return err
+		}
+		w.Tap = h.Add(f)
+	}
+	return nil
+}
+
+// volumes has a server for each volume beside QEMU.
+func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keeper.Machine, w *Wires, h *Handed) error {
+	if len(p.Volumes) == 0 {
+		return nil
+	}
+	if len(p.Volumes) > virtiofs.MaxVolumes {
+		return fault.Invalidf("%d volumes are more than a %s can have", len(p.Volumes), d.o.Stratum).At("volumes").Help("at most %d", virtiofs.MaxVolumes)
+	}
+	program, err := virtiofs.Find(ctx)
+	if err != nil {
+		return err
+	}
+	for i, v := range p.Volumes {
+		s, err := program.Open(ctx, d.Held.Path(p.ID), virtiofs.Volume{Tag: "volume" + strconv.Itoa(i), Source: v.Source, ReadOnly: v.ReadOnly})
+		if err != nil {
+			return fault.Wrap(err, "show %s inside", v.Source)
+		}
+		h.Keep(s.Tree, s.Listener)
+		path, args := s.Command(d.Agent, 3, 4)
+		k.Beside = append(k.Beside, keeper.Beside{Path: path, Args: args, CloneFlags: virtiofs.Namespaces, Files: []*os.File{s.Tree, s.Listener}})
+		w.Volumes = append(w.Volumes, qemu.Volume{Tag: s.Tag, FD: h.Add(s.QEMU)})
+		l.Run.Volumes = append(l.Run.Volumes, spec.Volume{Tag: s.Tag, Type: "virtiofs", File: s.File, Target: v.Target, ReadOnly: v.ReadOnly})
+	}
+	sortVolumes(l.Run.Volumes)
+	return nil
+}
+
+// Payload is QEMU with args, confined as user, with the descriptors of h, of which the
+// first is the agent.
+func (l *Launch) Payload(user uint32, args []string, h *Handed) wire.Payload {
+	c := confine.Spec{
+		Program: l.QEMU.Path, Args: args, User: user, First: wire.PayloadSyncFD + 2, Last: wire.PayloadSyncFD + len(h.Files),
+	}
+	l.Hardware.Confine(&c)
+	if l.Notes.Boot.Accelerator == qemu.KVM {
+		c.Devices = append(c.Devices, kvmPath)
+		var st unix.Stat_t
+		if unix.Stat(kvmPath, &st) == nil {
+			c.Groups = []uint32{st.Gid}
+		}
+	}
+	return wire.Payload{
+		Path: "/proc/self/fd/" + strconv.Itoa(wire.PayloadSyncFD+1), Args: c.Encode(), CloneFlags: confine.Namespaces,
+	}
+}
+
+// spec is what the keeper is told.
+func (d *Driver) spec(p stratum.Plan, l *Launch, w Wires, h *Handed) wire.Spec {
+	main := l.Run.Main
+	return wire.Spec{
+		ID: p.ID, Socket: d.Held.Path(p.ID, "keeper.sock"), ExitFile: d.Held.Path(p.ID, "exit.json"), StatusFile: d.Held.Path(p.ID, "status.json"),
+		Log: wire.Log{Dir: p.Log.Dir, Size: p.Log.Size, Files: p.Log.Files}, Owner: p.IDBase,
+		System: p.System,
+		TTY:    main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),
+		Payload: l.Payload(p.IDBase, l.Hardware.Args(w), h),
+	}
+}
