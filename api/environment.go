@@ -11,7 +11,8 @@ import (
 type Spec struct {
 	Name     string   `json:"name,omitempty" maxLength:"63" doc:"Name for life, also its DNS name. Default: made up."`
 	Template string   `json:"template" maxLength:"512" doc:"Name or id of the template."`
-	Kernel   string   `json:"kernel,omitempty" maxLength:"255" doc:"Name or id of the kernel, at stratum guest. Default: the default kernel."`
+	Kernel   string   `json:"kernel,omitempty" maxLength:"255" doc:"Name or id of the kernel, at strata guest and machine. Default: the default kernel; a machine takes the newest that has drivers for stock hardware where that has none."`
+	Firmware string   `json:"firmware,omitempty" enum:"bios,uefi" doc:"What a machine boots by: bios (SeaBIOS) or uefi (OVMF). Default: bios."`
 	Cold     bool     `json:"cold,omitempty" doc:"Boot from the beginning even where a warm start is possible."`
 	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`
 	Stratum  string   `json:"stratum,omitempty" enum:"zone,guest,machine" doc:"Depth. Default: the shallowest that serves the needs."`

@@ -2,7 +2,7 @@ package api
 
 import "time"
 
-// Kernel is a kernel that guests boot.
+// Kernel is a kernel that guests and machines boot.
 type Kernel struct {
 	ID      string    `json:"id" doc:"Digest of its content."`
 	Name    string    `json:"name"`
@@ -21,5 +21,6 @@ type Kernel struct {
 type KernelRequest struct {
 	Source string `json:"source" minLength:"1" maxLength:"512" doc:"debian: the distribution's newest cloud kernel. debian:PACKAGE: that package's. host: the newest of the host's /boot. host:RELEASE: that one. template:REF: the newest that a template carries."`
 	Name   string `json:"name,omitempty" maxLength:"128" doc:"Default: its release."`
-	First  bool   `json:"first,omitempty" doc:"Only where there is no kernel yet: else the answer is the default one. Of several such requests at once, one fetches."`
+	For    string `json:"for,omitempty" enum:"guest,machine" doc:"With first: the stratum that is to boot it. Default: guest."`
+	First  bool   `json:"first,omitempty" doc:"Only where there is no kernel yet that the stratum can boot: else the answer is the one that it boots. Of several such requests at once, one fetches."`
 }

@@ -106,10 +106,11 @@ var someSignals = few("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CON
 // completeSpecFlags offers the values of flags that are one of a few.
 func (a *app) completeSpecFlags(cmd *cobra.Command) {
 	for flag, offer := range map[string]completer{
-		"kind":    few("app", "system"),
-		"stratum": few("zone", "guest", "machine"),
-		"restart": few("no", "on-failure", "always", "unless-stopped"),
-		"pull":    few("always", "missing", "never"),
+		"kind":     few("app", "system"),
+		"stratum":  few("zone", "guest", "machine"),
+		"firmware": few("bios", "uefi"),
+		"restart":  few("no", "on-failure", "always", "unless-stopped"),
+		"pull":     few("always", "missing", "never"),
 
 		"stop-signal": someSignals,
 		"need": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {

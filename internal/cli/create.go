@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"runtime"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -52,7 +53,7 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		}
 	}
 	// The first guest of a template has something made for all that follow.
-	w := watching{quiet: s.quiet || spec.Stratum != "guest" && len(spec.Needs) == 0 && spec.Kernel == "", rare: true}
+	w := watching{quiet: s.quiet || spec.Stratum != "guest" && spec.Stratum != "machine" && len(spec.Needs) == 0 && spec.Kernel == "", rare: true}
 	create := func() (api.Environment, error) {
 		return watched(ctx, a, c, w, func(ctx context.Context) (api.Environment, error) { return c.Create(ctx, spec) })
 	}
@@ -64,7 +65,7 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		made, err = create()
 	}
 	if s.pull != "never" && spec.Kernel == "" && lacksKernel(err) {
-		if err := a.fetchKernel(ctx, c, s.quiet); err != nil {
+		if err := a.fetchKernel(ctx, c, spec.Stratum, s.quiet); err != nil {
 			return made, err
 		}
 		made, err = create()
@@ -83,17 +84,24 @@ func lacksKernel(err error) bool {
 	return len(all) == 1 && all[0].Kind == fault.Missing && all[0].Field == "kernel"
 }
 
-// firstKernel is where the first kernel comes from.
-const firstKernel = "debian"
+// firstKernel is where the first kernel of a stratum comes from, guest where none was
+// named: cloud kernels have no drivers for the hardware of machines.
+func firstKernel(stratum string) (source, depth string) {
+	if stratum == "machine" {
+		return "debian:linux-image-" + runtime.GOARCH, stratum
+	}
+	return "debian", "guest"
+}
 
-// fetchKernel gets the kernel that guests boot where there is none. Another one
+// fetchKernel gets the kernel that guests or machines boot where there is none. Another one
 // that is asked for at the same time is waited for.
-func (a *app) fetchKernel(ctx context.Context, c *client.Client, quiet bool) error {
+func (a *app) fetchKernel(ctx context.Context, c *client.Client, stratum string, quiet bool) error {
+	source, depth := firstKernel(stratum)
 	if !quiet {
-		a.say("no kernel for guests is here: fetching the kernel %s", firstKernel)
+		a.say("no kernel for %ss is here: fetching the kernel %s", depth, source)
 	}
 	_, err := watched(ctx, a, c, watching{quiet: quiet}, func(ctx context.Context) (api.Kernel, error) {
-		return c.AddKernel(ctx, api.KernelRequest{Source: firstKernel, First: true})
+		return c.AddKernel(ctx, api.KernelRequest{Source: source, First: true, For: depth})
 	})
 	if err == nil || ctx.Err() != nil {
 		return err

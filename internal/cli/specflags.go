@@ -76,7 +76,8 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.grace, "stop-timeout", "", "`time` from that signal to the kill, such as 10s")
 	f.StringVar(&s.spec.Kind, "kind", "", "app or system (default: what the template says)")
 	f.StringVar(&s.spec.Stratum, "stratum", "", "depth: zone, guest or machine (default: the shallowest that serves the needs)")
-	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest: a name or id of `strata kernel ls` (default: the default one)")
+	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest or machine: a name or id of `strata kernel ls` (default: the default one)")
+	f.StringVar(&s.spec.Firmware, "firmware", "", "what a machine boots by: bios or uefi (default: bios)")
 	f.BoolVar(&s.spec.Cold, "cold", false, "boot a guest from the beginning, even where a warm start is possible")
 	f.StringArrayVar(&s.spec.Needs, "need", nil, "`reason` to virtualize, such as own-kernel; see strata needs")
 	f.BoolVar(&s.spec.Force, "force", false, "take the stratum of --stratum even where it does not serve a need")
@@ -120,6 +121,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	}
 	keep(oneOf("kind", spec.Kind, "app", "system"))
 	keep(oneOf("stratum", spec.Stratum, "zone", "guest", "machine"))
+	keep(oneOf("firmware", spec.Firmware, "bios", "uefi"))
 	keep(oneOf("pull", s.pull, "always", "missing", "never"))
 	return spec, fault.Join(all...)
 }

@@ -28,7 +28,7 @@ func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api
 // virtual machine none is looked at, since most environments are zones.
 func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) planner.Host {
 	h := planner.Host{Strata: e.strata(), Lacks: map[string]*fault.Error{}}
-	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && t.Config.Labels[planner.Label] == "" {
+	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && spec.Firmware == "" && t.Config.Labels[planner.Label] == "" {
 		return h
 	}
 	for _, d := range e.o.Drivers {
@@ -41,8 +41,8 @@ func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) plann
 			}
 			h.KVM, h.NoKVM = kvm, why
 		}
-		if at == stratum.Guest && e.o.Kernels != nil {
-			if _, err := e.o.Kernels.Get(spec.Kernel); err != nil {
+		if at != stratum.Zone && e.o.Kernels != nil {
+			if _, err := e.o.Kernels.For(at, spec.Kernel); err != nil {
 				h.Lacks[at] = fault.All(err)[0]
 			}
 		}
@@ -94,7 +94,7 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 		Memory: "no limit", CPUs: "no limit", PIDs: "no limit", Disk: "10G",
 	}
 	planLimits(&p, spec.Resources)
-	e.planRun(&p, spec)
+	e.planRun(ctx, &p, spec)
 	return p, nil
 }
 
@@ -115,7 +115,7 @@ func planLimits(p *api.Plan, r api.Resources) {
 }
 
 // planRun writes down what a run would have, by its stratum.
-func (e *Engine) planRun(p *api.Plan, spec api.Spec) {
+func (e *Engine) planRun(ctx context.Context, p *api.Plan, spec api.Spec) {
 	card := p.Network != environment.NoNetwork
 	p.Mounts = []string{"/: template " + spec.Template + " read-only, with a private disk over it"}
 	for _, v := range spec.Volumes {
@@ -135,17 +135,17 @@ func (e *Engine) planRun(p *api.Plan, spec api.Spec) {
 	}
 	p.Kernel = "its own"
 	p.Starts = []string{"strata-keeper", "QEMU"}
-	if p.Choice.Stratum != stratum.Guest {
-		p.Devices = []string{"stock hardware"}
-		return
-	}
 	if e.o.Kernels != nil {
-		if k, err := e.o.Kernels.Get(spec.Kernel); err == nil {
+		if k, err := e.o.Kernels.For(p.Choice.Stratum, spec.Kernel); err == nil {
 			p.Kernel = k.Name
 		}
 	}
 	for _, v := range spec.Volumes {
 		p.Starts = append(p.Starts, "virtiofsd for "+v.Target)
+	}
+	if d, ok := e.drivers[p.Choice.Stratum].(stratum.Outfitter); ok {
+		p.Devices = d.Devices(ctx, spec.Firmware, card, len(spec.Volumes))
+		return
 	}
 	p.Devices = []string{"virtio-blk: template, read-only", "virtio-blk: private disk", "virtio-serial", "virtio-rng"}
 	if card {

@@ -86,10 +86,13 @@ func checkVolumes(spec api.Spec) error {
 
 // fits refuses options that the chosen stratum has no meaning for.
 func fits(spec api.Spec, depth string) error {
-	if depth != stratum.Zone {
-		return nil
-	}
 	var errs []error
+	if spec.Firmware != "" && depth != stratum.Machine {
+		errs = append(errs, fault.Invalidf("a %s has no firmware, so it cannot have %q", depth, spec.Firmware).At("firmware").Help("ask for stratum machine: --stratum machine"))
+	}
+	if depth != stratum.Zone {
+		return fault.Join(errs...)
+	}
 	if spec.Kernel != "" {
 		errs = append(errs, fault.Invalidf("a zone runs on the host's kernel, so it cannot have kernel %q", spec.Kernel).At("kernel").Help("ask for stratum guest: --stratum guest"))
 	}

@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/stratum"
 )
 
 // FromKernels makes Kernels of a store. What it mounts is at folders below run,
@@ -32,6 +33,13 @@ func (k kernelStore) List() []api.Kernel {
 }
 
 func (k kernelStore) Get(ref string) (api.Kernel, error) { return wiredKernel(k.s.Get(ref)) }
+
+func (k kernelStore) For(depth, ref string) (api.Kernel, error) {
+	if depth == stratum.Machine {
+		return wiredKernel(k.s.GetFor(ref, kernel.Machine))
+	}
+	return wiredKernel(k.s.GetFor(ref, kernel.Guest))
+}
 
 func (k kernelStore) Add(ctx context.Context, r api.KernelRequest, root fs.FS, tell func(api.Progress)) (api.Kernel, error) {
 	return wiredKernel(k.s.Add(ctx, kernel.AddOptions{Source: r.Source, Name: r.Name, Root: root}, kernelReport(tell)))

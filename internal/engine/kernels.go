@@ -18,6 +18,8 @@ type Kernels interface {
 	List() []api.Kernel
 	// Get returns the kernel that ref names; "" names the default one.
 	Get(ref string) (api.Kernel, error)
+	// For is Get of one that a stratum can boot: another than the default one where that cannot.
+	For(stratum, ref string) (api.Kernel, error)
 	// Add brings a kernel. root, for a source that is a template, is its root file system.
 	Add(ctx context.Context, r api.KernelRequest, root fs.FS, tell func(api.Progress)) (api.Kernel, error)
 	Import(ctx context.Context, name, source string, content io.Reader, tell func(api.Progress)) (api.Kernel, error)
@@ -88,7 +90,7 @@ func (e *Engine) AddKernel(ctx context.Context, r api.KernelRequest) (api.Kernel
 			}
 		}
 		defer func() { <-e.first }()
-		if have, err := k.Get(""); err == nil {
+		if have, err := k.For(first(r.For, stratum.Guest), ""); err == nil {
 			return have, nil
 		}
 	}
@@ -173,18 +175,26 @@ func (e *Engine) tellKernel(ctx context.Context, action string, k api.Kernel) {
 // kernelUsers returns what tells the names of environments that boot a kernel, as
 // things stand now.
 func (e *Engine) kernelUsers() func(api.Kernel) []string {
-	refs := map[string]string{} // by environment
+	type boots struct{ stratum, ref string }
+	refs := map[string]boots{} // by environment
 	for _, en := range e.entries() {
 		en.mu.Lock()
-		if en.rec.Stratum == stratum.Guest && en.state != environment.Gone {
-			refs[en.rec.Name] = en.rec.Spec.Kernel
+		if en.rec.Stratum != stratum.Zone && en.state != environment.Gone {
+			refs[en.rec.Name] = boots{en.rec.Stratum, en.rec.Spec.Kernel}
 		}
 		en.mu.Unlock()
 	}
+	usual := map[string]string{} // ids of the kernels that they boot which name none
+	for _, b := range refs {
+		if _, known := usual[b.stratum]; b.ref == "" && !known {
+			k, _ := e.o.Kernels.For(b.stratum, "") // where there is none, nothing boots it
+			usual[b.stratum] = k.ID
+		}
+	}
 	return func(k api.Kernel) []string {
 		var names []string
-		for name, ref := range refs {
-			if answers(k, ref) {
+		for name, b := range refs {
+			if b.ref == "" && k.ID == usual[b.stratum] || b.ref != "" && answers(k, b.ref) {
 				names = append(names, name)
 			}
 		}
@@ -195,9 +205,6 @@ func (e *Engine) kernelUsers() func(api.Kernel) []string {
 
 // answers tells whether ref can mean k. Of two that it could mean, neither may go.
 func answers(k api.Kernel, ref string) bool {
-	if ref == "" {
-		return k.Default
-	}
 	const prefix = "sha256:"
 	digits := strings.TrimPrefix(ref, prefix)
 	return ref == k.Name || ref == k.Release || len(digits) >= 4 && strings.HasPrefix(k.ID, prefix+digits)

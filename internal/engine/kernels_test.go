@@ -10,16 +10,12 @@ import (
 func TestAKernelAnswersToWhatCouldMeanIt(t *testing.T) {
 	k := api.Kernel{ID: "sha256:0123456789ab", Name: "mine", Release: "6.1.0", Default: true}
 	for ref, want := range map[string]bool{
-		"": true, "mine": true, "6.1.0": true, "0123": true, "sha256:01234": true, k.ID: true,
+		"mine": true, "6.1.0": true, "0123": true, "sha256:01234": true, k.ID: true,
 		"012": false, "yours": false, "6.1": false, "1234": false,
 	} {
 		if got := answers(k, ref); got != want {
 			t.Errorf("%q: %v, want %v", ref, got, want)
 		}
-	}
-	k.Default = false
-	if answers(k, "") {
-		t.Error("no name is a kernel's that is not the default")
 	}
 }
 

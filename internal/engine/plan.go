@@ -76,7 +76,7 @@ func buildPlan(rec environment.Record, idle bool, dir string) stratum.Plan {
 		NewPrivileges: s.NewPrivileges || r.Kind == environment.System,
 		Log:           stratum.LogPlan{Dir: filepath.Join(dir, logDir), Size: int64(s.Log.Size), Files: s.Log.Files},
 	}
-	p.Kernel, p.Cold = s.Kernel, s.Cold
+	p.Kernel, p.Firmware, p.Cold = s.Kernel, s.Firmware, s.Cold
 	if p.Log.Size == 0 {
 		p.Log.Size = int64(defaultLogSize)
 	}

@@ -72,6 +72,7 @@ func (c *check) identity(spec api.Spec) {
 	}
 	c.oneOf("kind", spec.Kind, App, System)
 	c.oneOf("stratum", spec.Stratum, "zone", "guest", "machine")
+	c.oneOf("firmware", spec.Firmware, "bios", "uefi")
 	if spec.Hostname != "" && !hostname(spec.Hostname) {
 		c.fault("hostname", "%q cannot be a host name", clip(spec.Hostname)).Help("use up to 63 letters, digits, '-' and '.'")
 	}

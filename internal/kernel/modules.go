@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strings"
 
@@ -12,6 +13,9 @@ import (
 // kernel neither has as a module nor built in is a fault; one of Early or
 // Optional is left out then.
 type Wanted struct {
+	For    string // who wants them, for messages: guests
+	Source string // where a kernel that has them comes from, as Add takes it
+
 	Early    []string // where they are there, before everything else
 	Required []string // in the order in which they are loaded
 	Optional []string
@@ -21,6 +25,7 @@ type Wanted struct {
 // of templates and disks; and what it can do without: volumes, balloon, panics
 // that are told at once, the power button.
 var Guest = Wanted{
+	For: "guests", Source: sourceDebian,
 	// libcrc32c and jbd2 ask the crypto layer for it by an alias, which no
 	// module depends on by name.
 	Early: []string{"crc32c_generic"},
@@ -35,6 +40,7 @@ var Guest = Wanted{
 // as guests have them. Without volumes, panics that are told at once, the power button
 // and a keyboard it runs as well. Cloud kernels have none of the hardware.
 var Machine = Wanted{
+	For: "machines", Source: sourceDebian + ":" + imagePrefix + runtime.GOARCH,
 	Early: []string{"crc32c_generic"},
 	Required: []string{
 		"virtio_pci", "virtio_console", "ahci", "sd_mod", "e1000e", "overlay", "erofs", "ext4",

@@ -241,10 +241,9 @@ func (s *Store) Get(ref string) (Kernel, error) {
 // that is named lacks something.
 func (s *Store) GetFor(ref string, w Wanted) (Kernel, error) {
 	k, err := s.Get(ref)
-	if err != nil {
-		return Kernel{}, err
+	if err == nil {
+		_, err = k.Set(w)
 	}
-	_, err = k.Set(w)
 	if err == nil || ref != "" {
 		return k, err
 	}
@@ -253,7 +252,14 @@ func (s *Store) GetFor(ref string, w Wanted) (Kernel, error) {
 			return s.Get(other.ID)
 		}
 	}
-	return Kernel{}, err
+	if fault.Is(err, fault.Unable) && k.ID == "" {
+		return k, err // it is damaged
+	}
+	words := ""
+	if k.ID != "" {
+		words = ": " + err.Error()
+	}
+	return Kernel{}, fault.Missingf("there is no kernel for %s yet%s", w.For, words).At("kernel").Help("get one: strata kernel add %s", w.Source)
 }
 
 // find is Get without looking at files. Under mu.

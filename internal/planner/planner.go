@@ -95,6 +95,7 @@ var implied = []struct {
 	need   string
 }{
 	{"--kernel", func(s api.Spec) bool { return s.Kernel != "" }, "own-kernel"},
+	{"--firmware", func(s api.Spec) bool { return s.Firmware != "" }, "own-firmware"},
 }
 
 func unknown(name, from string) error {

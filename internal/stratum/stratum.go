@@ -113,6 +113,11 @@ type Booter interface {
 	Boot() api.Boot
 }
 
+// Outfitter tells what hardware it gives, a line for each part.
+type Outfitter interface {
+	Devices(ctx context.Context, firmware string, network bool, volumes int) []string
+}
+
 // Link joins a run to its network. The engine gives it; a driver calls the
 // method that fits its depth, once.
 type Link interface {
@@ -165,6 +170,8 @@ type Plan struct {
 
 	Kernel string // name or id of the kernel of a system of its own; "": the default one
 	Cold   bool   // no warm start
+
+	Firmware string // of a machine: bios or uefi; "": the stratum's choice
 }
 
 // Process is one program to run inside.

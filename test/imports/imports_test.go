@@ -73,6 +73,8 @@ var layers = []layer{
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},
+	{packages: []string{"internal/stratum/virtual/virtualtest"}, may: join(words, wire, mechanisms, []string{"internal/require", "internal/stratum", "internal/stratum/drivertest"}),
+		why: "it is for tests"},
 	{packages: []string{"internal/stratum/drivertest"}, may: join(words, wire, []string{"internal/require", "internal/stratum"}),
 		why: "the contract of drivers names no driver"},
 	{packages: []string{"internal/engine/enginetest", "internal/server/servertest"}, may: join(words, wire, []string{"internal/engine", "internal/stratum"}),

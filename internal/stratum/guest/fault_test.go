@@ -21,7 +21,7 @@ import (
 
 // sleeping is a plan whose program only waits.
 func (r *root) sleeping(t *testing.T) stratum.Plan {
-	p := r.plan(t)
+	p := r.Plan(t)
 	p.Main = stratum.Process{Args: []string{"sleep", "999"}, Env: []string{"PATH=/bin"}}
 	return p
 }
@@ -59,7 +59,7 @@ func (r *root) machine(id string) (pid int, found bool) {
 	status, _ := filepath.Glob("/proc/[0-9]*/cgroup")
 	for _, path := range status {
 		text, err := os.ReadFile(path)
-		if err != nil || !strings.Contains(string(text), r.places.Name("stratatest")+"/"+id) {
+		if err != nil || !strings.Contains(string(text), r.Places.Name("stratatest")+"/"+id) {
 			continue
 		}
 		line, _ := os.ReadFile(filepath.Join(filepath.Dir(path), "cmdline"))
@@ -198,7 +198,7 @@ func status(t *testing.T, f *os.File) int {
 func TestAKernelThatPanicsIsACrashWithItsLastWords(t *testing.T) {
 	r := newRoot(t)
 	before := r.host(t)
-	p := r.plan(t)
+	p := r.Plan(t)
 	// The init of a system may do all that its kernel can.
 	p.System, p.Main = true, stratum.Process{Args: []string{"/bin/sh", "-c", "while :; do sleep 1; done"}}
 	live := r.start(t, p)

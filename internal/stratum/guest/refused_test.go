@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/virtual/virtualtest"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -87,7 +88,7 @@ func TestAnInitramfsThatDoesNotFitIsRefused(t *testing.T) {
 
 func TestAKernelWithoutVirtioIsRefused(t *testing.T) {
 	r := newRoot(t)
-	files := exec.Command(require.Tool(t, "dpkg-deb"), "--fsys-tarfile", kernelPackage(t))
+	files := exec.Command(require.Tool(t, "dpkg-deb"), "--fsys-tarfile", virtualtest.KernelPackage(t, kernelName))
 	out, err := files.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
@@ -101,7 +102,7 @@ func TestAKernelWithoutVirtioIsRefused(t *testing.T) {
 		io.Copy(io.Discard, out)
 		files.Wait()
 	}()
-	_, err = r.kernels.Import(t.Context(), read, kernel.ImportOptions{Source: "test", Name: "without"}, nil)
+	_, err = r.Kernels.Import(t.Context(), read, kernel.ImportOptions{Source: "test", Name: "without"}, nil)
 	if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "has no virtio_blk, neither as a module nor built in") || !strings.Contains(fault.All(err)[0].Hint, "strata kernel add debian") {
 		t.Errorf("the fault is %v", err)
 	}

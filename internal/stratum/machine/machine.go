@@ -9,6 +9,8 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/machine"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/screen"
 	"github.com/strata-project/strata/internal/stratum"
@@ -48,6 +50,32 @@ func (d *Driver) Capabilities() stratum.Capability {
 	return stratum.CanPause | stratum.CanLimit | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen
 }
 
+// Devices implements stratum.Outfitter.
+func (d *Driver) Devices(ctx context.Context, firmware string, network bool, volumes int) []string {
+	accelerator := qemu.TCG
+	if kvm, _, err := d.Probe(ctx); err == nil && kvm {
+		accelerator = qemu.KVM
+	}
+	s, err := hardware(stratum.Plan{Firmware: firmware}, accelerator)
+	if err != nil {
+		return nil
+	}
+	if network {
+		s.Cards = []machine.Card{{ID: card}}
+	}
+	holds := map[string]string{bootDrive: ": firmware boots it", templateDrive: ": the template", privateDrive: ": the private disk"}
+	var all []string
+	for _, r := range s.Describe() {
+		if r.Part != "processors" && r.Part != "memory" && r.Part != "TPM" { // they are limits, or are not there
+			all = append(all, r.Part+": "+r.Model+holds[r.Part])
+		}
+	}
+	if volumes > 0 {
+		all = append(all, "volumes: virtiofs, which like the agent's channel is no stock hardware")
+	}
+	return all
+}
+
 // Live is one run of a machine.
 type Live struct {
 	*virtual.Live
@@ -69,7 +97,8 @@ func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
 }
 
 var (
-	_ stratum.Driver   = (*Driver)(nil)
-	_ stratum.Prober   = (*Driver)(nil)
-	_ stratum.Screener = (*Live)(nil)
+	_ stratum.Driver    = (*Driver)(nil)
+	_ stratum.Prober    = (*Driver)(nil)
+	_ stratum.Outfitter = (*Driver)(nil)
+	_ stratum.Screener  = (*Live)(nil)
 )

@@ -2,7 +2,10 @@ package machine
 
 import (
 	"context"
+	"errors"
+	"io/fs"
 	"os"
+	"path/filepath"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/kernel"
@@ -21,6 +24,9 @@ const (
 	privateDrive  = "disk2"
 )
 
+// card is the network card.
+const card = "card0"
+
 // bootSerial is the boot disk's serial number. Those of the others are a guest's.
 const bootSerial = "strata-boot"
 
@@ -33,10 +39,13 @@ type launch struct {
 	*virtual.Launch
 	spec     machine.Spec
 	boot     kernel.Image // the boot disk
-	template string       // path of the template's image
+	firmware machine.Found
+	vars     string // path of the UEFI variables
+	template string // path of the template's image
 
-	bootImages []argv.Image // of the boot disk and what is written to it
-	layer      argv.Image   // what is written to the template
+	code, store argv.Image   // the firmware, and its variables
+	bootImages  []argv.Image // of the boot disk and what is written to it
+	layer       argv.Image   // what is written to the template
 }
 
 // prepare finds out all that p needs, and changes nothing but what is kept for all.
@@ -60,6 +69,12 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 	if err := l.spec.Validate(); err != nil {
 		return err
 	}
+	if l.spec.Firmware != machine.BIOS {
+		if l.firmware, err = machine.FindFirmware(l.spec.Firmware, machine.FirmwareFolders()); err != nil {
+			return err
+		}
+		l.vars = filepath.Join(filepath.Dir(p.Disk), varsFile)
+	}
 	l.boot, err = d.o.Kernels.BootDisk(ctx, l.Kernel, l.Image, qemu.CommandLine(boot.Accelerator, counter(qemu.TSC()), consoles...))
 	return err
 }
@@ -79,6 +94,9 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		return s, err
 	}
 	s.Name, s.Channels, s.Panic, s.Spare = p.Name, machine.VirtioChannels, true, 0
+	if p.Firmware != "" {
+		s.Firmware = machine.Firmware(p.Firmware)
+	}
 	s.Tablet = false // its driver is not in the initramfs
 	s.Drives = []machine.Drive{
 		{ID: bootDrive, Medium: machine.Disk, Serial: bootSerial},
@@ -109,6 +127,33 @@ func (l *launch) Open(h *virtual.Handed) error {
 		return err
 	}
 	l.layer = argv.Image{Format: layerFormat, FD: h.Add(over)}
+	if l.vars == "" {
+		return nil
+	}
+	return l.openFirmware(h)
+}
+
+// varsFile has the variables of a machine's UEFI, beside its private disk.
+const varsFile = "uefi-vars"
+
+// openFirmware opens OVMF and the environment's own variables, which it makes.
+func (l *launch) openFirmware(h *virtual.Handed) error {
+	code, err := os.Open(l.firmware.Code)
+	if err != nil {
+		return fault.Unablef("open the firmware: %w", err).At("firmware")
+	}
+	l.code = argv.Image{Format: l.firmware.CodeFormat, FD: h.Add(code)}
+	vars, err := os.OpenFile(l.vars, os.O_RDWR, 0)
+	if errors.Is(err, fs.ErrNotExist) {
+		if err := l.firmware.NewVars(l.vars); err != nil {
+			return err
+		}
+		vars, err = os.OpenFile(l.vars, os.O_RDWR, 0)
+	}
+	if err != nil {
+		return fault.Internalf("open the variables of the firmware: %w", err)
+	}
+	l.store = argv.Image{Format: l.firmware.VarsFormat, FD: h.Add(vars)}
 	return nil
 }
 
@@ -116,7 +161,7 @@ func (l *launch) Open(h *virtual.Handed) error {
 func (l *launch) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
-		Ring: l.QEMU.Ring, NoReset: true, Volumes: w.Volumes,
+		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, NoReset: true, Volumes: w.Volumes,
 		Drives: map[string][]argv.Image{
 			bootDrive:     l.bootImages,
 			templateDrive: {l.layer, {Format: "raw", FD: w.Template}},
@@ -125,8 +170,8 @@ func (l *launch) Args(w virtual.Wires) []string {
 		Control: w.Control, Monitor: w.Monitor, Streams: w.Streams, Console: w.Console, Events: w.Events,
 	}
 	if w.Tap != 0 { // a system without a network has no card
-		s.Cards = []machine.Card{{ID: "card0", MAC: w.MAC}}
-		f.Taps = map[string]int{"card0": w.Tap}
+		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}
+		f.Taps = map[string]int{card: w.Tap}
 	}
 	return s.Args(f)
 }
