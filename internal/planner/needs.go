@@ -30,6 +30,7 @@ const (
 	fromContract = "docs/contract.md"
 	fromThreats  = "docs/threat-model.md"
 	fromGuests   = "docs/guests.md"
+	fromMachines = "docs/machines.md"
 	fromDesign   = "docs/architecture.md"
 )
 
@@ -62,14 +63,14 @@ var needs = []need{
 		why: "its whole state can be written down", source: fromDesign},
 	{name: "live-migration", means: "it moves to another host while it runs", stratum: stratum.Guest, later: true,
 		why: "its whole state can be moved while it runs", source: fromDesign},
-	{name: "foreign-os", means: "it is no Linux, or must not know that it is virtual", stratum: stratum.Machine,
+	{name: "foreign-os", means: "it is no Linux, or must not know that it is virtual", stratum: stratum.Machine, later: true,
 		why: "it boots under stock firmware, as on hardware", source: fromDesign},
 	{name: "stock-hardware", means: "it wants hardware as a shop sells it", stratum: stratum.Machine,
-		why: "disk, network card and screen are ones that every system knows", source: fromDesign},
-	{name: "own-firmware", means: "it boots by BIOS or UEFI, with its own boot loader", stratum: stratum.Machine,
-		why: "firmware runs before it", source: fromDesign},
-	{name: "graphical-console", means: "it wants a screen, a keyboard and a mouse", stratum: stratum.Machine,
-		why: "it has a screen", source: fromDesign},
+		why: "disk, network card and screen are ones that every system knows", source: fromMachines},
+	{name: "own-firmware", means: "it is booted by a BIOS or UEFI", stratum: stratum.Machine,
+		why: "firmware runs before it", source: fromMachines},
+	{name: "graphical-console", means: "it wants a screen and a keyboard", stratum: stratum.Machine,
+		why: "it has a screen", source: fromMachines},
 }
 
 // Known returns the names of the vocabulary, in its order.

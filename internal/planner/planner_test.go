@@ -41,10 +41,10 @@ func TestChoose(t *testing.T) {
 		"a stratum too shallow for a need":                   {spec: api.Spec{Stratum: "zone", Needs: []string{"kernel-modules"}}, host: full, kind: fault.Invalid, says: "kernel-modules,too shallow,--force"},
 		"a stratum too shallow, by force":                    {spec: api.Spec{Stratum: "zone", Needs: []string{"kernel-modules"}, Force: true}, host: full, want: "zone", says: "forced,kernel-modules"},
 		"force without a stratum":                            {spec: api.Spec{Force: true}, host: full, kind: fault.Invalid, says: "force"},
-		"the deepest need decides":                           {spec: api.Spec{Needs: []string{"own-kernel", "foreign-os"}}, host: full, want: "machine", says: "foreign-os"},
+		"the deepest need decides":                           {spec: api.Spec{Needs: []string{"own-kernel", "stock-hardware"}}, host: full, want: "machine", says: "stock-hardware"},
 		"deeper than needed, by name":                        {spec: api.Spec{Stratum: "machine", Needs: []string{"isolation"}}, host: full, want: "machine", says: "by name"},
-		"needs that contradict are both named":               {spec: api.Spec{Needs: []string{"density", "foreign-os"}}, host: full, kind: fault.Invalid, says: "density,foreign-os,contradict"},
-		"needs contradict wherever they are asked for":       {spec: api.Spec{Needs: []string{"density", "foreign-os"}}, host: zones, kind: fault.Invalid, says: "density,foreign-os,contradict"},
+		"needs that contradict are both named":               {spec: api.Spec{Needs: []string{"density", "stock-hardware"}}, host: full, kind: fault.Invalid, says: "density,stock-hardware,contradict"},
+		"needs contradict wherever they are asked for":       {spec: api.Spec{Needs: []string{"density", "stock-hardware"}}, host: zones, kind: fault.Invalid, says: "density,stock-hardware,contradict"},
 		"a template's need":                                  {of: labelled("isolation, untrusted-code"), host: full, want: "guest", says: "untrusted-code"},
 		"a template's need is no word":                       {of: labelled("zzz"), host: full, kind: fault.Invalid, says: "zzz,template"},
 		"a template's label is too long":                     {of: labelled(strings.Repeat("x", 5000)), host: full, kind: fault.Invalid, says: "longer"},
@@ -170,7 +170,7 @@ func TestWhatOthersLackAndAdd(t *testing.T) {
 	if zone := got.Others[0]; zone.Deeper || zone.Lacks != "untrusted-code" {
 		t.Errorf("zone: %+v", zone)
 	}
-	if machine := got.Others[1]; !machine.Deeper || !strings.Contains(machine.Adds, "foreign-os") || machine.Price != "3 s to start" {
+	if machine := got.Others[1]; !machine.Deeper || !strings.Contains(machine.Adds, "stock-hardware") || machine.Price != "3 s to start" {
 		t.Errorf("machine: %+v", machine)
 	}
 }
