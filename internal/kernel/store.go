@@ -244,16 +244,13 @@ func (s *Store) GetFor(ref string, w Wanted) (Kernel, error) {
 	if err == nil {
 		_, err = k.Set(w)
 	}
-	if err == nil || ref != "" {
+	if err == nil || ref != "" || k.ID == "" && !fault.Is(err, fault.Missing) {
 		return k, err
 	}
 	for _, other := range s.List() {
 		if _, e := other.Set(w); e == nil {
 			return s.Get(other.ID)
 		}
-	}
-	if fault.Is(err, fault.Unable) && k.ID == "" {
-		return k, err // it is damaged
 	}
 	words := ""
 	if k.ID != "" {

@@ -12,6 +12,13 @@ import (
 	"github.com/strata-project/strata/internal/require"
 )
 
+// The packages that stand for Debian's newest kernels: one without drivers of hardware,
+// and one with.
+const (
+	cloudKernel = "linux-image-cloud-amd64"
+	fullKernel  = "linux-image-amd64"
+)
+
 // Kernel gives b a kernel for guests: Debian's cloud kernel, whose package is
 // fetched from the mirror once per machine and day.
 func Kernel(t testing.TB, b *Bed) {
@@ -22,11 +29,22 @@ func Kernel(t testing.TB, b *Bed) {
 	b.Run("kernel", "add", KernelPackage(t))
 }
 
+// MachineKernel gives b a kernel for machines as well: Debian's full one.
+func MachineKernel(t testing.TB, b *Bed) {
+	t.Helper()
+	Kernel(t, b)
+	if out := b.Try("kernel", "show", "machines"); out.Status != 0 {
+		b.Run("kernel", "add", "--name", "machines", packageOf(t, fullKernel))
+	}
+}
+
 // KernelPackage returns the path of the package of Debian's cloud kernel.
-func KernelPackage(t testing.TB) string {
+func KernelPackage(t testing.TB) string { return packageOf(t, cloudKernel) }
+
+func packageOf(t testing.TB, kernel string) string {
 	t.Helper()
 	require.Tool(t, "apt-get")
-	dir := filepath.Join(os.TempDir(), "strata-test-kernel")
+	dir := filepath.Join(os.TempDir(), "strata-test-"+kernel)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -46,8 +64,8 @@ func KernelPackage(t testing.TB) string {
 			os.Remove(old)
 		}
 	}
-	name := kernelName()
-	require.Host(t, "debian-mirror", name != "", "apt knows no package linux-image-cloud-amd64")
+	name := kernelName(kernel)
+	require.Host(t, "debian-mirror", name != "", "apt knows no package "+kernel)
 	cmd := exec.Command("apt-get", "download", name)
 	cmd.Dir = dir
 	text, err := cmd.CombinedOutput()
@@ -58,9 +76,9 @@ func KernelPackage(t testing.TB) string {
 	return found[0]
 }
 
-// kernelName asks apt which package is the newest cloud kernel.
-func kernelName() string {
-	text, err := exec.Command("apt-cache", "depends", "linux-image-cloud-amd64").Output()
+// kernelName asks apt which package is the newest of a kind of kernel.
+func kernelName(kernel string) string {
+	text, err := exec.Command("apt-cache", "depends", kernel).Output()
 	if err != nil {
 		return ""
 	}

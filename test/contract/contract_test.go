@@ -52,6 +52,9 @@ func TestContract(t *testing.T) {
 				require.Tool(t, "qemu-system-x86_64")
 				bed.Kernel(t, b)
 			}
+			if stratum == "machine" {
+				bed.MachineKernel(t, b)
+			}
 			b.Run("run", "--rm", "--stratum", stratum, "busybox", "true") // so that no row pays for the first use
 			for _, r := range rows {
 				t.Run(r.name, func(t *testing.T) {
