@@ -2,6 +2,7 @@ package machine_test
 
 import (
 	"bytes"
+	"context"
 	"image/png"
 	"os"
 	"regexp"
@@ -58,8 +59,13 @@ func TestFirmwareBootsAMachine(t *testing.T) {
 				t.Fatal(err)
 			}
 			t.Cleanup(func() {
-				_ = live.Kill(ctx)
-				_, _ = live.Wait(ctx)
+				ctx := context.Background() // the test's is over
+				if err := live.Kill(ctx); err != nil {
+					t.Error(err)
+				}
+				if _, err := live.Wait(ctx); err != nil {
+					t.Error(err)
+				}
 				if _, err := d.Clean(ctx, p.ID); err != nil {
 					t.Error(err)
 				}
