@@ -13,6 +13,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -218,7 +219,12 @@ func (g *guest) ask(network, to string) (said string, err error) {
 
 func (g *guest) wants(network, to, want string) {
 	g.t.Helper()
-	if said, err := g.ask(network, to); err != nil || said != want {
+	said, err := g.ask(network, to)
+	// On a busy host a neighbour may answer late, and is asked again after a second only.
+	for end := time.Now().Add(require.Patience(5 * time.Second)); err != nil && time.Now().Before(end); {
+		said, err = g.ask(network, to)
+	}
+	if err != nil || said != want {
 		g.t.Errorf("%s asks %s %s: %q, %v; want %q", g.id, network, to, said, err, want)
 	}
 }
