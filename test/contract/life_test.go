@@ -143,7 +143,7 @@ func stopSignal(t *testing.T, a at) {
 
 func restartPolicy(t *testing.T, a at) {
 	name := a.start(t, "exit 9", "--restart", "on-failure:2")
-	until(t, "it gave up", 20*time.Second, func() bool {
+	until(t, "it gave up", a.boot(20*time.Second), func() bool {
 		env := a.show(t, name)
 		return env.State == "stopped" && env.Restarts == 2 && env.Exit != nil && env.Exit.Status == 9
 	})
