@@ -44,14 +44,22 @@ func (a *agent) thaw() error {
 const freezePatience = 20 * time.Second
 
 // settle freezes the disk for the end, which writes everything out and leaves the
-// file system as an unmount would; who still runs is held up meanwhile.
-func (a *agent) settle() (settled <-chan struct{}) {
+// file system as an unmount would; who still runs is held up meanwhile. What it
+// returns waits for that, and tells whether it came about in time.
+func (a *agent) settle() (settled func() bool) {
 	done := make(chan struct{})
 	go func() {
 		_ = a.freeze() // what cannot be frozen was never mounted, or is beyond help
 		close(done)
 	}()
-	return done
+	return func() bool {
+		select {
+		case <-done:
+			return true
+		case <-time.After(freezePatience):
+			return false
+		}
+	}
 }
 
 // off switches the machine off once the disk is whole. It does not return.
@@ -59,10 +67,12 @@ func (a *agent) off() { a.end(unix.LINUX_REBOOT_CMD_POWER_OFF) }
 
 // end is off for any command of reboot(2).
 func (a *agent) end(how int) {
-	select {
-	case <-a.settle():
-	case <-time.After(freezePatience):
-	}
+	a.settle()() // if not in time, then never
+	reboot(how)
+}
+
+// reboot does not return.
+func reboot(how int) {
 	for {
 		_ = unix.Reboot(how)
 		_ = unix.Pause()

@@ -52,12 +52,10 @@ func (a *agent) last(s *streams.Server, failed error) {
 	case <-time.After(takenPatience):
 	}
 	a.quit.Do(func() {
-		select {
-		case <-settled:
+		if settled() {
 			s.Over()
-		case <-time.After(freezePatience):
 		}
-		a.off()
+		reboot(unix.LINUX_REBOOT_CMD_POWER_OFF)
 	})
 }
 
