@@ -47,8 +47,22 @@ func build(s *spec.Init, enter func(*house) error) error {
 			return err
 		}
 	}
-	return h.steps([]step{
+	if err := h.own(); err != nil {
+		return err
+	}
+	return h.rest(enter)
+}
+
+// own is what an inside has of strata's own.
+func (h *house) own() error {
+	return steps([]step{
 		{"make /dev", h.devices}, {"make /proc", h.kernel}, {"show cgroups", h.cgroups}, {"hide parts of /proc", h.masks},
+	})
+}
+
+// rest is what it has of the environment's.
+func (h *house) rest(enter func(*house) error) error {
+	return steps([]step{
 		{"mount tmpfs", h.memory}, {"attach volumes", h.volumes}, {"show files", h.show}, {"write files", h.write},
 		{"enter the root", func() error { return enter(h) }},
 	})
@@ -69,9 +83,7 @@ func Prepare(s *spec.Init, place string) (*Part, error) {
 	if err := h.sources(); err != nil {
 		return nil, err
 	}
-	return &Part{h}, h.steps([]step{
-		{"make /dev", h.devices}, {"make /proc", h.kernel}, {"show cgroups", h.cgroups}, {"hide parts of /proc", h.masks},
-	})
+	return &Part{h}, h.own()
 }
 
 // Cover is as the function of that name, and moves the part into the new root. Of s it takes all
@@ -90,9 +102,7 @@ func (p *Part) Cover(s *spec.Init) error {
 			return err
 		}
 	}
-	return h.steps([]step{
-		{"mount tmpfs", h.memory}, {"attach volumes", h.volumes}, {"show files", h.show}, {"write files", h.write}, {"enter the root", h.change},
-	})
+	return h.rest((*house).change)
 }
 
 func newHouse(s *spec.Init) *house {
@@ -113,7 +123,7 @@ type step struct {
 	do    func() error
 }
 
-func (h *house) steps(all []step) error {
+func steps(all []step) error {
 	for _, s := range all {
 		if err := s.do(); err != nil {
 			return Wrap(err, s.doing)
