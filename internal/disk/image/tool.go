@@ -8,8 +8,6 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -62,7 +60,7 @@ func (t Tool) start(ctx context.Context, args argv.Args, files []*os.File) (_ *s
 	cmd.Args = confine.Spec{Program: t.QEMU.Path, Args: all, User: t.User, First: firstFD, Last: firstFD + len(files), Tied: true}.Encode()
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: confine.Namespaces}
 	cmd.ExtraFiles = append([]*os.File{theirs}, files...)
-	said := &firstWords{}
+	said := &qemu.Words{}
 	cmd.Stderr = said
 	begun := make(chan error)
 	go func() {
@@ -100,28 +98,6 @@ func (s *session) close() {
 	s.qmp.Close()
 	s.stop()
 	<-s.ended
-}
-
-// firstWords keeps the beginning of what a program says.
-type firstWords struct {
-	mu sync.Mutex
-	b  []byte
-}
-
-// maxWords bounds them. Unit: bytes.
-const maxWords = 1000
-
-func (w *firstWords) Write(p []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.b = append(w.b, p[:min(len(p), maxWords-len(w.b))]...)
-	return len(p), nil
-}
-
-func (w *firstWords) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.ToValidUTF8(strings.Join(strings.Fields(string(w.b)), " "), "?")
 }
 
 // job is what QEMU says of one. Source: QEMU, qapi/job.json.

@@ -6,8 +6,6 @@ import (
 	"os"
 	"os/exec"
 	"strconv"
-	"strings"
-	"sync"
 	"syscall"
 	"time"
 
@@ -117,30 +115,8 @@ type source struct {
 	d    *Driver
 	id   string
 	cmd  *exec.Cmd
-	said words
+	said qemu.Words
 	back undo.Stack
-}
-
-// words keeps the beginning of what QEMU says.
-type words struct {
-	mu   sync.Mutex
-	text []byte
-}
-
-// maxWords bounds them. Unit: bytes.
-const maxWords = 1 << 10
-
-func (w *words) Write(b []byte) (int, error) {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	w.text = append(w.text, b[:min(len(b), maxWords-len(w.text))]...)
-	return len(b), nil
-}
-
-func (w *words) String() string {
-	w.mu.Lock()
-	defer w.mu.Unlock()
-	return strings.ToValidUTF8(strings.Join(strings.Fields(string(w.text)), " "), "?")
 }
 
 // source boots a machine like l's in memory, with nothing behind its devices, and
