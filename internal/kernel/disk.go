@@ -6,13 +6,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
-	"errors"
 	"os"
-	"path/filepath"
-	"strings"
-	"time"
 
-	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/kernel/bootdisk"
 )
 
@@ -31,28 +26,12 @@ func (s *Store) BootDisk(ctx context.Context, k Kernel, i Image, commandLine str
 		return Image{}, err
 	}
 	sum := sha256.Sum256(input)
-	key := hex.EncodeToString(sum[:])
-	to := filepath.Join(s.dir, initramfsDir, strings.TrimPrefix(k.ID, idPrefix)+"-"+key+bootDiskTail)
-	unlock, err := s.making.lock(ctx, to)
-	if err != nil {
-		return Image{}, err
-	}
-	defer unlock()
-	disk := Image{Path: to, Digest: idPrefix + key}
-	if info, err := os.Stat(to); err == nil {
-		now := time.Now()
-		_ = os.Chtimes(to, now, now) // how long it was not used only says what to prune first
-		disk.Size = info.Size()
-		return disk, nil
-	}
-	if disk.Size, err = makeBootDisk(ctx, to, k, i, commandLine); err != nil {
-		return Image{}, fault.Wrap(room(err), "make the boot disk of kernel %s", k.Name)
-	}
-	s.tidy()
-	return disk, nil
+	return s.once(ctx, k, product{"boot disk", bootDiskTail, hex.EncodeToString(sum[:])}, func(f *os.File) (int64, error) {
+		return writeBootDisk(ctx, f, k, i, commandLine)
+	})
 }
 
-func makeBootDisk(ctx context.Context, to string, k Kernel, i Image, commandLine string) (int64, error) {
+func writeBootDisk(ctx context.Context, f *os.File, k Kernel, i Image, commandLine string) (int64, error) {
 	vmlinux, err := os.Open(k.Vmlinux())
 	if err != nil {
 		return 0, err
@@ -63,12 +42,6 @@ func makeBootDisk(ctx context.Context, to string, k Kernel, i Image, commandLine
 		return 0, err
 	}
 	defer initramfs.Close()
-	f, err := os.CreateTemp(filepath.Dir(to), temporary)
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
 	w := bufio.NewWriterSize(f, 1<<20)
 	size, err := bootdisk.Make(ctx, w, bootdisk.Parts{
 		Kernel: vmlinux, Initramfs: initramfs, InitramfsSize: i.Size, CommandLine: commandLine,
@@ -76,11 +49,5 @@ func makeBootDisk(ctx context.Context, to string, k Kernel, i Image, commandLine
 	if err != nil {
 		return 0, err
 	}
-	if err := errors.Join(w.Flush(), f.Chmod(0o644), f.Sync()); err != nil {
-		return 0, err
-	}
-	if err := os.Rename(f.Name(), to); err != nil {
-		return 0, err
-	}
-	return size, syncPath(filepath.Dir(to))
+	return size, w.Flush()
 }

@@ -24,22 +24,34 @@ func (s stoppable) Read(p []byte) (int, error) {
 	return s.r.Read(p)
 }
 
-// writeFile puts data at path, wholly or not at all, safe from a power cut and
-// readable by everybody.
+// writeFile puts data at path, as whole does.
 func writeFile(path string, data []byte) error {
-	f, err := os.CreateTemp(filepath.Dir(path), temporary)
+	_, err := whole(path, func(f *os.File) (int64, error) {
+		n, err := f.Write(data)
+		return int64(n), err
+	})
+	return room(err)
+}
+
+// whole makes the file to of what write puts into it, or nothing: safe from a power
+// cut, and readable by everybody. It returns what write does.
+func whole(to string, write func(*os.File) (int64, error)) (size int64, err error) {
+	f, err := os.CreateTemp(filepath.Dir(to), temporary)
 	if err != nil {
-		return room(err)
+		return 0, err
 	}
 	defer os.Remove(f.Name())
-	_, err = f.Write(data)
-	if err := errors.Join(err, f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
-		return room(err)
+	defer f.Close() // where write fails
+	if size, err = write(f); err != nil {
+		return 0, err
 	}
-	if err := os.Rename(f.Name(), path); err != nil {
-		return room(err)
+	if err := errors.Join(f.Chmod(0o644), f.Sync(), f.Close()); err != nil {
+		return 0, err
 	}
-	return syncPath(filepath.Dir(path))
+	if err := os.Rename(f.Name(), to); err != nil {
+		return 0, err
+	}
+	return size, syncPath(filepath.Dir(to))
 }
 
 func syncPath(path string) error {

@@ -52,25 +52,14 @@ func (s *Store) Initramfs(ctx context.Context, k Kernel, agent string, set Set) 
 	if err != nil {
 		return Image{}, err
 	}
-	dir := filepath.Join(s.dir, initramfsDir)
-	to := filepath.Join(dir, strings.TrimPrefix(k.ID, idPrefix)+"-"+key+initramfsTail)
-	unlock, err := s.making.lock(ctx, to)
-	if err != nil {
-		return Image{}, err
-	}
-	defer unlock()
-	image := Image{Path: to, Digest: idPrefix + key}
-	if info, err := os.Stat(to); err == nil {
-		now := time.Now()
-		_ = os.Chtimes(to, now, now) // how long it was not used only says what to prune first
-		image.Size = info.Size()
-		return image, nil
-	}
-	if image.Size, err = makeInitramfs(ctx, to, agent, program, set); err != nil {
-		return Image{}, fault.Wrap(room(err), "make the initramfs of kernel %s", k.Name)
-	}
-	s.tidy() // a new agent leaves those of the one before
-	return image, nil
+	return s.once(ctx, k, product{"initramfs", initramfsTail, key}, func(f *os.File) (int64, error) {
+		w := cpio.NewWriter(f)
+		if err := fill(ctx, w, agent, program, set); err != nil {
+			return 0, err
+		}
+		err := w.Close() // it writes the end
+		return w.Size(), err
+	})
 }
 
 func initramfsKey(k Kernel, agent string, set Set) (string, error) {
@@ -87,26 +76,6 @@ func initramfsKey(k Kernel, agent string, set Set) (string, error) {
 	}
 	sum := sha256.Sum256(data)
 	return hex.EncodeToString(sum[:]), nil
-}
-
-func makeInitramfs(ctx context.Context, to, agent, program string, set Set) (int64, error) {
-	f, err := os.CreateTemp(filepath.Dir(to), temporary)
-	if err != nil {
-		return 0, err
-	}
-	defer os.Remove(f.Name())
-	defer f.Close()
-	w := cpio.NewWriter(f)
-	if err := fill(ctx, w, agent, program, set); err != nil {
-		return 0, err
-	}
-	if err := errors.Join(w.Close(), f.Chmod(0o644), f.Sync()); err != nil {
-		return 0, err
-	}
-	if err := os.Rename(f.Name(), to); err != nil {
-		return 0, err
-	}
-	return w.Size(), syncPath(filepath.Dir(to))
 }
 
 // The console's device number. Source: Linux, Documentation/admin-guide/devices.txt.
