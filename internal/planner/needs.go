@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/near"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
@@ -117,7 +118,7 @@ func nearest(name string) []string {
 	}
 	var found []scored
 	for _, n := range needs {
-		off := distance(name, n.name)
+		off := near.Distance(name, n.name)
 		if len(name) > 2 && (strings.Contains(n.name, name) || strings.Contains(name, n.name)) {
 			off = 1
 		}
@@ -131,24 +132,4 @@ func nearest(name string) []string {
 		names = append(names, s.name)
 	}
 	return names
-}
-
-// distance counts the letters to insert, delete or replace between a and b.
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost = 1 + min(diagonal, row[j], row[j+1])
-			}
-			diagonal, row[j+1] = row[j+1], cost
-		}
-	}
-	return row[len(b)]
 }

@@ -8,6 +8,7 @@ import (
 	"github.com/google/go-containerregistry/pkg/name"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/near"
 )
 
 const (
@@ -122,7 +123,7 @@ func (s *Store) near(full string) []string {
 	var all []candidate
 	for other := range s.names {
 		otherRepo, _, _ := strings.Cut(other, ":")
-		far := min(distance(full, other), distance(repo, otherRepo))
+		far := min(near.Distance(full, other), near.Distance(repo, otherRepo))
 		if far <= max(2, len(repo)/3) {
 			all = append(all, candidate{other, far})
 		}
@@ -138,25 +139,4 @@ func (s *Store) near(full string) []string {
 		names = append(names, c.name)
 	}
 	return names
-}
-
-// distance is how many letters must be added, removed or replaced (Levenshtein).
-func distance(a, b string) int {
-	row := make([]int, len(b)+1)
-	for j := range row {
-		row[j] = j
-	}
-	for i := range len(a) {
-		diagonal := row[0]
-		row[0] = i + 1
-		for j := range len(b) {
-			cost := diagonal
-			if a[i] != b[j] {
-				cost++
-			}
-			diagonal = row[j+1]
-			row[j+1] = min(cost, row[j]+1, row[j+1]+1)
-		}
-	}
-	return row[len(b)]
 }

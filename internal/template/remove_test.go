@@ -197,11 +197,3 @@ func TestADamagedTemplateSaysSoAndIsMended(t *testing.T) {
 		t.Error(err)
 	}
 }
-
-func TestDistance(t *testing.T) {
-	for pair, want := range map[[2]string]int{{"", ""}: 0, {"a", ""}: 1, {"kitten", "sitting"}: 3, {"web", "wbe"}: 2} {
-		if got := distance(pair[0], pair[1]); got != want {
-			t.Errorf("%q: %d, want %d", pair, got, want)
-		}
-	}
-}
