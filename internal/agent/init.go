@@ -53,6 +53,9 @@ func start(r *reaper) (*spec.Init, error) {
 			return nil, err
 		}
 	}
+	if !s.System {
+		reserve(spareThreads)
+	}
 	// Only now: all of this took place while the daemon connected the network.
 	if err := k.wait(); err != nil {
 		return nil, err

@@ -1,0 +1,18 @@
+package agent
+
+import (
+	"os"
+	"testing"
+)
+
+func TestReservedThreadsAreThere(t *testing.T) {
+	const n = 30 // more than a test has by itself
+	reserve(n)
+	tasks, err := os.ReadDir("/proc/self/task")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if len(tasks) < n {
+		t.Errorf("%d threads after reserving %d", len(tasks), n)
+	}
+}
