@@ -35,7 +35,7 @@ func (a *app) lsCommand() *cobra.Command {
 	var filters []string
 	cmd := &cobra.Command{
 		Use:     "ls [flags]",
-		Aliases: []string{"ps", "list"},
+		Aliases: []string{"list"},
 		Short:   "List environments",
 		Long: `List environments that run, or all of them with -a.
 

@@ -10,6 +10,7 @@ import (
 const (
 	groupRun    = "run"
 	groupInside = "inside"
+	groupWatch  = "watch"
 	groupStock  = "stock"
 	groupHost   = "host"
 )
@@ -45,7 +46,7 @@ Examples:
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommandGroupID(groupHost)
 	root.SetCompletionCommandGroupID(groupHost)
-	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run environments:"}, &cobra.Group{ID: groupInside, Title: "Reach inside:"},
+	root.AddGroup(&cobra.Group{ID: groupRun, Title: "Run environments:"}, &cobra.Group{ID: groupInside, Title: "Reach inside:"}, &cobra.Group{ID: groupWatch, Title: "See what they use:"},
 		&cobra.Group{ID: groupStock, Title: "Templates and networks:"}, &cobra.Group{ID: groupHost, Title: "This host:"})
 	add := func(group string, cmds ...*cobra.Command) {
 		for _, c := range cmds {
@@ -55,7 +56,8 @@ Examples:
 	}
 	add(groupRun, a.runCommand(), a.createCommand(), a.planCommand(), a.whyCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.rmCommand(), a.renameCommand(), a.setCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
-	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand(), a.statsCommand())
+	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand())
+	add(groupWatch, a.psCommand(), a.statsCommand())
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())
 	add(groupHost, a.hostCommand(), a.needsCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.habits()...)

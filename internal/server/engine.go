@@ -15,6 +15,7 @@ type Engine interface {
 	Records
 	Lifecycle
 	Streams
+	Observation
 	Screens
 	Files
 	Templates
@@ -68,6 +69,12 @@ type Streams interface {
 	Exec(ctx context.Context, ref string, p api.Process, conn *os.File) error
 	Logs(ctx context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error
 	Stats(ctx context.Context, ref string) (api.Stats, error)
+}
+
+// Observation is what is told of environments that run.
+type Observation interface {
+	// Tasks lists the processes of those that refs name, or of all that run.
+	Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 }
 
 // Screens are what machines show.

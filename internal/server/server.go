@@ -54,6 +54,7 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.api.UseMiddleware(s.operation)
 	s.hostRoutes()
 	s.environmentRoutes()
+	s.observeRoutes()
 	s.lifecycleRoutes()
 	s.streamRoutes()
 	s.screenRoutes()

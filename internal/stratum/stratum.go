@@ -25,6 +25,7 @@ const (
 	CanConsole                          // Consoler
 	CanKernelLog                        // KernelLogger
 	CanScreen                           // Screener
+	CanList                             // Lister
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.

@@ -143,7 +143,7 @@ func TestTheInsideIsAZones(t *testing.T) {
 	if stats, err := c.Stats(t.Context()); err != nil || stats.OOMKills == 0 || stats.MemoryPeak < 60<<20 || stats.CPU == 0 || stats.PIDs != 1 {
 		t.Errorf("stats: %+v, %v", stats, err)
 	}
-	list, err := c.Processes(t.Context())
+	list, _, err := c.Processes(t.Context())
 	if err != nil || len(list) != 2 || list[1].Command != "sleep 1000" || list[1].User != "root" {
 		t.Errorf("processes: %v, %v", list, err)
 	}

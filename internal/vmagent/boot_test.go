@@ -50,7 +50,7 @@ func TestAnIdleGuestRuns(t *testing.T) {
 	if err != nil || info.State != control.State_RUNNING || info.BootId == "" {
 		t.Errorf("info: %v, %v", info, err)
 	}
-	if list, err := c.Processes(t.Context()); err != nil || len(list) != 1 {
+	if list, _, err := c.Processes(t.Context()); err != nil || len(list) != 1 {
 		t.Errorf("processes: %v, %v", list, err)
 	}
 	if text, err := c.KernelLog(t.Context()); err != nil || len(text) < 1000 {

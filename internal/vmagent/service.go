@@ -32,11 +32,7 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 			m.Int(2+i, v)
 		}
 	case "Processes":
-		all, more := processes()
-		for _, p := range all {
-			m.Bytes(2, p.message())
-		}
-		m.Bool(3, more)
+		m = processes()
 	case "SetClock":
 		fail(&m, setClock(numberOf(payload, 1)))
 	case "Freeze":
@@ -90,16 +86,6 @@ func (a *agent) stats() (spec.Stats, error) {
 }
 
 var errNotRunning = root.Fail("conflict", "", "nothing runs inside yet")
-
-func (p process) message() (m answer.Message) {
-	m.Int(1, p.pid)
-	m.Int(2, p.parent)
-	m.Text(3, p.user)
-	m.Int(4, p.cpu)
-	m.Int(5, p.memory)
-	m.Text(6, p.command)
-	return m
-}
 
 // maxReason bounds the words of a failure. Unit: bytes.
 const maxReason = 8 << 10

@@ -99,7 +99,7 @@ func TestAnInitTakesTheAgentsPlace(t *testing.T) {
 			t.Errorf("%s: %q %q, want %q", text, got.Stdout, got.Stderr, want)
 		}
 	}
-	if list, err := c.Processes(t.Context()); err != nil || len(list) == 0 || list[0].Pid != 1 {
+	if list, _, err := c.Processes(t.Context()); err != nil || len(list) == 0 || list[0].Pid != 1 {
 		t.Errorf("processes: %v, %v", list, err)
 	}
 	if err := s.Main().Signal(unix.SIGUSR1); err != nil {

@@ -23,6 +23,8 @@ type Host struct {
 	Program func(r *Run) api.Exit
 	// Exec, where it is set, is what a further program does. nil: it ends with 0.
 	Exec func(r *Run, p stratum.Process, conn *os.File) error
+	// Tasks, where it is set, says which processes a run has. nil: one.
+	Tasks func(ctx context.Context, r *Run) ([]stratum.Task, bool, error)
 	// Fail, where it is set, decides whether a start fails.
 	Fail func(p stratum.Plan) error
 	// Slow is how long a start takes.
@@ -132,7 +134,7 @@ type Driver struct {
 
 // NewDriver returns a driver at stratum zone that can pause and limit.
 func NewDriver(h *Host) *Driver {
-	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit}
+	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList}
 }
 
 // Plain returns a driver that has no capability.
@@ -311,6 +313,13 @@ func (l live) hold(paused bool) error {
 	defer l.mu.Unlock()
 	l.paused = paused
 	return nil
+}
+
+func (l live) Processes(ctx context.Context) ([]stratum.Task, bool, error) {
+	if l.host.Tasks != nil {
+		return l.host.Tasks(ctx, l.Run)
+	}
+	return []stratum.Task{{PID: 1, HostPID: l.pid, User: "root", CPU: int64(time.Second), Age: int64(4 * time.Second), Memory: 3 << 19, Command: "sleep"}}, false, nil
 }
 
 func (l live) SetLimits(_ context.Context, r api.Resources) error {

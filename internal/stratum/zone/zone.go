@@ -83,7 +83,9 @@ func (d *Driver) Close() error { return d.maps.Close() }
 func (d *Driver) Stratum() string { return stratum.Zone }
 
 // Capabilities returns what zones can do besides.
-func (d *Driver) Capabilities() stratum.Capability { return stratum.CanPause | stratum.CanLimit }
+func (d *Driver) Capabilities() stratum.Capability {
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList
+}
 
 // Runs implements stratum.Driver.
 func (d *Driver) Runs(context.Context) ([]string, error) { return d.runs.List() }

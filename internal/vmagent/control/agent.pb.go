@@ -602,6 +602,7 @@ type Process struct {
 	Cpu           int64                  `protobuf:"varint,4,opt,name=cpu,proto3" json:"cpu,omitempty"`       // nanoseconds
 	Memory        int64                  `protobuf:"varint,5,opt,name=memory,proto3" json:"memory,omitempty"` // bytes resident
 	Command       string                 `protobuf:"bytes,6,opt,name=command,proto3" json:"command,omitempty"`
+	Age           int64                  `protobuf:"varint,7,opt,name=age,proto3" json:"age,omitempty"` // nanoseconds
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -676,6 +677,13 @@ func (x *Process) GetCommand() string {
 		return x.Command
 	}
 	return ""
+}
+
+func (x *Process) GetAge() int64 {
+	if x != nil {
+		return x.Age
+	}
+	return 0
 }
 
 type ProcessesResponse struct {
@@ -1014,14 +1022,15 @@ const file_agent_proto_rawDesc = "" +
 	"memoryPeak\x12\x1b\n" +
 	"\toom_kills\x18\x05 \x01(\x03R\boomKills\x12\x12\n" +
 	"\x04pids\x18\x06 \x01(\x03R\x04pids\"\x12\n" +
-	"\x10ProcessesRequest\"\x8b\x01\n" +
+	"\x10ProcessesRequest\"\x9d\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +
 	"\x06parent\x18\x02 \x01(\x05R\x06parent\x12\x12\n" +
 	"\x04user\x18\x03 \x01(\tR\x04user\x12\x10\n" +
 	"\x03cpu\x18\x04 \x01(\x03R\x03cpu\x12\x16\n" +
 	"\x06memory\x18\x05 \x01(\x03R\x06memory\x12\x18\n" +
-	"\acommand\x18\x06 \x01(\tR\acommand\"\x93\x01\n" +
+	"\acommand\x18\x06 \x01(\tR\acommand\x12\x10\n" +
+	"\x03age\x18\a \x01(\x03R\x03age\"\x93\x01\n" +
 	"\x11ProcessesResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x126\n" +
 	"\tprocesses\x18\x02 \x03(\v2\x18.strata.agent.v1.ProcessR\tprocesses\x12\x12\n" +

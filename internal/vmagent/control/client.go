@@ -26,6 +26,8 @@ const Patience = 10 * time.Second
 const (
 	maxText      = 4 << 10
 	maxFaults    = 64
+	maxUser      = 64
+	maxCommand   = 1 << 10
 	MaxProcesses = 4096
 )
 
@@ -140,20 +142,22 @@ func (c *Client) Stats(ctx context.Context) (spec.Stats, error) {
 	return spec.Stats{CPU: r.Cpu, Memory: r.Memory, MemoryPeak: r.MemoryPeak, OOMKills: r.OomKills, PIDs: r.Pids}, nil
 }
 
-// Processes lists the environment's processes, MaxProcesses at most.
-func (c *Client) Processes(ctx context.Context) ([]*Process, error) {
+// Processes lists the environment's processes, MaxProcesses at most, and tells
+// whether there are more.
+func (c *Client) Processes(ctx context.Context) (list []*Process, more bool, err error) {
 	r, err := call(ctx, c.ask.Processes, &ProcessesRequest{})
 	if err == nil {
 		err = faultOf(r.Failure)
 	}
 	if err != nil {
-		return nil, err
+		return nil, false, err
 	}
-	r.Processes = r.Processes[:min(len(r.Processes), MaxProcesses)]
-	for _, p := range r.Processes {
-		p.User, p.Command = plain(p.User), plain(p.Command)
+	list = r.Processes[:min(len(r.Processes), MaxProcesses)]
+	for _, p := range list {
+		p.User, p.Command = cut(p.User, maxUser), cut(p.Command, maxCommand)
+		p.Cpu, p.Memory, p.Age = max(0, p.Cpu), max(0, p.Memory), max(0, p.Age)
 	}
-	return r.Processes, nil
+	return list, r.More || len(list) < len(r.Processes), nil
 }
 
 // SetClock sets the system's clock.
@@ -242,9 +246,12 @@ func faultOf(f *Failure) error {
 
 // plain makes a text of the agent's fit to be printed: bounded, and without
 // control characters.
-func plain(s string) string {
-	if len(s) > maxText {
-		s = strings.ToValidUTF8(s[:maxText], "")
+func plain(s string) string { return cut(s, maxText) }
+
+// cut is plain with a bound of its own.
+func cut(s string, most int) string {
+	if len(s) > most {
+		s = strings.ToValidUTF8(s[:most], "")
 	}
 	return strings.Map(func(r rune) rune {
 		if unicode.IsControl(r) {

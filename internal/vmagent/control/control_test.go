@@ -82,6 +82,7 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 			var p answer.Message
 			p.Int(1, 7)
 			p.Text(6, "sh -c x")
+			p.Int(7, 9)
 			m.Bytes(2, p)
 		case "Run":
 			var f answer.Message
@@ -107,7 +108,7 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 	if s, err := c.Stats(t.Context()); err != nil || s != (spec.Stats{CPU: 1 << 40, Memory: 1<<40 + 1, MemoryPeak: 1<<40 + 2, OOMKills: 1<<40 + 3, PIDs: 1<<40 + 4}) {
 		t.Errorf("stats: %+v, %v", s, err)
 	}
-	if p, err := c.Processes(t.Context()); err != nil || len(p) != 1 || p[0].Pid != 7 || p[0].Command != "sh -c x" {
+	if p, more, err := c.Processes(t.Context()); err != nil || more || len(p) != 1 || p[0].Pid != 7 || p[0].Command != "sh -c x" || p[0].Age != 9 {
 		t.Errorf("processes: %v, %v", p, err)
 	}
 	err = c.Run(t.Context(), spec.Run{})
@@ -288,29 +289,36 @@ func FuzzMeeting(f *testing.F) {
 // and what comes of it is bounded and fit to be printed.
 func FuzzAnswers(f *testing.F) {
 	answer := func(b ...byte) []byte { return append([]byte{0, 0, 0, byte(len(b)), 0, 0, 0, 1, 2, 0}, b...) }
-	f.Add(answer(0x12, 4, 0x0a, 2, 'v', 0x1b)) // a version
-	f.Add(answer(0x0a, 4, 0x08, 5, 0x12, 0))   // a status
+	f.Add(answer(0x12, 4, 0x0a, 2, 'v', 0x1b))                        // a version
+	f.Add(answer(0x0a, 4, 0x08, 5, 0x12, 0))                          // a status
+	f.Add(answer(0x12, 9, 0x12, 7, 0x08, 1, 0x32, 3, 'a', 0x1b, 'b')) // a process
 	f.Add(append(answer(0x12, 0), answer(0x12, 0)...))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 2, 0})
 	f.Add([]byte{0, 0, 0, 0, 0, 0, 0, 1, 3, 1})
 	f.Fuzz(func(t *testing.T, hostile []byte) {
-		here, there := pair(t)
-		go func() {
-			for b := make([]byte, 1<<10); ; {
-				n, err := there.Read(b)
-				number, _, ok := meeting.Find(b[:n])
-				if err != nil || !ok {
-					break // a request, which comes after it was met
-				}
-				there.Write(meeting.Append(nil, number))
-			}
-			there.Write(hostile)
-			there.Close()
-		}()
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		c, err := control.New(ctx, here)
+		c, err := again(ctx, t, hostile)
 		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		list, _, err := c.Processes(ctx) // the first request, so that what is hostile may be its answer
+		if ctx.Err() != nil {
+			t.Fatal("it waits for ever")
+		}
+		if len(list) > control.MaxProcesses {
+			t.Errorf("%d processes", len(list))
+		}
+		for _, p := range list {
+			if strings.ContainsFunc(p.User+p.Command, unicode.IsControl) || len(p.Command) > 1<<10 || p.Cpu < 0 || p.Memory < 0 || p.Age < 0 {
+				t.Errorf("%v", p)
+			}
+		}
+		if err == nil {
+			return
+		}
+		if c, err = again(ctx, t, hostile); err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
@@ -327,4 +335,22 @@ func FuzzAnswers(f *testing.F) {
 			}
 		}
 	})
+}
+
+// again meets an agent that answers whatever it is asked with the same bytes.
+func again(ctx context.Context, t *testing.T, hostile []byte) (*control.Client, error) {
+	here, there := pair(t)
+	go func() {
+		for b := make([]byte, 1<<10); ; {
+			n, err := there.Read(b)
+			number, _, ok := meeting.Find(b[:n])
+			if err != nil || !ok {
+				break // a request, which comes after it was met
+			}
+			there.Write(meeting.Append(nil, number))
+		}
+		there.Write(hostile)
+		there.Close()
+	}()
+	return control.New(ctx, here)
 }
