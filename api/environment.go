@@ -105,13 +105,14 @@ type State string
 
 // The states. Why an environment stopped is in Exit.
 const (
-	Created  State = "created"  // made, never started
-	Starting State = "starting" // being started, or about to be started again
-	Running  State = "running"
-	Paused   State = "paused"
-	Stopping State = "stopping"
-	Stopped  State = "stopped"
-	Removing State = "removing"
+	Created   State = "created"  // made, never started
+	Starting  State = "starting" // being started, or about to be started again
+	Running   State = "running"
+	Paused    State = "paused"
+	Stopping  State = "stopping"
+	Stopped   State = "stopped"
+	Suspended State = "suspended" // written down with its memory; it goes on when it is resumed
+	Removing  State = "removing"
 )
 
 // Environment is what strata made of a Spec, and how it is doing.

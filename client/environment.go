@@ -74,7 +74,16 @@ func (c *Client) Start(ctx context.Context, ref string) error { return c.act(ctx
 // Pause holds every process still.
 func (c *Client) Pause(ctx context.Context, ref string) error { return c.act(ctx, ref, "pause") }
 
-// Resume lets a paused environment go on.
+// Suspend writes an environment down with its memory, and ends its run.
+func (c *Client) Suspend(ctx context.Context, ref string) error { return c.act(ctx, ref, "suspend") }
+
+// PressReset presses the reset button of a machine.
+func (c *Client) PressReset(ctx context.Context, ref string) error { return c.act(ctx, ref, "reset") }
+
+// Interrupt sends a machine an interrupt that it cannot mask.
+func (c *Client) Interrupt(ctx context.Context, ref string) error { return c.act(ctx, ref, "nmi") }
+
+// Resume lets a paused or suspended environment go on.
 func (c *Client) Resume(ctx context.Context, ref string) error { return c.act(ctx, ref, "resume") }
 
 func (c *Client) act(ctx context.Context, ref, what string, query ...string) error {

@@ -40,7 +40,8 @@ func (a *app) lsCommand() *cobra.Command {
 		Long: `List environments that run, or all of them with -a.
 
 Filters: name=PART, label=NAME, label=NAME=VALUE, state=STATE (created, starting,
-running, paused, stopping, stopped, removing). Several states are alternatives;
+running, paused, stopping, stopped, suspended,
+removing). Several states are alternatives;
 everything else must hold.
 
 Examples:

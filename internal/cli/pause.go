@@ -29,8 +29,8 @@ Examples:
 func (a *app) resumeCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "resume NAME...",
-		Short: "Let paused environments go on",
-		Long: `Let environments go on that were paused.
+		Short: "Let paused or suspended environments go on",
+		Long: `Let environments go on that were paused or suspended.
 
 Examples:
   strata resume web`,

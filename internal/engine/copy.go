@@ -134,6 +134,8 @@ func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Contex
 	switch {
 	case r != nil: // it was being started when we looked
 		return do(ctx, r.live)
+	case state == environment.Suspended:
+		return fault.Conflictf("environment %s is suspended, so its disk is in use by what is in its memory", en.name()).Help("resume it first: strata resume %s", en.name())
 	case state.Active() || !en.visible():
 		return fault.Conflictf("environment %s is %s, so nothing can be copied", en.name(), state).Help("try again")
 	}

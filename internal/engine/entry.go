@@ -29,18 +29,20 @@ type entry struct {
 	ends    int           // how many runs have ended
 	delay   time.Duration // the last one of the restart policy
 	waiting chan struct{} // while Waiting: closed to end the wait
+	goingOn bool          // with op: the start under way goes on with what was suspended
 	copying func()        // ends the run that copies files of a stopped environment
 }
 
 // run is one run of an environment. All but the channels is guarded by entry.mu.
 type run struct {
-	live    stratum.Live
-	started time.Time
-	done    chan struct{} // closed when the run is over and what it left is cleaned
-	final   bool          // the restart policy is not to be asked
-	keep    bool          // it is to start again at once: AutoRemove does not count
-	health  string        // "" without a check
-	failing int
+	live      stratum.Live
+	started   time.Time
+	done      chan struct{} // closed when the run is over and what it left is cleaned
+	final     bool          // the restart policy is not to be asked
+	suspended bool          // it ends because it is written down
+	keep      bool          // it is to start again at once: AutoRemove does not count
+	health    string        // "" without a check
+	failing   int
 }
 
 func newEntry(rec environment.Record, state environment.State) *entry {

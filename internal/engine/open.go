@@ -223,6 +223,9 @@ func (e *Engine) admit(rec environment.Record) {
 	if rec.Phase == environment.PhaseCreated || rec.Phase == environment.PhaseCopying {
 		state = environment.Made
 	}
+	if rec.Phase == environment.PhaseSuspended {
+		state = environment.Suspended
+	}
 	if rec.Address.Network != "" {
 		if err := e.o.Network.Reserve(rec.ID, rec.Name, rec.Address); err != nil {
 			e.log.Error("address not reserved", "id", rec.ID, "address", rec.Address.IPv4, "error", err)

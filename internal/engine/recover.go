@@ -41,6 +41,9 @@ func (e *Engine) recover(ctx context.Context, en *entry, d stratum.Driver, reboo
 		e.recoverStill(ctx, en, rec, rebooted, exit)
 		return
 	}
+	if err := e.dropSaved(rec.ID); err != nil {
+		e.log.Warn("what was suspended is not removed", "id", rec.ID, "error", err)
+	}
 	e.adopt(en, rec, live)
 }
 
@@ -98,6 +101,9 @@ func (e *Engine) endUnwanted(ctx context.Context, d stratum.Driver, id string, l
 
 // recoverStill is for what does not run. exit is what its keeper wrote down last.
 func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Record, rebooted bool, exit *api.Exit) {
+	if e.recoverSaved(en, rec) {
+		return
+	}
 	ran := rec.Phase == environment.PhaseRunning || rec.Phase == environment.PhaseStarting || rec.Phase == environment.PhaseStopping
 	switch {
 	case rec.Spec.AutoRemove && (rebooted || rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseCopying):

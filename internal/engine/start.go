@@ -42,6 +42,9 @@ func (e *Engine) Start(ctx context.Context, ref string, first *Session) error {
 // start is called with the operation lock held. policy tells that it is the
 // restart policy that wants it.
 func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bool) error {
+	en.mu.Lock()
+	en.goingOn = en.state == environment.Suspended
+	en.mu.Unlock()
 	err := en.move(environment.Start, func() {
 		if en.waiting != nil {
 			close(en.waiting)
@@ -104,6 +107,9 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 	if err != nil {
 		return nil, err
 	}
+	if en.goingOn {
+		p.Saved = e.savedPath(rec.ID)
+	}
 	o := stratum.StartOptions{Link: e.link(rec)}
 	if first != nil {
 		o.Attach, p.Main.Rows, p.Main.Cols = first.Conn, first.Rows, first.Cols
@@ -141,6 +147,9 @@ func (e *Engine) failed(ctx context.Context, en *entry, err error, policy bool) 
 		if gone := e.remove(ctx, en); gone != nil {
 			e.log.Error("environment not removed", "id", en.id(), "error", gone)
 		}
+		return
+	}
+	if e.keepSaved(en, err) {
 		return
 	}
 	again := false

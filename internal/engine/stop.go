@@ -97,6 +97,9 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, boo
 		if err != nil {
 			return nil, false, err
 		}
+	case environment.Suspended:
+		return nil, false, fault.Conflictf("environment %s is suspended and not running", en.name()).
+			Help("resume it: strata resume %s; or give up what was in its memory: strata kill %s", en.name(), en.name())
 	default:
 		en.do(func() { en.rec.UserStopped = true })
 	}
@@ -176,6 +179,9 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		r.final, en.rec.UserStopped = true, true
 	}
 	en.mu.Unlock()
+	if state == environment.Suspended && sig == syscall.SIGKILL {
+		return e.giveUp(ctx, en)
+	}
 	if state == environment.Waiting && final {
 		_, _, err := e.beginStop(ctx, en, false)
 		return err
@@ -238,8 +244,19 @@ func (e *Engine) Pause(ctx context.Context, ref string) error {
 	return e.hold(ctx, ref, environment.Pause)
 }
 
-// Resume lets a paused environment go on. Kinds: as Pause's.
+// Resume lets a paused environment go on, or a suspended one, which is a start of it.
+// Kinds: as Pause's, and Start's.
 func (e *Engine) Resume(ctx context.Context, ref string) error {
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	en.mu.Lock()
+	suspended := en.state == environment.Suspended
+	en.mu.Unlock()
+	if suspended {
+		return e.Start(ctx, ref, nil)
+	}
 	return e.hold(ctx, ref, environment.Resume)
 }
 

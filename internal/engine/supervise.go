@@ -33,8 +33,12 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 		exit.At = time.Now()
 	}
 	en.mu.Lock()
-	rec, remove := en.rec, en.rec.Spec.AutoRemove && !r.keep
+	rec, remove, suspended := en.rec, en.rec.Spec.AutoRemove && !r.keep, r.suspended
 	en.mu.Unlock()
+	if suspended {
+		e.endedSuspended(ctx, en, rec)
+		return
+	}
 	if remove && exit.Crash == "" {
 		e.endedForGood(ctx, en, rec, exit)
 		return

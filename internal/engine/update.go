@@ -46,7 +46,7 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 	r, state := en.run, en.state
 	en.mu.Unlock()
 	if u.Disk != nil && now.Disk != old.Disk {
-		if state.Active() {
+		if state.Active() || state == environment.Suspended {
 			return fault.Conflictf("the disk grows only while the environment is stopped, and it is %s", state).At("disk").Help("stop it first")
 		}
 		if now.Disk == 0 {

@@ -15,6 +15,7 @@
 //	Stopping  → stopping   the user asked for its end
 //	Waiting   → starting   it ended, and the restart policy's delay runs
 //	Stopped   → stopped
+//	Suspended → suspended  written down as a whole; a start goes on with it
 //	Removing  → removing   its record is going
 //	Gone      → (none)     nobody finds it any more
 //

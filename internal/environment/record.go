@@ -16,13 +16,14 @@ type Phase string
 
 // The phases.
 const (
-	PhaseCreated  Phase = "created"  // nothing: it was never started
-	PhaseStarting Phase = "starting" // a start was under way: adopt it, or call it failed
-	PhaseRunning  Phase = "running"  // it runs: adopt it, or call it crashed
-	PhaseStopping Phase = "stopping" // the user asked for its end: end it
-	PhaseStopped  Phase = "stopped"  // nothing
-	PhaseWaiting  Phase = "waiting"  // the restart policy starts it again
-	PhaseCopying  Phase = "copying"  // created, and a run that only copies files was made: end it
+	PhaseCreated   Phase = "created"   // nothing: it was never started
+	PhaseStarting  Phase = "starting"  // a start was under way: adopt it, or call it failed
+	PhaseRunning   Phase = "running"   // it runs: adopt it, or call it crashed
+	PhaseStopping  Phase = "stopping"  // the user asked for its end: end it
+	PhaseStopped   Phase = "stopped"   // nothing
+	PhaseWaiting   Phase = "waiting"   // the restart policy starts it again
+	PhaseSuspended Phase = "suspended" // nothing: a start goes on with what is written down
+	PhaseCopying   Phase = "copying"   // created, and a run that only copies files was made: end it
 )
 
 // Record is all that is kept of one environment.

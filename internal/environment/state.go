@@ -17,6 +17,7 @@ const (
 	Stopping
 	Waiting
 	Stopped
+	Suspended
 	Removing
 	Gone
 	states // how many there are
@@ -38,6 +39,8 @@ const (
 	Again                // the run is over (or could not be started), and the policy wants another
 	Vanish               // its record is gone
 	Keep                 // its record could not be removed
+	Suspend              // it is written down as a whole, and its run ends
+	Back                 // what was suspended did not go on, and is as it was
 	events               // how many there are
 )
 
@@ -45,15 +48,16 @@ var stateNames = [states]struct {
 	word   string
 	public api.State
 }{
-	Made:     {"created", api.Created},
-	Starting: {"starting", api.Starting},
-	Running:  {"running", api.Running},
-	Paused:   {"paused", api.Paused},
-	Stopping: {"stopping", api.Stopping},
-	Waiting:  {"waiting to start again", api.Starting},
-	Stopped:  {"stopped", api.Stopped},
-	Removing: {"being removed", api.Removing},
-	Gone:     {"removed", api.Removing},
+	Made:      {"created", api.Created},
+	Starting:  {"starting", api.Starting},
+	Running:   {"running", api.Running},
+	Paused:    {"paused", api.Paused},
+	Stopping:  {"stopping", api.Stopping},
+	Waiting:   {"waiting to start again", api.Starting},
+	Stopped:   {"stopped", api.Stopped},
+	Suspended: {"suspended", api.Suspended},
+	Removing:  {"being removed", api.Removing},
+	Gone:      {"removed", api.Removing},
 }
 
 // String returns the state in words for a message.
@@ -96,6 +100,13 @@ var moves = []struct {
 	{Paused, Again, Waiting},
 	{Stopped, Again, Waiting}, // found over by a new daemon
 
+	{Running, Suspend, Suspended},
+	{Paused, Suspend, Suspended},
+	{Suspended, Start, Starting},
+	{Starting, Back, Suspended},
+	{Suspended, Stop, Stopped}, // what was in its memory is given up
+	{Suspended, Remove, Removing},
+
 	{Made, Remove, Removing},
 	{Stopped, Remove, Removing},
 	{Removing, Vanish, Gone},
@@ -115,14 +126,17 @@ var wants = [events]struct{ verb, to string }{
 	Again:   {"started again", "waiting to start again"},
 	Vanish:  {"forgotten", "removed"},
 	Keep:    {"kept", "stopped"},
+	Suspend: {"suspended", "suspended"},
+	Back:    {"put back", "suspended"},
 }
 
 // hints say what to do where an event asked for by a user is refused.
 var hints = map[Event]map[State]string{
-	Start:  {Running: "it needs no start", Paused: "resume it", Stopping: "wait until it has stopped, or kill it"},
-	Remove: {Running: "stop it first, or remove it by force: strata rm -f", Paused: "stop it first, or remove it by force: strata rm -f", Starting: "stop it first, or remove it by force: strata rm -f", Stopping: "wait until it has stopped, or remove it by force: strata rm -f", Waiting: "stop it first, or remove it by force: strata rm -f"},
-	Resume: {Running: "it is not paused"},
-	Pause:  {Stopped: "start it first", Made: "start it first", Paused: "`strata resume` goes on with it"},
+	Start:   {Running: "it needs no start", Paused: "resume it", Stopping: "wait until it has stopped, or kill it"},
+	Remove:  {Running: "stop it first, or remove it by force: strata rm -f", Paused: "stop it first, or remove it by force: strata rm -f", Starting: "stop it first, or remove it by force: strata rm -f", Stopping: "wait until it has stopped, or remove it by force: strata rm -f", Waiting: "stop it first, or remove it by force: strata rm -f"},
+	Resume:  {Running: "it is not paused"},
+	Suspend: {Stopped: "start it first", Made: "start it first", Suspended: "`strata resume` goes on with it"},
+	Pause:   {Stopped: "start it first", Made: "start it first", Suspended: "`strata resume` goes on with it", Paused: "`strata resume` goes on with it"},
 }
 
 // Next returns the state that event leads to from s.

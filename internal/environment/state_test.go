@@ -15,10 +15,11 @@ func TestEveryMove(t *testing.T) {
 	legal := map[string]map[environment.Event]environment.State{
 		"created": {environment.Start: environment.Starting, environment.Remove: environment.Removing},
 		"starting": {environment.Started: environment.Running, environment.Failed: environment.Stopped,
-			environment.Again: environment.Waiting},
-		"running": {environment.Pause: environment.Paused, environment.Stop: environment.Stopping,
+			environment.Again: environment.Waiting, environment.Back: environment.Suspended},
+		"running": {environment.Suspend: environment.Suspended, environment.Pause: environment.Paused, environment.Stop: environment.Stopping,
 			environment.Ended: environment.Stopped, environment.Again: environment.Waiting},
-		"paused": {environment.Resume: environment.Running, environment.Stop: environment.Stopping,
+		"suspended": {environment.Start: environment.Starting, environment.Stop: environment.Stopped, environment.Remove: environment.Removing},
+		"paused": {environment.Suspend: environment.Suspended, environment.Resume: environment.Running, environment.Stop: environment.Stopping,
 			environment.Ended: environment.Stopped, environment.Again: environment.Waiting},
 		"stopping":               {environment.Ended: environment.Stopped},
 		"waiting to start again": {environment.Start: environment.Starting, environment.Stop: environment.Stopped},
@@ -29,7 +30,7 @@ func TestEveryMove(t *testing.T) {
 	}
 	seen := 0
 	for s := environment.Made; s <= environment.Gone; s++ {
-		for e := environment.Start; e <= environment.Keep; e++ {
+		for e := environment.Start; e <= environment.Back; e++ {
 			to, err := s.Next(e)
 			want, ok := legal[s.String()][e]
 			if ok {
@@ -48,8 +49,8 @@ func TestEveryMove(t *testing.T) {
 			}
 		}
 	}
-	if seen != 21 {
-		t.Errorf("%d legal moves; want 21", seen)
+	if seen != 27 {
+		t.Errorf("%d legal moves; want 27", seen)
 	}
 }
 
@@ -57,7 +58,7 @@ func TestPublicStates(t *testing.T) {
 	for s, want := range map[environment.State]api.State{
 		environment.Made: api.Created, environment.Starting: api.Starting, environment.Running: api.Running,
 		environment.Paused: api.Paused, environment.Stopping: api.Stopping, environment.Waiting: api.Starting,
-		environment.Stopped: api.Stopped, environment.Removing: api.Removing, environment.Gone: api.Removing,
+		environment.Stopped: api.Stopped, environment.Suspended: api.Suspended, environment.Removing: api.Removing, environment.Gone: api.Removing,
 	} {
 		if s.Public() != want {
 			t.Errorf("%s is shown as %s; want %s", s, s.Public(), want)

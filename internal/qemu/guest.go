@@ -53,6 +53,7 @@ type Guest struct {
 	Events            int // a monitor of the keeper's, connected
 	Volumes           []Volume
 	Backing           Backing
+	Fixed             bool // no balloon, as with Backing: a system goes on that was saved without one
 	Incoming          bool // wait for a saved system
 	StartStopped      bool // processors stand still until QMP says cont
 	ConsoleOnHardware bool // for tests: early messages go to a serial port on standard output
@@ -95,7 +96,7 @@ func (g Guest) Args() []string {
 	// Pages that the guest frees go back to the host. For memory in a file there is none:
 	// QEMU would punch holes into what others share, and where it cannot, it says so for
 	// each page, as often as the guest likes.
-	if g.Backing.File == "" {
+	if g.Backing.File == "" && !g.Fixed {
 		a.Device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
 	}
 	a.Device("pvpanic") // says GUEST_PANICKED, and ends

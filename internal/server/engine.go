@@ -57,6 +57,9 @@ type Lifecycle interface {
 	Kill(ctx context.Context, ref, signal string) error
 	Restart(ctx context.Context, ref string, o engine.StopOptions) error
 	Pause(ctx context.Context, ref string) error
+	Suspend(ctx context.Context, ref string) error
+	Reset(ctx context.Context, ref string) error
+	Interrupt(ctx context.Context, ref string) error
 	Resume(ctx context.Context, ref string) error
 	// Wait blocks until the condition (stopped, next-exit, removed) holds.
 	Wait(ctx context.Context, ref, condition string) (api.Exit, error)

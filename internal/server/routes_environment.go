@@ -27,7 +27,7 @@ type listQuery struct {
 	Label []string `query:"label,explode" maxItems:"64" doc:"Only with this label: NAME or NAME=VALUE."`
 	Name  []string `query:"name,explode" maxItems:"64" doc:"Only where the name contains this."`
 	Brief bool     `query:"brief" doc:"Leave out what a table of many does not show: the spec but for its ports, the command, the reason and notes."`
-	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,removing" doc:"Only in this state."`
+	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,suspended,removing" doc:"Only in this state."`
 }
 
 func (s *Server) environmentRoutes() {

@@ -46,7 +46,10 @@ func (s *Server) lifecycleRoutes() {
 		return s.metrics.start(func() error { return s.engine.Start(ctx, ref, nil) })
 	})
 	act("pause", "Hold every process still", s.engine.Pause)
-	act("resume", "Let a paused environment go on", s.engine.Resume)
+	act("resume", "Let a paused or suspended environment go on", s.engine.Resume)
+	act("suspend", "Write an environment down with its memory, and end its run", s.engine.Suspend)
+	act("reset", "Press the reset button of a machine", s.engine.Reset)
+	act("nmi", "Send a machine an interrupt that it cannot mask", s.engine.Interrupt)
 
 	stop := func(id, summary string, do func(context.Context, string, engine.StopOptions) error) {
 		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),

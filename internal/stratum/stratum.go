@@ -26,6 +26,9 @@ const (
 	CanKernelLog                        // KernelLogger
 	CanScreen                           // Screener
 	CanList                             // Lister
+	CanSuspend                          // Suspender
+	CanReset                            // Resetter
+	CanInterrupt                        // Interrupter
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.
@@ -173,6 +176,8 @@ type Plan struct {
 	Cold   bool   // no warm start
 
 	Firmware string // of a machine: bios or uefi; "": the stratum's choice
+
+	Saved string // folder that a Suspender wrote, to go on from; "": it starts
 }
 
 // Process is one program to run inside.

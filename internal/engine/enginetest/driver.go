@@ -27,6 +27,8 @@ type Host struct {
 	Tasks func(ctx context.Context, r *Run) ([]stratum.Task, bool, error)
 	// Fail, where it is set, decides whether a start fails.
 	Fail func(p stratum.Plan) error
+	// Suspend, where it is set, decides whether a run can be suspended.
+	Suspend func(r *Run) error
 	// Slow is how long a start takes.
 	Slow time.Duration
 
@@ -95,6 +97,8 @@ type Run struct {
 	lost   bool
 	paused bool
 	limits api.Resources
+
+	interrupts int
 }
 
 func (r *Run) kill() { r.once.Do(func() { close(r.Killed) }) }
@@ -132,9 +136,9 @@ type Driver struct {
 	caps stratum.Capability
 }
 
-// NewDriver returns a driver at stratum zone that can pause and limit.
+// NewDriver returns a driver at stratum zone with every capability that a stand-in can have.
 func NewDriver(h *Host) *Driver {
-	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList}
+	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt}
 }
 
 // Plain returns a driver that has no capability.
@@ -184,6 +188,11 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	}
 	if !p.System {
 		close(r.Booted)
+	}
+	if p.Saved != "" {
+		if err := os.RemoveAll(p.Saved); err != nil {
+			return nil, err
+		}
 	}
 	d.host.starts.Add(1)
 	program := sleep

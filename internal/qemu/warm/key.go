@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"os"
 	"runtime"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -60,7 +59,7 @@ func KeyOf(program qemu.Program, g qemu.Guest, inputs ...string) (Key, error) {
 	}
 	k.QEMU = append(k.QEMU, program.Version)
 	if g.Accelerator == qemu.KVM { // -cpu host
-		k.Processor = processor()
+		k.Processor = qemu.Processor()
 	}
 	return k, nil
 }
@@ -94,20 +93,4 @@ func (k Key) Digest() string {
 func (k Key) near(tsc int) bool {
 	difference := max(k.TSC-tsc, tsc-k.TSC)
 	return difference <= k.TSC/tolerance
-}
-
-// processor is what the kernel says of the first processor, but for what changes.
-func processor() string {
-	text, err := os.ReadFile("/proc/cpuinfo")
-	if err != nil {
-		return ""
-	}
-	first, _, _ := strings.Cut(string(text), "\n\n")
-	var kept []string
-	for line := range strings.Lines(first) {
-		if name, _, _ := strings.Cut(line, ":"); !strings.Contains(name, "MHz") && !strings.Contains(name, "bogomips") {
-			kept = append(kept, strings.Join(strings.Fields(line), " "))
-		}
-	}
-	return strings.Join(kept, "\n")
 }

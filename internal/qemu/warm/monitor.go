@@ -3,7 +3,6 @@ package warm
 import (
 	"context"
 	"os"
-	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
@@ -12,13 +11,6 @@ import (
 // ignoreShared is the capability by which QEMU leaves memory that is shared out of
 // what it saves; who loads needs it as well. Source: QEMU, qapi/migration.json.
 const ignoreShared = "x-ignore-shared"
-
-// Bounds of waiting for QEMU. It tells of its progress by an event only where a
-// capability asks for those, and who reads a monitor's events is not ours to say.
-const (
-	askEvery = 500 * time.Microsecond
-	askMost  = 10 * time.Millisecond
-)
 
 type capability struct {
 	Capability string `json:"capability"`
@@ -44,7 +36,7 @@ func Save(ctx context.Context, q *qemu.QMP, f *os.File) error {
 	if err := q.Execute(ctx, "migrate", map[string]string{"uri": "fd:state"}, nil); err != nil {
 		return err
 	}
-	return settled(ctx, q)
+	return q.Migrated(ctx)
 }
 
 // Restore lets the machine behind q, which waits for a saved system, go on from i:
@@ -71,7 +63,7 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 	if err := q.Execute(ctx, "migrate-incoming", map[string]string{"uri": "fd:state"}, nil); err != nil {
 		return err
 	}
-	if err := settled(ctx, q); err != nil {
+	if err := q.Migrated(ctx); err != nil {
 		return fault.Wrap(err, "load a saved system")
 	}
 	if disk != 0 { // the system knows the size of the source's until it is told
@@ -80,28 +72,4 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 		}
 	}
 	return q.Execute(ctx, "cont", nil, nil)
-}
-
-// settled waits until a migration is over.
-func settled(ctx context.Context, q *qemu.QMP) error {
-	for wait := askEvery; ; wait = min(2*wait, askMost) {
-		var m struct {
-			Status string `json:"status"`
-			Error  string `json:"error-desc"`
-		}
-		if err := q.Execute(ctx, "query-migrate", nil, &m); err != nil {
-			return err
-		}
-		switch m.Status {
-		case "completed":
-			return nil
-		case "failed", "cancelled":
-			return fault.Unablef("QEMU's migration has %s: %q", m.Status, m.Error[:min(len(m.Error), 200)])
-		}
-		select {
-		case <-time.After(wait):
-		case <-ctx.Done():
-			return fault.Busyf("QEMU's migration does not end: %w", ctx.Err())
-		}
-	}
 }

@@ -235,6 +235,21 @@ func (e *Engine) Resume(_ context.Context, ref string) error {
 	return e.turn(ref, api.Paused, api.Running)
 }
 
+// Suspend implements server.Lifecycle.
+func (e *Engine) Suspend(_ context.Context, ref string) error {
+	return e.turn(ref, api.Running, api.Suspended)
+}
+
+// Reset implements server.Lifecycle.
+func (e *Engine) Reset(_ context.Context, ref string) error {
+	return e.turn(ref, api.Running, api.Running)
+}
+
+// Interrupt implements server.Lifecycle.
+func (e *Engine) Interrupt(_ context.Context, ref string) error {
+	return e.turn(ref, api.Running, api.Running)
+}
+
 func (e *Engine) turn(ref string, from, to api.State) error {
 	r, err := e.get(ref)
 	if err != nil {

@@ -28,7 +28,7 @@ func Run(t *testing.T, newFixture func(t *testing.T) Fixture) {
 	}
 	before := f.Host(t)
 	t.Run("each", func(t *testing.T) {
-		for _, cases := range [][]one{lifeCases, streamCases, processCases, insideCases, observeCases} {
+		for _, cases := range [][]one{lifeCases, streamCases, processCases, insideCases, observeCases, powerCases} {
 			for _, c := range cases {
 				t.Run(c.name, func(t *testing.T) {
 					if c.needs&f.Driver.Capabilities() != c.needs {

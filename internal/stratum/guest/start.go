@@ -77,6 +77,18 @@ func (l *launch) Confine(c *confine.Spec) {
 	}
 }
 
+// Form implements virtual.Hardware.
+func (l *launch) Form() []string {
+	m := l.Machine
+	m.Name, m.MAC, m.TSC = "", "", 0
+	m.Kernel, m.Initrd, m.Incoming = "", "", false
+	m.Accelerator = l.Notes.Boot.Accelerator
+	m.Backing, m.Fixed = qemu.Backing{}, l.Notes.Fixed
+	m.Template, m.Disk, m.Tap, m.Volumes = 1, 1, 1, nil
+	m.Control, m.Monitor, m.Streams, m.Console, m.Events = 1, 1, 1, 1, 1
+	return m.Args()
+}
+
 // Start implements stratum.Driver.
 func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
 	live, err := d.start(ctx, p, o)
@@ -100,6 +112,10 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	defer l.Disconnect()
+	if l.From != nil {
+		l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd, l.Machine.Fixed = true, "", "", l.Notes.Fixed
+		return d.Attempt(ctx, p, l.Launch, o)
+	}
 	save := d.warm(ctx, l, p)
 	if l.Saved != nil {
 		defer l.Saved.Close()

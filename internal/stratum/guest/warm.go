@@ -49,7 +49,7 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 		like.Launch, common.Hardware = &common, &like
 		return func() { d.prepareSaved(key, &like) }
 	}
-	b.Warm = true
+	b.Warm, l.Notes.Fixed = true, true
 	l.Resume = func(ctx context.Context) error { return d.resume(ctx, p, l) }
 	l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd = true, "", ""
 	return nil

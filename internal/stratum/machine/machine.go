@@ -47,7 +47,8 @@ func New(o Options) (*Driver, error) {
 
 // Capabilities returns what machines can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen |
+		stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt
 }
 
 // Devices implements stratum.Outfitter.

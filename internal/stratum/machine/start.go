@@ -161,7 +161,7 @@ func (l *launch) openFirmware(h *virtual.Handed) error {
 func (l *launch) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
-		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, NoReset: true, Volumes: w.Volumes,
+		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, NoReset: true, Incoming: l.From != nil, Volumes: w.Volumes,
 		Drives: map[string][]argv.Image{
 			bootDrive:     l.bootImages,
 			templateDrive: {l.layer, {Format: "raw", FD: w.Template}},
@@ -194,6 +194,13 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	defer l.Disconnect()
+	if l.From != nil {
+		v, err := d.Attempt(ctx, p, l.Launch, o)
+		if err != nil {
+			return nil, err
+		}
+		return live(v), nil
+	}
 	l.Notes.Boot.Cold = "a machine is always booted"
 	v, err := d.OrByTCG(ctx, p, l.Launch, o, func(ctx context.Context) error {
 		fresh, err := d.prepare(ctx, p)

@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/vmagent/control"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // MemoryOf tells what the machine in group uses.
@@ -96,6 +97,13 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 	if l.Notes.Boot.Accelerator == qemu.KVM {
 		d.Judge.Confirm(l.QEMU, nil)
 	}
+	if l.From != nil {
+		if err := catchUp(ctx, c, l.Run); err != nil {
+			c.Close()
+			return nil, err
+		}
+		return c, nil
+	}
 	fresh(&l.Run, time.Now())
 	if err := c.Run(ctx, l.Run); err != nil {
 		c.Close()
@@ -107,4 +115,12 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 		return nil, nil
 	}
 	return c, nil
+}
+
+// catchUp tells a system that goes on what has changed while it was not.
+func catchUp(ctx context.Context, c *control.Client, r spec.Run) error {
+	if err := c.SetClock(ctx, time.Now()); err != nil {
+		return fault.Wrap(err, "set the clock inside")
+	}
+	return fault.Wrap(c.SetLimits(ctx, spec.Limits{Memory: r.Memory, PIDs: r.PIDs}), "set the limits inside")
 }

@@ -33,10 +33,18 @@ type Notes struct {
 	NewPrivileges bool          `json:"new_privileges"`
 	Boot          api.Boot      `json:"boot"`
 	Limits        api.Resources `json:"limits"`
+
+	// What a suspended system can go on in.
+	Disk      string `json:"disk,omitempty"`      // path of the private disk
+	Volumes   int    `json:"volumes,omitempty"`   // how many
+	Program   string `json:"program,omitempty"`   // QEMU, see programOf
+	Processor string `json:"processor,omitempty"` // the host's, where the system sees it
+	Form      string `json:"form,omitempty"`      // the hardware, see formOf
+	Fixed     bool   `json:"fixed,omitempty"`     // its memory was a saved system's, see package qemu/warm
 }
 
 func notesOf(p stratum.Plan) Notes {
-	return Notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System, Limits: p.Resources}
+	return Notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System, Limits: p.Resources, Disk: p.Disk, Volumes: len(p.Volumes)}
 }
 
 // inside is what the agent is told. It is pure but for clock and entropy, which

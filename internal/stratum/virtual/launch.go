@@ -27,6 +27,9 @@ type Hardware interface {
 	Args(w Wires) []string
 	// Confine adds what QEMU finds in its root.
 	Confine(c *confine.Spec)
+	// Form returns what of Args a suspended system depends on, whatever descriptors,
+	// name and addresses the run has. It is asked once the network is known.
+	Form() []string
 }
 
 // Wires are QEMU's descriptors that every machine has, by number; 0: it has none.
@@ -54,6 +57,7 @@ type Launch struct {
 	Proven   bool         // a system has run by this accelerator before
 	Begun    bool         // QEMU was let run
 	Met      bool         // the agent inside has answered
+	From     *Saved       // the suspended system that it goes on from; nil: it starts
 }
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what
@@ -69,6 +73,11 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Want
 	processors, err := machineProcessors(p.Resources.CPUs)
 	if err != nil {
 		return nil, err
+	}
+	if p.Saved != "" && p.Kernel == "" { // the default one may be another by now
+		if p.Kernel, err = kernelOf(p.Saved); err != nil {
+			return nil, err
+		}
 	}
 	l := &Launch{}
 	if l.QEMU, err = qemu.Find(ctx); err != nil {
@@ -105,6 +114,16 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Want
 	l.Notes = notesOf(p)
 	l.Notes.Boot = api.Boot{
 		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
+	}
+	l.Notes.Program = programOf(l.QEMU)
+	if accelerator == qemu.KVM {
+		l.Notes.Processor = qemu.Processor()
+	}
+	if p.Saved != "" {
+		if err := l.goOn(p); err != nil {
+			return nil, err
+		}
+		l.Resume = func(ctx context.Context) error { return d.enter(ctx, p.ID, p.Saved) }
 	}
 	l.Run = inside(p, filter)
 	return l, nil

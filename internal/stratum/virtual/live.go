@@ -205,6 +205,12 @@ func (l *Live) Kill(ctx context.Context) error {
 	return l.Run.Kill(ctx)
 }
 
+// Cut ends the run as the loss of power would: nothing is written out first.
+func (l *Live) Cut(ctx context.Context) error {
+	l.killed.Store(true)
+	return l.Run.Kill(ctx)
+}
+
 // Wait implements stratum.Live: that it was killed as asked is no crash.
 func (l *Live) Wait(ctx context.Context) (api.Exit, error) {
 	exit, err := l.Run.Wait(ctx)
@@ -266,7 +272,7 @@ func (l *Live) stopped(ctx context.Context) bool {
 		Status string `json:"status"`
 	}
 	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
-	return err == nil && status.Status == "paused"
+	return err == nil && (status.Status == "paused" || status.Status == "postmigrate")
 }
 
 // SetLimits implements stratum.Limiter. The machine stays as large as it is.
@@ -311,6 +317,7 @@ func HostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
 var (
 	_ stratum.Live         = (*Live)(nil)
 	_ stratum.Pauser       = (*Live)(nil)
+	_ stratum.Suspender    = (*Live)(nil)
 	_ stratum.Limiter      = (*Live)(nil)
 	_ stratum.Consoler     = (*Live)(nil)
 	_ stratum.KernelLogger = (*Live)(nil)

@@ -25,6 +25,10 @@ import (
 func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions) (_ *Live, err error) {
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
+	l.Notes.Form = formOf(l.Hardware.Form())
+	if err := l.sameForm(); err != nil {
+		return nil, err
+	}
 	if err := d.Held.Make(ctx, p.ID, l.Notes); err != nil {
 		return nil, err
 	}

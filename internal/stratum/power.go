@@ -1,0 +1,26 @@
+package stratum
+
+import "context"
+
+// Suspender can be written down as a whole, and go on later in another run.
+type Suspender interface {
+	// Suspend writes memory and devices into the folder dir, which appears whole or not
+	// at all; its disk is written out. The run stands still from then on, and is to be
+	// killed; or resumed, once dir is removed. Where it fails, the run goes on. A later
+	// Start whose Plan.Saved is dir goes on from there, and takes dir away just before
+	// the system runs: where Start fails and dir is there, another one can be tried.
+	// Kinds: Unable where it has what cannot be written down or there is no room, Busy.
+	Suspend(ctx context.Context, dir string) error
+}
+
+// Resetter has a reset button.
+type Resetter interface {
+	// Reset starts its system over, at once: what that has not written out is lost. over
+	// tells that the run ends by it, and another is to be started.
+	Reset(ctx context.Context) (over bool, err error)
+}
+
+// Interrupter can be interrupted in a way that no system can mask.
+type Interrupter interface {
+	Interrupt(ctx context.Context) error
+}
