@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"context"
+	"errors"
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
@@ -27,6 +28,9 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
 	defer cancel()
 	l.Begun = true
+	if l.From != nil {
+		return d.rejoin(ctx, p, group, l, starting)
+	}
 	type outcome struct {
 		keeper *keeper.Keeper
 		err    error
@@ -115,6 +119,24 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 		return nil, nil
 	}
 	return c, nil
+}
+
+// rejoin is boot for a system that goes on. Its program has started long ago, and says
+// so at once; it counts from when the agent has been told what it missed.
+func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, *control.Client, error) {
+	began := time.Now()
+	askCtx, giveUp := Patient(ctx, d.o.Patience, MemoryOf(group))
+	defer giveUp()
+	client, err := d.tell(askCtx, p.ID, l)
+	if err != nil {
+		return nil, nil, errors.Join(silent(err, p.Console.Dir, began), starting.Abort(context.WithoutCancel(ctx)))
+	}
+	k, err := starting.Go(ctx)
+	if err != nil {
+		client.Close()
+		return nil, nil, err
+	}
+	return k, client, nil
 }
 
 // catchUp tells a system that goes on what has changed while it was not.
