@@ -141,6 +141,8 @@ type Environment struct {
 	DiskSize     int64      `json:"disk_size,omitempty" doc:"Bytes of its private disk at most; only in the detailed answer."`
 	Command      []string   `json:"command" doc:"The main program, as it runs."`
 	Notes        []string   `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
+	MovingTo     string     `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`
+	Moves        []Move     `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
 	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`
 	Boot         *Boot      `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
 	MemoryUsed   int64      `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`

@@ -56,4 +56,6 @@ type Plan struct {
 	Starts   []string `json:"starts" doc:"Programs that would be started on the host."`
 	Mounts   []string `json:"mounts" doc:"What would be mounted inside."`
 	Notes    []string `json:"notes,omitempty"`
+
+	Differences []Difference `json:"differences" doc:"Where the contract is kept otherwise at this stratum."`
 }

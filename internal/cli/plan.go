@@ -155,6 +155,9 @@ func (a *app) printPlan(p api.Plan) error {
 	for _, line := range p.Mounts {
 		f.add("mounts", line)
 	}
+	for _, d := range p.Differences {
+		f.add("differs", d.Row+": "+d.Differs)
+	}
 	for _, line := range p.Notes {
 		f.add("note", line)
 	}

@@ -122,6 +122,12 @@ func (a *app) printEnvironment(e api.Environment) {
 	if e.Exit != nil {
 		f.add("last exit", exitText(*e.Exit))
 	}
+	if e.MovingTo != "" {
+		f.add("moving to", e.MovingTo)
+	}
+	for _, m := range e.Moves {
+		f.add("moved", moveLine(m))
+	}
 	f.add("last failure", e.LastFailure)
 	f.add("labels", labelsText(e.Spec.Labels))
 	for _, n := range e.Notes {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/docs"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/planner"
@@ -78,7 +79,7 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if err != nil {
 		return api.Plan{}, err
 	}
-	c, err := e.choose(ctx, spec, t)
+	c, fetch, err := e.chooseFetching(ctx, spec, t)
 	if err != nil {
 		return api.Plan{}, err
 	}
@@ -86,16 +87,65 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if err != nil {
 		return api.Plan{}, err
 	}
-	if c.Unmet != nil {
-		notes = append(notes, "stratum "+c.Stratum+" is forced: it does not serve "+strings.Join(c.Unmet, ", "))
-	}
-	p := api.Plan{
-		Choice: c, Template: spec.Template, Kind: r.Kind, Command: r.Args, Network: r.Network, Notes: notes,
-		Memory: "no limit", CPUs: "no limit", PIDs: "no limit", Disk: "10G",
-	}
-	planLimits(&p, spec.Resources)
-	e.planRun(ctx, &p, spec)
+	p := e.planOf(ctx, planned{spec, t, r, c, fetch})
+	p.Notes = append(notes, p.Notes...)
 	return p, nil
+}
+
+// chooseFetching is choose for who does nothing yet: a kernel that is only to be
+// fetched stands against no stratum. Where the chosen one lacks it, fetch says so.
+func (e *Engine) chooseFetching(ctx context.Context, spec api.Spec, t api.Template) (c api.Choice, fetch error, err error) {
+	h := e.facts(ctx, spec, t)
+	lacks := map[string]error{}
+	for at, lack := range h.Lacks {
+		if spec.Kernel == "" && lack.Kind == fault.Missing && lack.Field == "kernel" {
+			lacks[at] = lack
+			delete(h.Lacks, at)
+		}
+	}
+	if c, err = planner.Choose(spec, t, h, nil); err != nil {
+		return c, nil, err
+	}
+	return c, lacks[c.Stratum], fits(spec, c.Stratum)
+}
+
+// planned is what a plan tells of.
+type planned struct {
+	spec     api.Spec
+	template api.Template
+	resolved environment.Resolved
+	choice   api.Choice
+	fetch    error // a kernel is to be fetched first; nil: none
+}
+
+// planOf puts what is planned into words.
+func (e *Engine) planOf(ctx context.Context, w planned) api.Plan {
+	p := api.Plan{
+		Choice: w.choice, Template: w.spec.Template, Kind: w.resolved.Kind, Command: w.resolved.Args, Network: w.resolved.Network,
+		Memory: "no limit", CPUs: "no limit", PIDs: "no limit", Disk: "10G", Differences: []api.Difference{},
+	}
+	if w.choice.Unmet != nil {
+		p.Notes = append(p.Notes, forcedNote(w.choice))
+	}
+	planLimits(&p, w.spec.Resources)
+	e.planRun(ctx, &p, w.spec)
+	if w.fetch != nil {
+		p.Kernel = "Debian's, which would be fetched first"
+		p.Notes = append(p.Notes, "no kernel for stratum "+w.choice.Stratum+" is here: `strata run` and `strata move` would fetch Debian's first")
+	}
+	for _, d := range docs.Differences(w.choice.Stratum) {
+		p.Differences = append(p.Differences, api.Difference(d))
+	}
+	return p
+}
+
+// forcedNote says that a stratum does not serve all needs.
+func forcedNote(c api.Choice) string {
+	return "stratum " + c.Stratum + " was forced: it does not serve " + strings.Join(c.Unmet, ", ")
+}
+
+func forcedReason(unmet []string) string {
+	return ", by force: it does not serve " + strings.Join(unmet, ", ")
 }
 
 // planLimits writes down the limits that were asked for.

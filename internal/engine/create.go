@@ -126,7 +126,7 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	}
 	rec.TemplateID, rec.Stratum, rec.Reason, rec.Choice = t.ID, choice.Stratum, choice.Reason, &choice
 	if choice.Unmet != nil {
-		rec.Notes = append(rec.Notes, "stratum "+choice.Stratum+" was forced: it does not serve "+strings.Join(choice.Unmet, ", "))
+		rec.Notes = append(rec.Notes, forcedNote(choice))
 	}
 	rec.Phase = environment.PhaseCreated
 	if network := rec.Resolved.Network; network != environment.NoNetwork {

@@ -25,6 +25,9 @@
 // Start of what is stopping is a conflict. A stop or restart that has begun goes on
 // when its client leaves; a start whose client leaves is undone.
 // Remove with force kills the run and ends a copy before it waits.
+// Move prepares without op, beside what runs, and is refused where anybody has it; it then
+// holds op from the old run's end to the new one's start, so that stop and remove wait for
+// the whole of it. A kill gets through and shortens the grace. See moving.go.
 //
 // # Goroutines
 //
@@ -64,6 +67,13 @@
 //	rename: write record          either name           any        that name
 //	update: write record          either spec           any        that spec (a grown disk stays grown)
 //	copy from a stopped one       created | stopped     live       the idle run is killed and cleaned
+//	move: write record            moving                live, old  the move goes on: it is stopped, and started at the new stratum
+//	move: the old run ended       moving                over/none  cleaned; started at the new stratum
+//	move: write record            moving, new stratum   none/over  the same
+//	move: main program runs       moving, new stratum   live, new  the move has ended there
+//	move: that start failed       moving, back          none/over  started at the old stratum
+//	move: it runs again           moving, back          live, old  the move has ended there
+//	move: write record            running, either       live       running
 //	none                          none                  any        killed and cleaned
 //	unreadable or newer record    as it is              any        left alone, with its run, and logged
 //
@@ -75,6 +85,9 @@
 //	run ended                     created               over       to the trash
 //	in the trash, not cleaned     none (in the trash)   over       cleaned as a run without a record
 //	after a reboot                created               none       to the trash
+//
+// A record that is moving is looked up at every stratum, whatever its phase. After a
+// reboot such a one is at its old stratum, and has crashed there.
 //
 // After a reboot (state/boot has another boot id) nothing runs: what ran has
 // crashed, and the policies on-failure, always and unless-stopped start it again;

@@ -30,6 +30,7 @@ type entry struct {
 	delay   time.Duration // the last one of the restart policy
 	waiting chan struct{} // while Waiting: closed to end the wait
 	goingOn bool          // with op: the start under way goes on with what was suspended
+	moves   bool          // a move of it is being prepared
 	copying func()        // ends the run that copies files of a stopped environment
 }
 
@@ -152,6 +153,13 @@ func (en *entry) view() api.Environment {
 		Kind: r.Resolved.Kind, Template: r.Spec.Template, TemplateID: r.TemplateID, Spec: r.Spec,
 		IDBase: r.IDBase, Network: r.Address, Exit: r.Exit, Restarts: r.Restarts, Created: r.Created,
 		Command: r.Resolved.Args, Notes: r.Notes, LastFailure: r.LastFailure,
+	}
+	v.Moves = r.Moves
+	if r.Moving != nil {
+		v.MovingTo = r.Moving.To.Stratum
+		if en.state == environment.Stopped {
+			v.State = api.Starting // or is about to be
+		}
 	}
 	if !r.Started.IsZero() {
 		started := r.Started

@@ -3,6 +3,7 @@ package engine_test
 import (
 	"context"
 	"io/fs"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"testing"
@@ -151,5 +152,35 @@ func TestTheFirstGuestOfATemplateTellsWhatIsMade(t *testing.T) {
 	}
 	if ev := <-zones; ev.Progress != nil {
 		t.Errorf("a zone makes %+v", ev.Progress)
+	}
+}
+
+// TestAPlanWithoutAKernel says what would be fetched, where a start would be refused.
+func TestAPlanWithoutAKernel(t *testing.T) {
+	l, s := newGuestLab(t)
+	spec := api.Spec{Template: "busybox", Stratum: stratum.Guest}
+	p, err := l.Plan(t.Context(), spec)
+	if err != nil || !strings.Contains(p.Kernel, "fetched first") || len(p.Notes) != 1 || !strings.Contains(p.Notes[0], "no kernel for stratum guest is here") {
+		t.Errorf("%+v, %v", p, err)
+	}
+	if p, err = l.Plan(t.Context(), api.Spec{Template: "busybox"}); err != nil || len(p.Notes) != 0 {
+		t.Errorf("a zone: %+v, %v", p, err)
+	}
+	_, err = l.Create(t.Context(), spec)
+	kindIs(t, err, fault.Missing, "kernel")
+	if _, err = l.Plan(t.Context(), api.Spec{Template: "busybox", Stratum: stratum.Guest, Kernel: "mine"}); !fault.Is(err, fault.Missing) {
+		t.Errorf("a kernel by name is not fetched: %v", err)
+	}
+	env := l.run(api.Spec{Name: "web"})
+	_, err = l.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest})
+	kindIs(t, err, fault.Missing, "kernel")
+	if m, err := l.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: true}); err != nil || !strings.Contains(m.Plan.Kernel, "fetched first") {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if got := l.get("web"); got.State != api.Running || got.PID != env.PID || l.host.Starts() != 1 {
+		t.Errorf("%+v", got)
+	}
+	if s.added.Load() != 0 {
+		t.Error("a plan fetched a kernel")
 	}
 }

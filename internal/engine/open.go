@@ -275,7 +275,10 @@ func (e *Engine) runs(ctx context.Context) (map[string]stratum.Driver, error) {
 			return nil, fault.Wrap(err, "find what runs at stratum %s", d.Stratum())
 		}
 		for _, id := range ids {
-			all[id] = d
+			// Another stratum may have kept something that could not be cleaned when it moved.
+			if en := e.ids[id]; all[id] == nil || en != nil && en.snapshot().Stratum == d.Stratum() {
+				all[id] = d
+			}
 		}
 	}
 	return all, nil

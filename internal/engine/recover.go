@@ -14,6 +14,10 @@ import (
 // yet. d has something of a run of it, or is nil.
 func (e *Engine) recover(ctx context.Context, en *entry, d stratum.Driver, rebooted bool) {
 	rec := en.snapshot()
+	if rec.Moving != nil {
+		e.recoverMoving(ctx, en, rebooted)
+		return
+	}
 	if d == nil {
 		e.recoverStill(ctx, en, rec, rebooted, nil)
 		return
@@ -59,7 +63,7 @@ func (e *Engine) adopt(en *entry, rec environment.Record, live stratum.Live) {
 	if started.IsZero() || rec.Phase == environment.PhaseStarting {
 		started = time.Now() // the daemon ended before it could write the moment down
 	}
-	r := &run{live: live, started: started, done: make(chan struct{})}
+	r := &run{live: live, started: started, done: make(chan struct{}), keep: rec.Moving != nil}
 	if rec.Resolved.Health != nil {
 		r.health = starting
 	}
@@ -162,8 +166,12 @@ func (e *Engine) cleanUnknown(ctx context.Context, runs map[string]stratum.Drive
 // resume goes on with what the restart policy wants, once the host is in order.
 func (e *Engine) resume(en *entry) {
 	en.mu.Lock()
-	phase := en.rec.Phase
+	phase, moving := en.rec.Phase, en.rec.Moving != nil
 	en.mu.Unlock()
+	if moving {
+		e.resumeMove(en)
+		return
+	}
 	if phase != environment.PhaseWaiting {
 		return
 	}

@@ -203,7 +203,7 @@ func (e *Engine) Wait(ctx context.Context, ref, condition string) (api.Exit, err
 	var met func() bool
 	switch condition {
 	case "", "stopped":
-		met = func() bool { return !en.state.Active() }
+		met = func() bool { return !en.state.Active() && en.rec.Moving == nil }
 	case "next-exit":
 		met = func() bool { return en.ends > ends || en.state == environment.Gone }
 	case "removed":

@@ -88,14 +88,12 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 		return nil, err
 	}
 	defer func() {
-		if err != nil {
+		if err != nil && en.snapshot().Moving == nil {
 			e.givePorts(en)
 		}
 	}()
-	if !en.snapshot().Spec.AutoRemove {
-		if err := e.save(en); err != nil {
-			return nil, err
-		}
+	if err := e.noteStart(en); err != nil {
+		return nil, err
 	}
 	rec := en.snapshot()
 	for _, p := range rec.Spec.Ports {

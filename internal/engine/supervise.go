@@ -50,7 +50,9 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 		e.endedForGood(ctx, en, rec, exit)
 		return
 	}
-	e.givePorts(en)
+	if rec.Moving == nil { // else they are wanted again at once
+		e.givePorts(en)
+	}
 	en.mu.Lock()
 	final := r.final || r.keep || en.state == environment.Stopping || e.resetting.Load()
 	again := !final && en.rec.RunsAgain(exit)

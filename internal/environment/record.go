@@ -48,6 +48,9 @@ type Record struct {
 	Exit        *api.Exit `json:"exit,omitempty"`
 	Restarts    int       `json:"restarts,omitempty"`
 	LastFailure string    `json:"last_failure,omitempty"`
+
+	Moving *Moving    `json:"moving,omitempty"` // set while it is between two strata
+	Moves  []api.Move `json:"moves,omitempty"`  // the last of them, the oldest first
 }
 
 // Encode writes the record as it is kept.

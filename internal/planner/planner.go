@@ -41,6 +41,9 @@ func Choose(spec api.Spec, t api.Template, h Host, prices map[string]string) (ap
 	if err != nil {
 		return api.Choice{}, err
 	}
+	if err := contradiction(all); err != nil && !spec.Force {
+		return api.Choice{}, err
+	}
 	c := api.Choice{Needs: all, Others: []api.Depth{}}
 	if spec.Stratum != "" {
 		err = byName(&c, spec, h)
@@ -121,11 +124,6 @@ func shallowest(c *api.Choice, h Host) error {
 			least, cause = w.Stratum, w.Need
 		}
 	}
-	for _, w := range c.Needs { // before the host is looked at: no host serves both
-		if most := named(w.Need).deepest; most != "" && depthOf(most) < depthOf(least) {
-			return fault.Invalidf("the needs %s and %s contradict: %s calls for stratum %s, and %s is served by %s at most", w.Need, cause, cause, least, w.Need, most).At("needs").Help("leave one of the two out")
-		}
-	}
 	at, err := available(least, cause, h)
 	if err != nil {
 		return err
@@ -145,6 +143,23 @@ func shallowest(c *api.Choice, h Host) error {
 		c.Reason = "it is the shallowest that serves " + list(c.Needs)
 	default:
 		c.Reason = "the shallowest stratum serves, as nothing deeper was asked for"
+	}
+	return nil
+}
+
+// contradiction refuses needs of which no stratum serves both, before anything else is
+// looked at: no host and no later version would.
+func contradiction(all []api.Wanted) error {
+	least, cause := stratum.Zone, ""
+	for _, w := range all {
+		if depthOf(w.Stratum) > depthOf(least) {
+			least, cause = w.Stratum, w.Need
+		}
+	}
+	for _, w := range all {
+		if most := named(w.Need).deepest; most != "" && depthOf(most) < depthOf(least) {
+			return fault.Invalidf("the needs %s and %s contradict: %s calls for stratum %s, and %s is served by %s at most", w.Need, cause, cause, least, w.Need, most).At("needs").Help("leave one of the two out")
+		}
 	}
 	return nil
 }

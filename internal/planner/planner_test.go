@@ -45,6 +45,8 @@ func TestChoose(t *testing.T) {
 		"deeper than needed, by name":                        {spec: api.Spec{Stratum: "machine", Needs: []string{"isolation"}}, host: full, want: "machine", says: "by name"},
 		"needs that contradict are both named":               {spec: api.Spec{Needs: []string{"density", "stock-hardware"}}, host: full, kind: fault.Invalid, says: "density,stock-hardware,contradict"},
 		"needs contradict wherever they are asked for":       {spec: api.Spec{Needs: []string{"density", "stock-hardware"}}, host: zones, kind: fault.Invalid, says: "density,stock-hardware,contradict"},
+		"what nothing serves yet contradicts all the same":   {spec: api.Spec{Needs: []string{"density", "foreign-os"}}, host: full, kind: fault.Invalid, says: "density,foreign-os,contradict"},
+		"a stratum by name serves no needs that contradict":  {spec: api.Spec{Stratum: "guest", Needs: []string{"density", "foreign-os"}}, host: full, kind: fault.Invalid, says: "density,foreign-os,contradict"},
 		"a template's need":                                  {of: labelled("isolation, untrusted-code"), host: full, want: "guest", says: "untrusted-code"},
 		"a template's need is no word":                       {of: labelled("zzz"), host: full, kind: fault.Invalid, says: "zzz,template"},
 		"a template's label is too long":                     {of: labelled(strings.Repeat("x", 5000)), host: full, kind: fault.Invalid, says: "longer"},

@@ -14,6 +14,7 @@ type Engine interface {
 	Host
 	Records
 	Lifecycle
+	Moves
 	Streams
 	Observation
 	Screens

@@ -112,6 +112,13 @@ type Prober interface {
 	Probe(ctx context.Context) (kvm bool, why string, err error)
 }
 
+// Rehearser finds out beforehand what would keep a start from coming through.
+type Rehearser interface {
+	// Rehearse does what Start of p does before it makes anything for p alone, and so
+	// fails as Start would. Another driver may have a run of p's environment meanwhile.
+	Rehearse(ctx context.Context, p Plan) error
+}
+
 // Booter tells how a system of its own was started.
 type Booter interface {
 	Boot() api.Boot

@@ -63,6 +63,7 @@ func (d *Driver) Capabilities() stratum.Capability {
 }
 
 var (
-	_ stratum.Driver = (*Driver)(nil)
-	_ stratum.Prober = (*Driver)(nil)
+	_ stratum.Driver    = (*Driver)(nil)
+	_ stratum.Prober    = (*Driver)(nil)
+	_ stratum.Rehearser = (*Driver)(nil)
 )

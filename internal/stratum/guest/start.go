@@ -89,6 +89,14 @@ func (l *launch) Form() []string {
 	return m.Args()
 }
 
+// Rehearse implements stratum.Rehearser.
+func (d *Driver) Rehearse(ctx context.Context, p stratum.Plan) error {
+	if _, err := d.prepare(ctx, p); err != nil {
+		return err
+	}
+	return d.Driver.Rehearse(ctx, p)
+}
+
 // Start implements stratum.Driver.
 func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
 	live, err := d.start(ctx, p, o)

@@ -101,5 +101,6 @@ var (
 	_ stratum.Driver    = (*Driver)(nil)
 	_ stratum.Prober    = (*Driver)(nil)
 	_ stratum.Outfitter = (*Driver)(nil)
+	_ stratum.Rehearser = (*Driver)(nil)
 	_ stratum.Screener  = (*Live)(nil)
 )

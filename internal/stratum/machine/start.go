@@ -179,6 +179,14 @@ func (l *launch) Args(w virtual.Wires) []string {
 // Confine implements virtual.Hardware: all comes by descriptor.
 func (l *launch) Confine(*confine.Spec) {}
 
+// Rehearse implements stratum.Rehearser.
+func (d *Driver) Rehearse(ctx context.Context, p stratum.Plan) error {
+	if _, err := d.prepare(ctx, p); err != nil {
+		return err
+	}
+	return d.Driver.Rehearse(ctx, p)
+}
+
 // Start implements stratum.Driver.
 func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
 	release, err := d.Held.Claim(p.ID)

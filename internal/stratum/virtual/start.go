@@ -158,15 +158,33 @@ func (d *Driver) card(l *Launch, w *Wires, h *Handed) error {
 	return nil
 }
 
+// Rehearse checks what starts of p need besides what Prepare finds: the template's
+// image, and what serves volumes.
+func (d *Driver) Rehearse(ctx context.Context, p stratum.Plan) error {
+	if _, err := os.Stat(p.Whole.Path); err != nil {
+		return fault.Internalf("look at the template's image: %w", err)
+	}
+	if len(p.Volumes) == 0 {
+		return nil
+	}
+	_, err := d.server(ctx, p)
+	return err
+}
+
+// server finds what serves volumes.
+func (d *Driver) server(ctx context.Context, p stratum.Plan) (virtiofs.Program, error) {
+	if len(p.Volumes) > virtiofs.MaxVolumes {
+		return virtiofs.Program{}, fault.Invalidf("%d volumes are more than a %s can have", len(p.Volumes), d.o.Stratum).At("volumes").Help("at most %d", virtiofs.MaxVolumes)
+	}
+	return virtiofs.Find(ctx)
+}
+
 // volumes has a server for each volume beside QEMU.
 func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keeper.Machine, w *Wires, h *Handed) error {
 	if len(p.Volumes) == 0 {
 		return nil
 	}
-	if len(p.Volumes) > virtiofs.MaxVolumes {
-		return fault.Invalidf("%d volumes are more than a %s can have", len(p.Volumes), d.o.Stratum).At("volumes").Help("at most %d", virtiofs.MaxVolumes)
-	}
-	program, err := virtiofs.Find(ctx)
+	program, err := d.server(ctx, p)
 	if err != nil {
 		return err
 	}

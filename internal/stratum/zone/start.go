@@ -47,6 +47,25 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	return &Live{d.runs.Take(p.ID, k, group), d, l.Notes}, nil
 }
 
+// Rehearse implements stratum.Rehearser.
+func (d *Driver) Rehearse(ctx context.Context, p stratum.Plan) error {
+	facts, err := d.facts()
+	if err != nil {
+		return err
+	}
+	if _, err := plan(p, facts); err != nil {
+		return err
+	}
+	for _, layer := range p.Layers {
+		tree, err := d.o.Layers.Get(ctx, layer.Digest, layer.Path)
+		if err != nil {
+			return err
+		}
+		tree.Close()
+	}
+	return nil
+}
+
 // apply makes everything that l needs and starts it.
 func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, back *undo.Stack) (*keeper.Keeper, *resource.Group, error) {
 	group, err := d.o.Resources.Create(ctx, p.ID, l.Limits, l.Devices, l.Owner)

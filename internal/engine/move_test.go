@@ -1,0 +1,370 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"sync/atomic"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// depths is an engine with a host for each of two strata.
+type depths struct {
+	*lab
+	below *enginetest.Host // of guests
+	life  *mortality
+	armed atomic.Bool // see failTimes
+}
+
+func newDepths(t testing.TB) *depths {
+	t.Helper()
+	d := &depths{lab: prepared(t), below: enginetest.NewHost()}
+	d.begin()
+	return d
+}
+
+// begin opens an engine in d.dir.
+func (d *depths) begin() {
+	d.t.Helper()
+	d.life = newMortality()
+	o := d.options()
+	o.Drivers = []stratum.Driver{
+		mortal{enginetest.NewDriver(d.host), stratum.Zone, d.life}, mortal{enginetest.NewDriver(d.below), stratum.Guest, d.life},
+	}
+	e, err := engine.Open(d.t.Context(), o)
+	if err != nil {
+		d.t.Fatalf("open: %v", err)
+	}
+	d.Engine = e
+	d.t.Cleanup(func() { e.Close(context.Background()) })
+	d.t.Cleanup(d.life.release)
+}
+
+func (d *depths) move(ref, to string) (api.Moved, error) {
+	return d.Move(d.t.Context(), ref, api.MoveRequest{Stratum: to})
+}
+
+// runsAt says where runs of the environment are.
+func (d *depths) runsAt(id string) (at []string) {
+	for name, h := range map[string]*enginetest.Host{stratum.Zone: d.host, stratum.Guest: d.below} {
+		if r := h.Run(id); r != nil {
+			select {
+			case <-r.Ended:
+			default:
+				at = append(at, name)
+			}
+		}
+	}
+	return at
+}
+
+// isAt holds that the environment runs at one stratum and nowhere else.
+func (d *depths) isAt(env api.Environment, want string) api.Environment {
+	d.t.Helper()
+	got := d.get(env.ID)
+	if at := d.runsAt(env.ID); len(at) != 1 || at[0] != want || got.Stratum != want || got.State != api.Running || got.MovingTo != "" {
+		d.t.Errorf("it runs at %v, and is shown as %s at %s, moving to %q; want %s", at, got.State, got.Stratum, got.MovingTo, want)
+	}
+	if got.Network != env.Network || got.IDBase != env.IDBase || got.Name != env.Name || !slices.Equal(got.Spec.Ports, env.Spec.Ports) {
+		d.t.Errorf("before %+v, after %+v", env, got)
+	}
+	return got
+}
+
+func TestMove(t *testing.T) {
+	d := newDepths(t)
+	env := d.run(api.Spec{Name: "web", Ports: []api.Port{{HostPort: 8080, Port: 80}}, Env: []string{"A=b"}, Restart: api.Restart{Policy: "always"}})
+	disk := filepath.Join(d.dir, "state", "environments", env.ID, "disk.ext4")
+	inode := func() uint64 {
+		t.Helper()
+		var st syscall.Stat_t
+		d.must(syscall.Stat(disk, &st))
+		return st.Ino
+	}
+	before := inode()
+	events := d.Subscribe(t.Context(), engine.Filter{Types: []string{"environment"}})
+	for i, to := range []string{stratum.Guest, stratum.Zone, stratum.Guest} {
+		m, err := d.move("web", to)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !m.Move.Ran || m.Move.To != to || m.Move.Failed != "" || len(m.Notes) != 1 || m.Plan.Choice.Stratum != to || len(m.Plan.Differences) == 0 {
+			t.Errorf("%+v", m)
+		}
+		got := d.isAt(env, to)
+		if len(got.Moves) != i+1 || got.Moves[i].To != to || got.Restarts != 0 || !slices.Equal(got.Spec.Env, env.Spec.Env) || got.Spec.Restart != env.Spec.Restart {
+			t.Errorf("%+v", got)
+		}
+		if why, err := d.Why(t.Context(), "web"); err != nil || why.Stratum != to || !strings.Contains(why.Reason, "moved there from") {
+			t.Errorf("%+v, %v", why, err)
+		}
+	}
+	if inode() != before {
+		t.Error("the disk is another file")
+	}
+	for ev := range events {
+		if ev.Action == "move" {
+			if ev.Detail["from"] != "zone" || ev.Detail["to"] != "guest" {
+				t.Errorf("%+v", ev)
+			}
+			break
+		}
+	}
+	d.must(d.Stop(t.Context(), "web", engine.StopOptions{}))
+	if m, err := d.move("web", stratum.Zone); err != nil || m.Move.Ran || len(m.Notes) != 0 {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if got := d.get("web"); got.State != api.Stopped || got.Stratum != stratum.Zone || len(d.runsAt(env.ID)) != 0 || len(got.Moves) != 4 {
+		t.Errorf("%+v", got)
+	}
+	d.must(d.Start(t.Context(), "web", nil))
+	d.isAt(env, stratum.Zone)
+	for range environment.MaxMoves {
+		for _, to := range []string{stratum.Guest, stratum.Zone} {
+			if _, err := d.move("web", to); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if n := len(d.get("web").Moves); n != environment.MaxMoves {
+		t.Errorf("%d moves are kept", n)
+	}
+}
+
+func TestDryRunOfAMoveDoesNothing(t *testing.T) {
+	d := newDepths(t)
+	env := d.run(api.Spec{Name: "web"})
+	starts := d.host.Starts() + d.below.Starts()
+	m, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: true})
+	if err != nil || !m.DryRun || m.Plan.Choice.Stratum != stratum.Guest || !m.Move.Ran {
+		t.Errorf("%+v, %v", m, err)
+	}
+	if got := d.isAt(env, stratum.Zone); len(got.Moves) != 0 || d.host.Starts()+d.below.Starts() != starts {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestMovesThatAreRefused(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec  api.Spec
+		then  func(*depths)
+		to    string
+		force bool
+		kind  fault.Kind
+		says  []string
+	}{
+		"to where it is":              {to: "zone", kind: fault.Conflict, says: []string{"web", "zone already"}},
+		"to what is no stratum":       {to: "cave", kind: fault.Invalid, says: []string{"cave"}},
+		"to nowhere":                  {to: "", kind: fault.Invalid, says: []string{"no stratum"}},
+		"to what is not served":       {to: "machine", kind: fault.Unable, says: []string{"machine", "not served"}},
+		"against a need":              {spec: api.Spec{Needs: []string{"untrusted-code"}}, to: "zone", kind: fault.Invalid, says: []string{"untrusted-code", "too shallow"}},
+		"against a need that is deep": {spec: api.Spec{Needs: []string{"native-speed"}}, to: "guest", kind: fault.Unable, says: []string{"native-speed", "KVM"}},
+		"against an option":           {spec: api.Spec{Stratum: "guest", Cold: true}, to: "zone", force: true, kind: fault.Invalid, says: []string{"cold"}},
+		"while paused":                {then: func(d *depths) { d.must(d.Pause(d.t.Context(), "web")) }, to: "guest", kind: fault.Conflict, says: []string{"paused"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDepths(t)
+			c.spec.Name = "web"
+			env := d.run(c.spec)
+			if c.then != nil {
+				c.then(d)
+			}
+			before := d.get("web")
+			_, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: c.to, Force: c.force})
+			kindIs(t, err, c.kind, c.says...)
+			after := d.get("web")
+			if after.State != before.State || after.PID != before.PID || after.Stratum != before.Stratum || len(after.Moves) != 0 {
+				t.Errorf("before %+v, after %+v", before, after)
+			}
+			if d.host.Starts()+d.below.Starts() != 1 {
+				t.Error("it was started again")
+			}
+			d.must(d.Remove(t.Context(), env.ID, true))
+		})
+	}
+}
+
+// TestMovesByForce: what is not served is noted, and is no note any more elsewhere.
+func TestMovesByForce(t *testing.T) {
+	d := newDepths(t)
+	env := d.run(api.Spec{Name: "web", Needs: []string{"untrusted-code"}})
+	m, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Zone, Force: true})
+	if err != nil || !m.Move.Forced {
+		t.Fatalf("%+v, %v", m, err)
+	}
+	got := d.isAt(env, stratum.Zone)
+	if len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "untrusted-code") || !got.Moves[0].Forced || !strings.Contains(got.Reason, "by force") {
+		t.Errorf("%+v", got)
+	}
+}
+
+func TestMovesMeetOtherOperations(t *testing.T) {
+	d := newDepths(t)
+	env := d.run(api.Spec{Name: "web"})
+	d.below.Slow = 100 * time.Millisecond
+	first := make(chan error, 1)
+	go func() {
+		_, err := d.move("web", stratum.Guest)
+		first <- err
+	}()
+	d.until("it is being moved", func() bool { return d.get("web").MovingTo == stratum.Guest })
+	_, err := d.move("web", stratum.Guest)
+	kindIs(t, err, fault.Busy, "web", "under way")
+	ended := make(chan error, 1)
+	go func() { // a wait for its end does not take a move for one
+		_, err := d.Wait(t.Context(), "web", "stopped")
+		ended <- err
+	}()
+	d.must(<-first)
+	d.isAt(env, stratum.Guest)
+	select {
+	case err := <-ended:
+		t.Errorf("the wait for its end is over: %v", err)
+	default:
+	}
+	// A start, an end that hangs.
+	d.below.Program = func(r *enginetest.Run) api.Exit { <-r.Killed; return api.Exit{Status: 137, Signal: 9} }
+	d.must(d.Stop(t.Context(), "web", engine.StopOptions{}))
+	d.must(<-ended)
+	go func() { first <- d.Start(t.Context(), "web", nil) }()
+	d.until("it starts", func() bool { return d.get2("web") == api.Starting })
+	_, err = d.move("web", stratum.Zone)
+	if !fault.Is(err, fault.Busy) && !fault.Is(err, fault.Conflict) {
+		t.Errorf("%v", err)
+	}
+	d.must(<-first)
+	go func() { first <- d.Stop(t.Context(), "web", engine.StopOptions{}) }()
+	d.until("it stops", func() bool { return d.get("web").State == api.Stopping })
+	_, err = d.move("web", stratum.Zone)
+	kindIs(t, err, fault.Conflict, "stopping")
+	d.must(d.Kill(t.Context(), "web", ""))
+	d.must(<-first)
+}
+
+// get2 is the state as a list has it, which waits for nothing.
+func (d *depths) get2(name string) api.State {
+	for _, env := range d.List(d.t.Context(), engine.ListFilter{All: true}) {
+		if env.Name == name {
+			return env.State
+		}
+	}
+	return ""
+}
+
+func TestAMoveThatFailsGoesBack(t *testing.T) {
+	for name, c := range map[string]struct {
+		spec api.Spec
+		fail func(d *depths)
+		want api.State
+	}{
+		"the start fails":                {want: api.Running, fail: func(d *depths) {}},
+		"it is to go when it ends":       {want: api.Running, spec: api.Spec{AutoRemove: true}, fail: func(d *depths) {}},
+		"it is started again always":     {want: api.Running, spec: api.Spec{Restart: api.Restart{Policy: "always"}}, fail: func(d *depths) {}},
+		"and once more where it was":     {want: api.Running, fail: func(d *depths) { d.failTimes(1) }},
+		"and never starts where it was":  {want: api.Stopped, fail: func(d *depths) { d.failTimes(99) }},
+		"and its end has to be enforced": {want: api.Running, spec: api.Spec{StopGrace: 5e6}, fail: func(d *depths) { d.hang() }},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			d := newDepths(t)
+			c.spec.Name, c.spec.Ports = "web", []api.Port{{HostPort: 8080, Port: 80}}
+			c.fail(d)
+			d.below.Fail = func(stratum.Plan) error { return fault.Unablef("there is no room for it") }
+			env := d.run(c.spec)
+			d.armed.Store(true)
+			_, err := d.move("web", stratum.Guest)
+			if err == nil || !strings.Contains(err.Error(), "no room for it") {
+				t.Fatalf("%v", err)
+			}
+			if c.want == api.Running {
+				got := d.isAt(env, stratum.Zone)
+				if len(got.Moves) != 1 || !strings.Contains(got.Moves[0].Failed, "no room") || got.Spec.Stratum != env.Spec.Stratum || got.Reason != env.Reason {
+					t.Errorf("%+v", got)
+				}
+				if !strings.Contains(err.Error(), "back at stratum zone") {
+					t.Error(err)
+				}
+				other := d.create(api.Spec{Name: "other", Ports: c.spec.Ports})
+				kindIs(t, d.Start(t.Context(), other.ID, nil), fault.Conflict, "8080")
+				return
+			}
+			got := d.get("web")
+			if got.State != c.want || got.Stratum != stratum.Zone || len(d.runsAt(env.ID)) != 0 || got.LastFailure == "" {
+				t.Errorf("%+v", got)
+			}
+			d.armed.Store(false)
+			d.run(api.Spec{Name: "other", Ports: c.spec.Ports}) // the port is free
+		})
+	}
+}
+
+// failTimes has the next n starts of zones fail, once armed.
+func (d *depths) failTimes(n int) {
+	d.host.Fail = func(stratum.Plan) error {
+		if d.armed.Load() && n > 0 {
+			n--
+			return fault.Unablef("not now")
+		}
+		return nil
+	}
+}
+
+func (d *depths) hang() {
+	d.host.Program = func(r *enginetest.Run) api.Exit { <-r.Killed; return api.Exit{Status: 137, Signal: 9} }
+}
+
+// TestAMoveThatCannotBeWrittenDownStopsNothing: the disk of the records is full.
+func TestAMoveThatCannotBeWrittenDownStopsNothing(t *testing.T) {
+	d := newDepths(t)
+	env := d.run(api.Spec{Name: "web"})
+	folder := filepath.Join(d.dir, "state", "environments", env.ID)
+	d.must(os.Rename(folder, folder+"-away"))
+	if _, err := d.move("web", stratum.Guest); err == nil {
+		t.Error("it was moved")
+	}
+	d.must(os.Rename(folder+"-away", folder))
+	if got := d.isAt(env, stratum.Zone); len(got.Moves) != 0 || d.host.Starts() != 1 {
+		t.Errorf("%+v", got)
+	}
+	if _, err := d.move("web", stratum.Guest); err != nil {
+		t.Error(err)
+	}
+	d.isAt(env, stratum.Guest)
+}
+
+func TestARebootInTheMiddleOfAMove(t *testing.T) {
+	for _, policy := range []string{"", "always"} {
+		d := newDepths(t)
+		env := d.run(api.Spec{Name: "web", Restart: api.Restart{Policy: policy}})
+		d.below.Slow = time.Minute
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		go func() { _, _ = d.Move(ctx, "web", api.MoveRequest{Stratum: stratum.Guest}) }()
+		d.until("it is being moved", func() bool { return len(d.runsAt(env.ID)) == 0 })
+		d.die()
+		d.host.Reboot()
+		d.below.Reboot()
+		d.must(os.WriteFile(filepath.Join(d.dir, "state", "boot"), []byte("another\n"), 0o600))
+		d.begin()
+		want := api.Stopped
+		if policy != "" {
+			want = api.Running
+		}
+		d.until("it is "+fmt.Sprint(want), func() bool { return d.get("web").State == want })
+		if got := d.get("web"); got.Stratum != stratum.Zone || got.MovingTo != "" || len(got.Moves) != 1 || got.Moves[0].Failed == "" {
+			t.Errorf("%+v", got)
+		}
+	}
+}

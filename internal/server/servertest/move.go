@@ -1,0 +1,37 @@
+package servertest
+
+import (
+	"context"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Move notes another stratum; at machine there is no kernel.
+func (e *Engine) Move(_ context.Context, ref string, r api.MoveRequest) (api.Moved, error) {
+	row, err := e.get(ref)
+	if err != nil {
+		return api.Moved{}, err
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	from := row.env.Stratum
+	switch {
+	case from == r.Stratum:
+		return api.Moved{}, fault.Conflictf("environment %s is at stratum %s already", row.env.Name, from).At("stratum")
+	case r.Stratum == "machine":
+		return api.Moved{}, fault.Unablef("this host has no machines")
+	}
+	m := api.Moved{DryRun: r.DryRun, Notes: []string{"nothing that runs is kept"}, Plan: api.Plan{
+		Choice: api.Choice{Stratum: r.Stratum, Needs: []api.Wanted{}, Others: []api.Depth{}}, Differences: []api.Difference{{Row: "clock", Promise: "it goes right", Differs: "it goes slow"}},
+	}}
+	m.Move = api.Move{At: time.Unix(1700000000, 0).UTC(), From: from, To: r.Stratum, Ran: row.env.State == api.Running, Forced: r.Force}
+	if r.DryRun {
+		return m, nil
+	}
+	m.Move.Downtime = unit.Duration(time.Second)
+	row.env.Stratum, row.env.Moves = r.Stratum, append(row.env.Moves, m.Move)
+	return m, nil
+}
