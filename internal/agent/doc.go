@@ -9,6 +9,7 @@
 //	tar-create   writes a tar of a path to standard output (see package files)
 //	tar-extract  unpacks a tar from standard input
 //	stat         says what a path is
+//	gauge        measures processor, disk or network (see package gauge)
 //
 // # Order inside init
 //

@@ -7,6 +7,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/files"
+	"github.com/strata-project/strata/internal/agent/gauge"
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
@@ -25,6 +26,9 @@ func Run(args []string) int {
 		return enter(&keeper{sock: wire.ExecSyncFD})
 	}
 	if len(args) == 3 {
+		if args[1] == gauge.Command {
+			return gauge.Run(args[2])
+		}
 		if status, ok := files.Run(args[1], args[2]); ok {
 			return status
 		}

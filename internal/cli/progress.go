@@ -187,8 +187,15 @@ func (l *lines) progress(p api.Progress) {
 
 func (*lines) end(bool) {}
 
-// stepBuild is the step whose items are lines of a builder's output.
-const stepBuild = "build"
+// stepBuild is the step whose items are lines of a builder's output; stepMeasure is
+// the one whose items are what is measured.
+const (
+	stepBuild   = "build"
+	stepMeasure = "measure"
+)
+
+// running tells whether a step's items follow one another in one line.
+func running(p api.Progress) bool { return p.Step == stepBuild || p.Step == stepMeasure }
 
 // bars draws one bar for each item, and for a build its step and last line.
 type bars struct {
@@ -232,7 +239,7 @@ func (b *bars) progress(p api.Progress) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
 	name := stepText(p)
-	if p.Step == stepBuild {
+	if running(p) {
 		name = p.Step
 		b.build.take(p.Item)
 	}
@@ -255,7 +262,7 @@ func (b *bars) add(name string, p api.Progress) *mpb.Bar {
 	title := mpb.PrependDecorators(decor.Name(name, decor.WCSyncSpaceR))
 	turning := mpb.SpinnerStyle().PositionLeft()
 	switch {
-	case p.Step == stepBuild:
+	case running(p):
 		return b.all.New(0, turning, mpb.BarWidth(1), title,
 			mpb.AppendDecorators(decor.OnComplete(decor.Any(b.build.text), "done")))
 	case p.Total <= 0:

@@ -59,7 +59,7 @@ Examples:
 	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand())
 	add(groupWatch, a.psCommand(), a.statsCommand())
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())
-	add(groupHost, a.hostCommand(), a.needsCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
+	add(groupHost, a.hostCommand(), a.needsCommand(), a.priceCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.habits()...)
 	return root
 }

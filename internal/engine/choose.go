@@ -18,7 +18,7 @@ func (e *Engine) Needs(context.Context) []api.Need { return planner.Vocabulary()
 // choose returns the stratum of spec with template t.
 // Kinds: planner.Choose's, and Invalid for options that the stratum has no meaning for.
 func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api.Choice, error) {
-	c, err := planner.Choose(spec, t, e.facts(ctx, spec, t), nil)
+	c, err := planner.Choose(spec, t, e.facts(ctx, spec, t), e.priceLines(ctx))
 	if err != nil {
 		return c, err
 	}
@@ -52,16 +52,16 @@ func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) plann
 }
 
 // Why returns why an environment is at its stratum, as it was chosen. Kinds: Missing.
-func (e *Engine) Why(_ context.Context, ref string) (api.Choice, error) {
+func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
 	en, err := e.find(ref)
 	if err != nil {
 		return api.Choice{}, err
 	}
 	rec := en.snapshot()
 	if rec.Choice != nil {
-		return *rec.Choice, nil
+		return e.priceNow(ctx, *rec.Choice), nil
 	}
-	return api.Choice{Stratum: rec.Stratum, Reason: rec.Reason, Needs: []api.Wanted{}, Others: []api.Depth{}, Price: planner.NotMeasured}, nil
+	return e.priceNow(ctx, api.Choice{Stratum: rec.Stratum, Reason: rec.Reason, Needs: []api.Wanted{}, Others: []api.Depth{}}), nil
 }
 
 // Plan tells what Create and Start would do with spec; nothing is made or fetched.

@@ -37,6 +37,8 @@ type Engine struct {
 
 	policy chan struct{} // bounds how many starts the restart policy makes at once
 
+	prices *prices
+
 	first chan struct{} // held while a first kernel is fetched
 
 	resetting atomic.Bool // DestroyAll is under way

@@ -46,7 +46,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	}()
 	e := &Engine{
 		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
-		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1),
+		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1), prices: newPrices(filepath.Join(o.Places.State, pricesName)),
 	}
 	for _, d := range o.Drivers {
 		e.drivers[d.Stratum()] = d

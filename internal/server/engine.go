@@ -30,6 +30,9 @@ type Host interface {
 	Info(ctx context.Context) api.Info
 	HostCheck(ctx context.Context) []api.Finding
 	Needs(ctx context.Context) []api.Need
+	// Price returns what was measured last; MeasurePrice measures anew.
+	Price(ctx context.Context) (api.Price, error)
+	MeasurePrice(ctx context.Context, r api.PriceRequest) (api.Price, error)
 	// Subscribe returns the events that pass f; the channel is closed when ctx
 	// ends or the engine closes.
 	Subscribe(ctx context.Context, f engine.Filter) <-chan api.Event

@@ -62,6 +62,7 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.fileRoutes()
 	s.templateRoutes()
 	s.kernelRoutes()
+	s.priceRoutes()
 	s.networkRoutes()
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	web.Route(s.mux)

@@ -9,6 +9,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/files"
+	"github.com/strata-project/strata/internal/agent/gauge"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/vmagent/control/answer"
 )
@@ -23,6 +24,9 @@ func Run(args []string) int {
 		boot()
 	case len(args) == 3:
 		conceal()
+		if args[1] == gauge.Command {
+			return gauge.Run(args[2])
+		}
 		if status, ok := files.Run(args[1], args[2]); ok {
 			return status
 		}

@@ -1,0 +1,102 @@
+package cli
+
+import (
+	"bytes"
+	"context"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/price/chart"
+)
+
+// priceFlags are the flags of `strata price`.
+type priceFlags struct {
+	api.PriceRequest
+	kept, asJSON bool
+	report       string
+}
+
+func (a *app) priceCommand() *cobra.Command {
+	var f priceFlags
+	cmd := &cobra.Command{
+		Use:   "price [flags]",
+		Short: "Measure what each stratum costs on this host",
+		Long: `Measure what each stratum costs on this host beside the bare host: time to start and
+stop, memory when idle, processor, system calls, processes, disk, network. Both sides
+are measured in turn; medians are shown, and how many times the host's cost they are.
+It takes some minutes, with --quick less than one. What was measured is kept, and
+` + "`strata plan`" + ` and ` + "`strata why`" + ` show it. A stratum that this host cannot run is left
+out, with the reason. What each figure means is in docs/reference/price.md.
+
+Examples:
+  strata price --quick
+  strata price --stratum zone --stratum guest --template debian --report price.html
+  strata price --kept
+  strata price --kept --json`,
+		Args: exactly(0, ""),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, _ []string) error { return a.price(ctx, c, f) }),
+	}
+	flags := cmd.Flags()
+	flags.BoolVar(&f.Quick, "quick", false, "take less than a minute, and be less exact")
+	flags.StringVar(&f.Template, "template", "", "template to measure with (default busybox)")
+	flags.StringArrayVar(&f.Strata, "stratum", nil, "measure only this stratum: zone, guest or machine (repeatable)")
+	flags.BoolVar(&f.kept, "kept", false, "measure nothing: show what was measured last")
+	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
+	flags.StringVar(&f.report, "report", "", "also write a report into this `file`, .html or .svg")
+	_ = cmd.RegisterFlagCompletionFunc("stratum", few("zone", "guest", "machine")) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc("template", a.completeTemplate)
+	return cmd
+}
+
+// price measures, or asks for what was measured, and shows it.
+func (a *app) price(ctx context.Context, c *client.Client, f priceFlags) error {
+	if f.kept && (f.Quick || f.Template != "" || f.Strata != nil) {
+		return fault.Invalidf("--kept measures nothing, so it takes none of --quick, --template and --stratum").At("kept").Help("leave one of them out")
+	}
+	draw, err := reportOf(f.report)
+	if err != nil {
+		return err
+	}
+	var p api.Price
+	if f.kept {
+		p, err = c.Price(ctx)
+	} else {
+		p, err = watched(ctx, a, c, watching{}, func(ctx context.Context) (api.Price, error) { return c.MeasurePrice(ctx, f.PriceRequest) })
+	}
+	if err != nil {
+		return err
+	}
+	if draw != nil {
+		var b bytes.Buffer
+		if err := draw(&b, p); err != nil {
+			return err
+		}
+		if err := os.WriteFile(f.report, b.Bytes(), 0o644); err != nil {
+			return fault.Unablef("write the report: %w", err).At("report")
+		}
+	}
+	if f.asJSON {
+		return a.printJSON(p)
+	}
+	return chart.Terminal(a.out, p)
+}
+
+// reportOf returns what draws a report, by the ending of its file's name. Kinds: Invalid.
+func reportOf(file string) (func(io.Writer, api.Price) error, error) {
+	switch filepath.Ext(file) {
+	case ".html":
+		return chart.HTML, nil
+	case ".svg":
+		return chart.SVG, nil
+	}
+	if file == "" {
+		return nil, nil
+	}
+	return nil, fault.Invalidf("%q is no report that strata writes", file).At("report").Help("end the name with .html or .svg")
+}
