@@ -103,7 +103,7 @@ func (e *Engine) chooseFetching(ctx context.Context, spec api.Spec, t api.Templa
 			delete(h.Lacks, at)
 		}
 	}
-	if c, err = planner.Choose(spec, t, h, nil); err != nil {
+	if c, err = planner.Choose(spec, t, h, e.priceLines(ctx)); err != nil {
 		return c, nil, err
 	}
 	return c, lacks[c.Stratum], fits(spec, c.Stratum)
