@@ -11,6 +11,22 @@ func (c *Client) Tasks(ctx context.Context, names ...string) (list api.TaskList,
 	return list, c.call(ctx, get("processes").named(names), &list)
 }
 
+// Usage tells what the host and the environments that are named, or all that run,
+// used in the last second.
+func (c *Client) Usage(ctx context.Context, names ...string) (u api.UsageReport, err error) {
+	return u, c.call(ctx, get("usage").named(names), &u)
+}
+
+// Resources tells what is counted of the environments that are named, or of all that run.
+func (c *Client) Resources(ctx context.Context, names ...string) (all []api.ResourceTable, err error) {
+	return all, c.call(ctx, get("resources").named(names), &all)
+}
+
+// History tells what an environment used; step is 1s, 1m or 1h.
+func (c *Client) History(ctx context.Context, ref, step string) (all []api.HistoryPoint, err error) {
+	return all, c.call(ctx, get(environments, ref, "history").with("step", step), &all)
+}
+
 func (q request) named(names []string) request {
 	for _, n := range names {
 		q = q.with("name", n)

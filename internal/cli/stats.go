@@ -14,7 +14,7 @@ import (
 )
 
 func (a *app) statsCommand() *cobra.Command {
-	var asJSON, once bool
+	var asJSON, once, stream bool
 	var interval time.Duration
 	cmd := &cobra.Command{
 		Use:   "stats [flags] [NAME...]",
@@ -23,10 +23,17 @@ func (a *app) statsCommand() *cobra.Command {
 table is renewed until it is interrupted; otherwise, and with --once, it is printed
 once. The first CPU figure is measured over a short moment.
 
+With --stream --json each environment is a line of JSON at each interval, with what
+the host counted in the last second, until it is interrupted.
+
 Examples:
   strata stats
-  strata stats --once --json web`,
+  strata stats --once --json web
+  strata stats --stream --json | jq -c '[.environment, .cpu, .memory]'`,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if stream {
+				return a.streamUsage(ctx, c, args, interval, asJSON)
+			}
 			for round := 0; ; round++ {
 				before, err := a.measure(ctx, c, args)
 				if err != nil {
@@ -60,9 +67,45 @@ Examples:
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
 	cmd.Flags().BoolVar(&once, "once", false, "print the table once")
+	cmd.Flags().BoolVar(&stream, "stream", false, "go on printing, with --json: a line for each environment at each interval")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two tables")
 	return cmd
 }
+
+// streamUsage prints lines of JSON until it is interrupted. Of those that were named
+// one may end meanwhile; where none is left, it is over.
+func (a *app) streamUsage(ctx context.Context, c *client.Client, names []string, interval time.Duration, asJSON bool) error {
+	if !asJSON {
+		return fault.Invalidf("--stream prints JSON only").At("stream").Help("add --json; without --stream the table is renewed on a terminal")
+	}
+	if interval < minInterval {
+		return fault.Invalidf("an interval of %s is too short", interval).At("interval").Help("the least is %s", minInterval)
+	}
+	tick := time.NewTicker(interval)
+	defer tick.Stop()
+	for first := true; ; first = false {
+		u, err := c.Usage(ctx, names...)
+		if ctx.Err() != nil || !first && fault.Is(err, fault.Conflict) {
+			return nil
+		}
+		if err != nil {
+			return err
+		}
+		for _, one := range u.Environments {
+			if err := a.printLine(one); err != nil {
+				return err
+			}
+		}
+		select {
+		case <-ctx.Done():
+			return nil
+		case <-tick.C:
+		}
+	}
+}
+
+// minInterval is the least time between two looks.
+const minInterval = 100 * time.Millisecond
 
 // measure asks for the figures of all that are named, or of all that run. Of
 // those that were not named one may end meanwhile.

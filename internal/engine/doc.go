@@ -31,8 +31,9 @@
 //
 // # Goroutines
 //
-// One watch for each run (supervise.go), one more where it has a health check or
-// an init to boot, one for each wait of a restart policy, short ones for cleaning.
+// One sampler for all (sampler.go), one watch for each run (supervise.go), one more
+// where it has a health check or an init to boot, one for each wait of a restart
+// policy, short ones for cleaning.
 // All are counted by Engine.group, which Close waits for, and end with Engine.life.
 //
 // # Locks, in the order in which they are taken
@@ -41,7 +42,7 @@
 //	entry.saving   held over one write of the record
 //	Engine.mu      allocation of names, ids and ports; held over no slow work
 //	entry.mu       the entry's fields; held over no slow work
-//	hub.mu, ranges.mu, Engine.going   leaves; ranges.mu is held over the making of
+//	hub.mu, ranges.mu, sampler.mu, Engine.going   leaves; ranges.mu is held over the making of
 //	               one empty file in /run
 //
 // # What is on disk at each step, and what Open makes of it

@@ -25,6 +25,7 @@ type Engine struct {
 	lockf   *os.File
 	started time.Time
 	hub     hub
+	sampler sampler
 
 	// life ends with Close. It is stored, against the rule, because the work of
 	// supervision belongs to no request and ends with the engine.

@@ -71,6 +71,18 @@ func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports 
 	return t, nil
 }
 
+func (n hosted) Traffic() map[string]Traffic {
+	found, err := n.h.AllTraffic()
+	if err != nil {
+		return nil
+	}
+	all := make(map[string]Traffic, len(found))
+	for id, t := range found {
+		all[id] = Traffic(t)
+	}
+	return all
+}
+
 func (n hosted) Disconnect(ctx context.Context, id string) error { return n.h.Disconnect(ctx, id) }
 
 func (n hosted) LoopbackOnly(ctx context.Context, pid int) error { return n.h.LoopbackOnly(ctx, pid) }

@@ -48,6 +48,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
 		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1), prices: newPrices(filepath.Join(o.Places.State, pricesName)),
 	}
+	e.sampler.tracks = map[string]*track{}
 	for _, d := range o.Drivers {
 		e.drivers[d.Stratum()] = d
 	}
@@ -128,6 +129,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		e.resume(en)
 	}
 	e.goes(e.prepare)
+	e.goes(e.sampling)
 	e.goes(func() {
 		if err := e.ranges.sweep(); err != nil {
 			e.log.Debug("claims of id ranges not swept", "error", err)

@@ -100,6 +100,8 @@ type Networks interface {
 	// Destroy takes everything of this root off the host.
 	Destroy(ctx context.Context) error
 	Check(ctx context.Context) []api.Finding
+	// Traffic returns what environments have received and sent, by id.
+	Traffic() map[string]Traffic
 }
 
 // Running is what a network must know of an environment that runs.

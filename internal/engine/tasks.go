@@ -4,7 +4,6 @@ import (
 	"cmp"
 	"context"
 	"slices"
-	"strings"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -14,6 +13,9 @@ import (
 
 // tasksPatience bounds the wait for one environment's processes.
 const tasksPatience = 3 * time.Second
+
+// silent is said of who does not answer within tasksPatience.
+const silent = "it did not answer in time"
 
 // looks bounds how many zones are looked at at once, which is the host's own work.
 // Agents are all asked at once: who waits for one uses nothing.
@@ -27,24 +29,8 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 	if err != nil {
 		return api.TaskList{}, err
 	}
-	answers := make([][]api.Task, len(all))
-	slots := make(chan struct{}, looks)
-	done := make(chan int, len(all))
-	for i, w := range all {
-		go func() {
-			if w.row.Stratum == stratum.Zone {
-				slots <- struct{}{}
-				defer func() { <-slots }()
-			}
-			answers[i] = w.tasks(ctx)
-			done <- i
-		}()
-	}
-	for range all {
-		<-done
-	}
 	list := api.TaskList{Time: time.Now(), Processes: []api.Task{}}
-	for _, rows := range answers {
+	for _, rows := range eachOf(all, func(w watched) []api.Task { return w.tasks(ctx) }) {
 		list.Processes = append(list.Processes, rows...)
 	}
 	return list, ctx.Err()
@@ -52,8 +38,8 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 
 // watched is a run with what its rows begin with.
 type watched struct {
-	live stratum.Live
-	row  api.Task
+	run *run
+	row api.Task
 }
 
 // watched returns the runs of those that refs name, or of all, by name.
@@ -77,18 +63,18 @@ func (e *Engine) watched(refs []string) ([]watched, error) {
 		r, state, row := en.run, en.state, api.Task{ID: en.rec.ID, Environment: en.rec.Name, Stratum: en.rec.Stratum}
 		en.mu.Unlock()
 		if r != nil {
-			all = append(all, watched{r.live, row})
+			all = append(all, watched{r, row})
 		} else if len(refs) > 0 {
 			return nil, fault.Conflictf("environment %s is %s, so it has no processes", row.Environment, state).Help("start it first: strata start %s", row.Environment)
 		}
 	}
-	slices.SortFunc(all, func(a, b watched) int { return strings.Compare(a.row.Environment, b.row.Environment) })
+	byName(all)
 	return all, nil
 }
 
 // tasks never takes longer than tasksPatience, whatever it asks.
 func (w watched) tasks(ctx context.Context) []api.Task {
-	lister, ok := w.live.(stratum.Lister)
+	lister, ok := w.run.live.(stratum.Lister)
 	if !ok {
 		return w.missing("nobody inside can be asked at stratum " + w.row.Stratum)
 	}
@@ -103,7 +89,7 @@ func (w watched) tasks(ctx context.Context) []api.Task {
 	case rows := <-answer:
 		return rows
 	case <-ctx.Done():
-		return w.missing("it did not answer in time")
+		return w.missing(silent)
 	}
 }
 

@@ -39,15 +39,17 @@ type CPUStats struct {
 	Throttles int64 `json:"throttles"`
 }
 
-// PIDsStats count processes and threads.
+// PIDsStats count processes and threads. Peak is 0 where the kernel keeps none
+// (before 6.1).
 type PIDsStats struct {
 	Current int64 `json:"current"`
+	Peak    int64 `json:"peak"`
 	Limit   int64 `json:"limit"`
 	Hits    int64 `json:"hits"`
 }
 
 // IOStats are sums over all devices; Known is false where this host keeps none
-// for a group (v1 and hybrid).
+// for a group. On v1 what is written through the page cache is not in them.
 type IOStats struct {
 	Known      bool  `json:"known"`
 	ReadBytes  int64 `json:"readBytes"`
@@ -68,6 +70,7 @@ func (g *Group) Stats() (Stats, error) {
 	g.cpuStats(&s.CPU)
 	pids := g.dir("pids")
 	s.PIDs.Current, _ = number(pids, "pids.current")
+	s.PIDs.Peak, _ = number(pids, "pids.peak")
 	s.PIDs.Limit, _ = number(pids, "pids.max")
 	events, _ := keys(pids, "pids.events")
 	s.PIDs.Hits = events["max"]
@@ -127,6 +130,7 @@ func (g *Group) cpuStats(c *CPUStats) {
 func (g *Group) ioStats(s *IOStats) {
 	dir := g.dir("io")
 	if dir == "" {
+		g.ioStatsV1(s)
 		return
 	}
 	text, err := get(dir, "io.stat")
@@ -139,6 +143,19 @@ func (g *Group) ioStats(s *IOStats) {
 			*sum += n
 		}
 	}
+}
+
+// ioStatsV1 sums the lines "8:0 Read 1" of what went past the throttle.
+func (g *Group) ioStatsV1(s *IOStats) {
+	dir := g.dir("blkio")
+	if dir == "" {
+		return
+	}
+	bytes, err := get(dir, "blkio.throttle.io_service_bytes")
+	s.Known = err == nil
+	ops, _ := get(dir, "blkio.throttle.io_serviced")
+	s.ReadBytes, s.WriteBytes = sum([]byte(bytes), " Read "), sum([]byte(bytes), " Write ")
+	s.Reads, s.Writes = sum([]byte(ops), " Read "), sum([]byte(ops), " Write ")
 }
 
 // OOMSource returns the file in which the line with the given key counts the

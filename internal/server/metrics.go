@@ -43,7 +43,7 @@ func newMetrics(e Engine) *metrics {
 	m.happened = prometheus.NewCounterVec(prometheus.CounterOpts{
 		Name: "strata_environment_events_total", Help: "What happened to environments, by action: start, die, oom and so on."}, []string{"action"})
 	m.registry.MustRegister(m.requests, m.latency, m.faults, m.starts, m.startSec, m.happened,
-		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &stock{engine: e})
+		collectors.NewGoCollector(), collectors.NewProcessCollector(collectors.ProcessCollectorOpts{}), &stock{engine: e}, &used{engine: e})
 	return m
 }
 

@@ -21,4 +21,22 @@ func (s *Server) observeRoutes() {
 		list, err := s.engine.Tasks(ctx, in.Name)
 		return &body[api.TaskList]{list}, err
 	})
+	huma.Register(s.api, route("usage", http.MethodGet, "/v1/usage", "Say what the host and running environments used in the last second"),
+		func(ctx context.Context, in *chosen) (*body[api.UsageReport], error) {
+			u, err := s.engine.Usage(ctx, in.Name)
+			return &body[api.UsageReport]{u}, err
+		})
+	huma.Register(s.api, route("resources", http.MethodGet, "/v1/resources", "Say what is counted of running environments: held, most held, guarantee, limit, hits"),
+		func(ctx context.Context, in *chosen) (*body[[]api.ResourceTable], error) {
+			all, err := s.engine.Resources(ctx, in.Name)
+			return &body[[]api.ResourceTable]{nonNil(all)}, err
+		})
+	huma.Register(s.api, route("history", http.MethodGet, "/v1/environments/{ref}/history", "Say what an environment used in the last minute, hour or two days"),
+		func(ctx context.Context, in *struct {
+			EnvironmentRef
+			Step string `query:"step" enum:"1s,1m,1h" default:"1s" doc:"The time between two points: 60 of a second, 60 of a minute or 48 of an hour are kept."`
+		}) (*body[[]api.HistoryPoint], error) {
+			all, err := s.engine.History(ctx, in.Ref, in.Step)
+			return &body[[]api.HistoryPoint]{nonNil(all)}, err
+		})
 }

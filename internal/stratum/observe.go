@@ -21,3 +21,58 @@ type Task struct {
 	Memory  int64  // bytes resident
 	Command string
 }
+
+// Counter tells what a run holds and has used.
+type Counter interface {
+	// Sample reads what the host counts, and asks nobody inside; ok is false where
+	// the run is over.
+	Sample() (s Sample, ok bool)
+	// Counts reads all that is counted, also inside.
+	Counts(ctx context.Context) (Counts, error)
+}
+
+// Sample is what the host counts of a run. What it does not count is 0.
+type Sample struct {
+	CPU       int64 // nanoseconds
+	Throttled int64 // nanoseconds
+	Memory    int64 // bytes
+	Processes int64 // with threads; at a stratum with a kernel of its own, the host's
+	Read      int64 // bytes from disks
+	Written   int64 // bytes to disks
+}
+
+// Unknown is a figure that nobody counts here.
+const Unknown = -1
+
+// Counts are counters as beancounters had them.
+type Counts struct {
+	Memory     Count // of the environment's programs. Unit: bytes
+	Swap       Count // Unit: bytes
+	Processes  Count // of the environment, with threads
+	HostMemory Count // what the host spends, strata's own share included. Unit: bytes
+
+	CPU       int64 // nanoseconds
+	Throttled int64 // nanoseconds
+	Throttles int64 // how often it was held up
+	Read      int64 // bytes from disks
+	Written   int64 // bytes to disks
+	Kills     int64 // of processes, for want of memory
+
+	Pressure map[string]Pressure
+	Silent   string // why what is counted inside is not known
+}
+
+// Count is one resource: held now, most held since the start, the limit (0: none)
+// and how often it was hit.
+type Count struct {
+	Held, Most, Limit, Hits int64
+}
+
+// NotCounted is a Count that nobody keeps.
+var NotCounted = Count{Unknown, Unknown, 0, Unknown}
+
+// Pressure is how much of the last 10 seconds something in it, or all of it at
+// once, waited for a resource. Unit: percent.
+type Pressure struct {
+	Some, Full float64
+}

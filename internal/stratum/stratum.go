@@ -29,6 +29,7 @@ const (
 	CanSuspend                          // Suspender
 	CanReset                            // Resetter
 	CanInterrupt                        // Interrupter
+	CanCount                            // Counter
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.

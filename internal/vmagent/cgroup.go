@@ -98,7 +98,8 @@ func (g *group) limit(l spec.Limits) error {
 func (g *group) stats() spec.Stats {
 	return spec.Stats{
 		CPU: g.key("cpu.stat", "usage_usec") * 1000, Memory: g.number("memory.current"), MemoryPeak: g.number("memory.peak"),
-		OOMKills: g.kills(), PIDs: g.number("pids.current"),
+		OOMKills: g.kills(), PIDs: g.number("pids.current"), MemoryHits: g.key("memory.events", "max"),
+		Swap: g.number("memory.swap.current"), PIDsPeak: g.number("pids.peak"), PIDsHits: g.key("pids.events", "max"),
 	}
 }
 

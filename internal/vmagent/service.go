@@ -28,7 +28,7 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 	case "Stats":
 		s, err := a.stats()
 		fail(&m, err)
-		for i, v := range []int64{s.CPU, s.Memory, s.MemoryPeak, s.OOMKills, s.PIDs} {
+		for i, v := range []int64{s.CPU, s.Memory, s.MemoryPeak, s.OOMKills, s.PIDs, s.MemoryHits, s.Swap, s.PIDsPeak, s.PIDsHits} {
 			m.Int(2+i, v)
 		}
 	case "Processes":

@@ -25,6 +25,8 @@ type Host struct {
 	Exec func(r *Run, p stratum.Process, conn *os.File) error
 	// Tasks, where it is set, says which processes a run has. nil: one.
 	Tasks func(ctx context.Context, r *Run) ([]stratum.Task, bool, error)
+	// Counts, where it is set, says what a run has counted. nil: a little.
+	Counts func(ctx context.Context, r *Run) (stratum.Counts, error)
 	// Fail, where it is set, decides whether a start fails.
 	Fail func(p stratum.Plan) error
 	// Suspend, where it is set, decides whether a run can be suspended.
@@ -138,7 +140,7 @@ type Driver struct {
 
 // NewDriver returns a driver at stratum zone with every capability that a stand-in can have.
 func NewDriver(h *Host) *Driver {
-	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt}
+	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt}
 }
 
 // Plain returns a driver that has no capability.
@@ -329,6 +331,23 @@ func (l live) Processes(ctx context.Context) ([]stratum.Task, bool, error) {
 		return l.host.Tasks(ctx, l.Run)
 	}
 	return []stratum.Task{{PID: 1, HostPID: l.pid, User: "root", CPU: int64(time.Second), Age: int64(4 * time.Second), Memory: 3 << 19, Command: "sleep"}}, false, nil
+}
+
+// Sample says that half a processor is used all the time.
+func (l live) Sample() (stratum.Sample, bool) {
+	select {
+	case <-l.Ended:
+		return stratum.Sample{}, false
+	default:
+	}
+	return stratum.Sample{CPU: time.Now().UnixNano() / 2, Memory: 1 << 20, Processes: 2}, true
+}
+
+func (l live) Counts(ctx context.Context) (stratum.Counts, error) {
+	if l.host.Counts != nil {
+		return l.host.Counts(ctx, l.Run)
+	}
+	return stratum.Counts{Memory: stratum.Count{Held: 1 << 20, Most: 2 << 20, Hits: 3}, Swap: stratum.NotCounted}, nil
 }
 
 func (l live) SetLimits(_ context.Context, r api.Resources) error {

@@ -220,6 +220,19 @@ func (n *Network) ConnectTap(ctx context.Context, id string, a api.Address, port
 	return &stratum.Tap{File: f, MAC: a.MAC, MTU: 1500, Address: []string{a.IPv4 + "/16"}}, err
 }
 
+// Traffic says that who is connected has received twice what it has sent.
+func (n *Network) Traffic() map[string]engine.Traffic {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	all := map[string]engine.Traffic{}
+	for id, on := range n.Connected {
+		if on {
+			all[id] = engine.Traffic{Received: 2000, Sent: 1000}
+		}
+	}
+	return all
+}
+
 // Disconnect notes that id is off its network.
 func (n *Network) Disconnect(_ context.Context, id string) error {
 	n.mu.Lock()

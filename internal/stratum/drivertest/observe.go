@@ -6,11 +6,14 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // observeCases are what is told of a run from outside.
 var observeCases = []one{
 	{"its processes are listed, as they are inside", stratum.CanList, listed},
+	{"what it holds is counted, and the most that it held", stratum.CanCount, counted},
+	{"limits that were hit are counted", stratum.CanCount, hitsCounted},
 	{"a process that hides its name is listed", stratum.CanList, listedHostile},
 }
 
@@ -66,4 +69,52 @@ func listedHostile(s *suite) {
 	const want = `/tmp/busybox) S 0 (y sh -c sleep 7777; :  [2J root`
 	found := r.tasks("it is listed", func(t map[string]stratum.Task) bool { return t[want].PID > 0 && t["sleep 7777"].PID > 0 })
 	s.equal("its child's parent", found["sleep 7777"].Parent, found[want].PID)
+}
+
+func (r *run) counts() stratum.Counts {
+	r.s.Helper()
+	c, err := r.live.(stratum.Counter).Counts(r.s.ctx)
+	if err != nil || c.Silent != "" {
+		r.s.Fatalf("counts: %+v, %v", c, err)
+	}
+	return c
+}
+
+// counted: dd holds 20 MiB for a moment, the loop uses the processor.
+func counted(s *suite) {
+	p := s.sh("dd if=/dev/zero of=/dev/null bs=20M count=2 2>/dev/null; while :; do :; done")
+	p.Resources.Memory, p.Resources.PIDs = 48*unit.MiB, 50
+	r := s.start(p)
+	var c stratum.Counts
+	s.eventually("dd is over, and the loop counted", func() bool {
+		c = r.counts()
+		return c.Memory.Most > 20*unit.MiB && c.Memory.Held < 20*unit.MiB && c.CPU > int64(50*time.Millisecond)
+	})
+	if c.Memory.Held < 4096 || c.Memory.Limit != 48*unit.MiB || c.Processes.Limit != 50 || c.Processes.Held < 1 || c.Processes.Held > 40 {
+		s.Errorf("counts: %+v", c)
+	}
+	if most := c.Processes.Most; most != stratum.Unknown && most < c.Processes.Held {
+		s.Errorf("most processes are %d, of %d now", most, c.Processes.Held)
+	}
+	if c.HostMemory.Held < 4096 {
+		s.Errorf("on the host: %+v", c.HostMemory)
+	}
+	before, ok := r.live.(stratum.Counter).Sample()
+	if !ok || before.Memory < 4096 || before.Processes < 1 {
+		s.Errorf("sample: %+v, %t", before, ok)
+	}
+	s.eventually("samples go on", func() bool {
+		now, ok := r.live.(stratum.Counter).Sample()
+		return ok && now.CPU > before.CPU+int64(50*time.Millisecond)
+	})
+}
+
+func hitsCounted(s *suite) {
+	p := s.sh("( for i in 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20; do sleep 3 & done ) 2>/dev/null; sleep 4; dd if=/dev/zero of=/dev/null bs=200M count=1; sleep 99")
+	p.Resources.Memory, p.Resources.PIDs = 32*unit.MiB, 20
+	r := s.start(p)
+	s.eventually("both limits were hit, and a program was killed", func() bool {
+		c := r.counts()
+		return c.Memory.Hits > 0 && c.Processes.Hits > 0 && c.Kills > 0
+	})
 }

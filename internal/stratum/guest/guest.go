@@ -59,7 +59,7 @@ func (d *Driver) Close() error {
 
 // Capabilities returns what guests can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend
 }
 
 var (

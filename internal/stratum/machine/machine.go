@@ -47,7 +47,7 @@ func New(o Options) (*Driver, error) {
 
 // Capabilities returns what machines can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen |
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen |
 		stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt
 }
 

@@ -482,6 +482,10 @@ type StatsResponse struct {
 	MemoryPeak    int64                  `protobuf:"varint,4,opt,name=memory_peak,json=memoryPeak,proto3" json:"memory_peak,omitempty"`
 	OomKills      int64                  `protobuf:"varint,5,opt,name=oom_kills,json=oomKills,proto3" json:"oom_kills,omitempty"`
 	Pids          int64                  `protobuf:"varint,6,opt,name=pids,proto3" json:"pids,omitempty"`
+	MemoryHits    int64                  `protobuf:"varint,7,opt,name=memory_hits,json=memoryHits,proto3" json:"memory_hits,omitempty"`
+	Swap          int64                  `protobuf:"varint,8,opt,name=swap,proto3" json:"swap,omitempty"`
+	PidsPeak      int64                  `protobuf:"varint,9,opt,name=pids_peak,json=pidsPeak,proto3" json:"pids_peak,omitempty"`
+	PidsHits      int64                  `protobuf:"varint,10,opt,name=pids_hits,json=pidsHits,proto3" json:"pids_hits,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -554,6 +558,34 @@ func (x *StatsResponse) GetOomKills() int64 {
 func (x *StatsResponse) GetPids() int64 {
 	if x != nil {
 		return x.Pids
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetMemoryHits() int64 {
+	if x != nil {
+		return x.MemoryHits
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetSwap() int64 {
+	if x != nil {
+		return x.Swap
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetPidsPeak() int64 {
+	if x != nil {
+		return x.PidsPeak
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetPidsHits() int64 {
+	if x != nil {
+		return x.PidsHits
 	}
 	return 0
 }
@@ -1013,7 +1045,7 @@ const file_agent_proto_rawDesc = "" +
 	"\x10SetLimitsRequest\x12\x16\n" +
 	"\x06memory\x18\x01 \x01(\x03R\x06memory\x12\x12\n" +
 	"\x04pids\x18\x02 \x01(\x03R\x04pids\"\x0e\n" +
-	"\fStatsRequest\"\xbf\x01\n" +
+	"\fStatsRequest\"\xae\x02\n" +
 	"\rStatsResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\x03R\x03cpu\x12\x16\n" +
@@ -1021,7 +1053,13 @@ const file_agent_proto_rawDesc = "" +
 	"\vmemory_peak\x18\x04 \x01(\x03R\n" +
 	"memoryPeak\x12\x1b\n" +
 	"\toom_kills\x18\x05 \x01(\x03R\boomKills\x12\x12\n" +
-	"\x04pids\x18\x06 \x01(\x03R\x04pids\"\x12\n" +
+	"\x04pids\x18\x06 \x01(\x03R\x04pids\x12\x1f\n" +
+	"\vmemory_hits\x18\a \x01(\x03R\n" +
+	"memoryHits\x12\x12\n" +
+	"\x04swap\x18\b \x01(\x03R\x04swap\x12\x1b\n" +
+	"\tpids_peak\x18\t \x01(\x03R\bpidsPeak\x12\x1b\n" +
+	"\tpids_hits\x18\n" +
+	" \x01(\x03R\bpidsHits\"\x12\n" +
 	"\x10ProcessesRequest\"\x9d\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +

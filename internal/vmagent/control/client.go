@@ -139,7 +139,10 @@ func (c *Client) Stats(ctx context.Context) (spec.Stats, error) {
 	if err != nil {
 		return spec.Stats{}, err
 	}
-	return spec.Stats{CPU: r.Cpu, Memory: r.Memory, MemoryPeak: r.MemoryPeak, OOMKills: r.OomKills, PIDs: r.Pids}, nil
+	return spec.Stats{
+		CPU: max(0, r.Cpu), Memory: max(0, r.Memory), MemoryPeak: max(0, r.MemoryPeak), OOMKills: max(0, r.OomKills), PIDs: max(0, r.Pids),
+		MemoryHits: max(0, r.MemoryHits), Swap: max(0, r.Swap), PIDsPeak: max(0, r.PidsPeak), PIDsHits: max(0, r.PidsHits),
+	}, nil
 }
 
 // Processes lists the environment's processes, MaxProcesses at most, and tells

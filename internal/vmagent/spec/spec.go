@@ -76,4 +76,8 @@ type Stats struct {
 	MemoryPeak int64 `json:"memory_peak"`
 	OOMKills   int64 `json:"oom_kills"`
 	PIDs       int64 `json:"pids"`
+	MemoryHits int64 `json:"memory_hits"` // how often a limit was run into
+	Swap       int64 `json:"swap"`
+	PIDsPeak   int64 `json:"pids_peak"`
+	PIDsHits   int64 `json:"pids_hits"`
 }

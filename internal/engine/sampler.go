@@ -1,0 +1,187 @@
+package engine
+
+import (
+	"maps"
+	"path/filepath"
+	"sync"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
+	"github.com/strata-project/strata/internal/history"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// sampleEvery is the time between two samples, and diskEvery how many of them pass
+// between two looks at a private disk, which changes slowly.
+const (
+	sampleEvery = time.Second
+	diskEvery   = 10
+)
+
+// sampler keeps what environments used a moment ago, and its history. Its lock is a
+// leaf, and is held over no reading.
+type sampler struct {
+	rounds int        // only the sampling goroutine's, as is busy
+	busy   hostTime   //
+	mu     sync.Mutex //
+	at     time.Time  // of the last sample
+	host   api.HostUsage
+	tracks map[string]*track // by id
+}
+
+// track is what is kept of one environment.
+type track struct {
+	run     *run // that the figures are of
+	row     api.Usage
+	last    sighting
+	most    struct{ cpu, memory, processes, disk int64 } // since the run started, or this daemon did
+	history history.History
+}
+
+// sighting is what was seen of a run at one moment. Its sums only grow.
+type sighting struct {
+	at time.Time
+	stratum.Sample
+	Traffic
+	disk, diskSize int64
+}
+
+// Traffic is what a network card has received and sent. Unit: bytes.
+type Traffic struct {
+	Received, Sent int64
+}
+
+// sampled is an environment that is to be looked at.
+type sampled struct {
+	en  *entry
+	run *run
+	row api.Usage // what is known without looking
+}
+
+// sampling looks at all that runs, until the engine closes.
+func (e *Engine) sampling() {
+	tick := time.NewTicker(sampleEvery)
+	defer tick.Stop()
+	for {
+		e.sample()
+		select {
+		case <-tick.C:
+		case <-e.life.Done():
+			return
+		}
+	}
+}
+
+// sample is one pass over the counters of all that runs.
+func (e *Engine) sample() {
+	all := e.toSample()
+	var traffic map[string]Traffic
+	if len(all) > 0 {
+		traffic = e.o.Network.Traffic()
+	}
+	seen := make([]sighting, len(all))
+	disks := e.sampler.rounds%diskEvery == 0
+	e.sampler.rounds++
+	for i, s := range all {
+		c, ok := s.run.live.(stratum.Counter)
+		if !ok {
+			continue
+		}
+		if one, ok := c.Sample(); ok {
+			seen[i] = sighting{at: time.Now(), Sample: one, Traffic: traffic[s.row.ID]}
+		}
+		if disks || e.sampler.fresh(s) {
+			seen[i].disk, seen[i].diskSize, _ = disk.Usage(filepath.Join(e.store.Dir(s.row.ID), diskName))
+		}
+	}
+	now := time.Now()
+	host := e.sampler.busy.usage(now)
+	if disks {
+		e.forgetGone()
+	}
+	e.sampler.mu.Lock()
+	defer e.sampler.mu.Unlock()
+	e.sampler.at, e.sampler.host = now, host
+	for i, s := range all {
+		if !seen[i].at.IsZero() {
+			e.sampler.note(s, seen[i])
+		}
+	}
+}
+
+// toSample returns all that has a run.
+func (e *Engine) toSample() []sampled {
+	entries := e.entries()
+	all := make([]sampled, 0, len(entries))
+	for _, en := range entries {
+		en.mu.Lock()
+		if en.run != nil && en.state.Live() {
+			l := &en.rec.Spec.Resources
+			all = append(all, sampled{en, en.run, api.Usage{
+				ID: en.rec.ID, Environment: en.rec.Name, Stratum: en.rec.Stratum, State: en.state.Public(),
+				CPULimit: int64(l.CPUs), MemoryLimit: int64(l.Memory), ProcessesLimit: l.PIDs,
+			}})
+		}
+		en.mu.Unlock()
+	}
+	return all
+}
+
+// fresh tells whether nothing is known of a run yet.
+func (s *sampler) fresh(one sampled) bool {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tracks[one.row.ID]
+	return t == nil || t.run != one.run
+}
+
+// forgetGone drops what is kept of environments that are gone.
+func (e *Engine) forgetGone() {
+	known := map[string]bool{}
+	e.mu.RLock()
+	for id := range e.ids {
+		known[id] = true
+	}
+	e.mu.RUnlock()
+	e.sampler.mu.Lock()
+	defer e.sampler.mu.Unlock()
+	maps.DeleteFunc(e.sampler.tracks, func(id string, _ *track) bool { return !known[id] })
+}
+
+// note takes in what was seen. The caller holds mu.
+func (s *sampler) note(one sampled, now sighting) {
+	t := s.tracks[one.row.ID]
+	if t == nil {
+		t = &track{}
+		s.tracks[one.row.ID] = t
+	}
+	if t.run != one.run {
+		t.run, t.last, t.most = one.run, sighting{}, struct{ cpu, memory, processes, disk int64 }{}
+	}
+	if now.diskSize == 0 {
+		now.disk, now.diskSize = t.last.disk, t.last.diskSize
+	}
+	row := one.row
+	row.Time, row.CPUTime, row.Throttled = now.at, now.CPU, now.Throttled
+	row.Memory, row.Processes, row.Disk, row.DiskLimit = now.Memory, now.Processes, now.disk, now.diskSize
+	row.ReceivedTotal, row.SentTotal = now.Received, now.Sent
+	if since := now.at.Sub(t.last.at); !t.last.at.IsZero() && since > 0 {
+		row.CPU = (now.CPU - t.last.CPU) * 1000 / int64(since)
+		row.Read, row.Written = perSecond(t.last.Read, now.Read, since), perSecond(t.last.Written, now.Written, since)
+		row.Received, row.Sent = perSecond(t.last.Received, now.Received, since), perSecond(t.last.Sent, now.Sent, since)
+		t.history.Add(history.Point{
+			At: now.at.Unix(), CPU: int32(row.CPU), Processes: int32(row.Processes), Memory: row.Memory,
+			Read: row.Read, Written: row.Written, Received: row.Received, Sent: row.Sent,
+		})
+	}
+	t.most.cpu, t.most.memory = max(t.most.cpu, row.CPU), max(t.most.memory, row.Memory)
+	t.most.processes, t.most.disk = max(t.most.processes, row.Processes), max(t.most.disk, row.Disk)
+	row.MemoryMost = t.most.memory
+	t.row, t.last = row, now
+}
+
+// perSecond is how much a sum grew in a second. One that fell began anew.
+func perSecond(before, now int64, since time.Duration) int64 {
+	return max(0, int64(float64(now-before)/since.Seconds()))
+}

@@ -1,0 +1,117 @@
+package engine_test
+
+import (
+	"context"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+func TestUsageIsSampled(t *testing.T) {
+	l := newLab(t)
+	env := l.run(api.Spec{Name: "web", Resources: api.Resources{Memory: 64 << 20, PIDs: 99, CPUs: 1500}})
+	l.create(api.Spec{Name: "still"})
+	var u api.UsageReport
+	l.until("two samples", func() bool {
+		var err error
+		u, err = l.Usage(t.Context(), nil)
+		l.must(err)
+		return len(u.Environments) == 1 && u.Environments[0].CPU > 0
+	})
+	one := u.Environments[0]
+	if one.ID != env.ID || one.Environment != "web" || one.State != api.Running || one.Stratum != "zone" || one.CPU < 450 || one.CPU > 550 ||
+		one.Memory != 1<<20 || one.MemoryMost != 1<<20 || one.MemoryLimit != 64<<20 || one.Processes != 2 || one.ProcessesLimit != 99 || one.CPULimit != 1500 {
+		t.Errorf("%+v", one)
+	}
+	h := u.Host
+	if h.CPUs < 1 || h.Memory < 64<<20 || h.MemoryUsed <= 0 || h.MemoryFree <= 0 || h.MemoryUsed+h.MemoryShared+h.MemoryGuaranteed+h.MemoryFree != h.Memory {
+		t.Errorf("host: %+v", h)
+	}
+	points, err := l.History(t.Context(), "web", "1s")
+	if err != nil || len(points) == 0 || points[0].CPU < 450 || points[0].Memory != 1<<20 || time.Since(points[0].At) > time.Minute {
+		t.Errorf("history: %+v, %v", points, err)
+	}
+	if _, err = l.History(t.Context(), "web", "7s"); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a step that there is not: %v", err)
+	}
+	if points, err = l.History(t.Context(), "still", "1h"); err != nil || len(points) != 0 {
+		t.Errorf("history of what never ran: %+v, %v", points, err)
+	}
+	if _, err = l.Usage(t.Context(), []string{"still"}); !fault.Is(err, fault.Conflict) {
+		t.Errorf("usage of what does not run: %v", err)
+	}
+}
+
+// counterOf returns the row of a resource.
+func counterOf(t *testing.T, table api.ResourceTable, resource string) api.Counter {
+	t.Helper()
+	for _, c := range table.Counters {
+		if c.Resource == resource {
+			return c
+		}
+	}
+	t.Fatalf("there is no row of %s in %+v", resource, table)
+	return api.Counter{}
+}
+
+func TestResourcesAreCounted(t *testing.T) {
+	l := newLab(t)
+	release := make(chan struct{})
+	defer close(release)
+	l.host.Counts = func(_ context.Context, r *enginetest.Run) (stratum.Counts, error) {
+		switch r.Plan.Name {
+		case "deaf":
+			<-release
+		case "broken":
+			return stratum.Counts{}, fault.Unablef("no counters today")
+		}
+		return stratum.Counts{
+			Memory: stratum.Count{Held: 5, Most: 9, Limit: 64, Hits: 3}, Swap: stratum.NotCounted, Processes: stratum.Count{Held: 1, Most: stratum.Unknown, Limit: 0, Hits: 0},
+			CPU: int64(time.Second), Read: stratum.Unknown, Kills: 4, Pressure: map[string]stratum.Pressure{"io": {Some: 2, Full: 1}},
+		}, nil
+	}
+	for _, name := range []string{"web", "deaf", "broken"} {
+		l.run(api.Spec{Name: name, Resources: api.Resources{CPUs: 500}})
+	}
+	begin := time.Now()
+	all, err := l.Resources(t.Context(), nil)
+	if err != nil || len(all) != 3 {
+		t.Fatalf("%+v, %v", all, err)
+	}
+	if took := time.Since(begin); took > 20*time.Second {
+		t.Errorf("it took %s", took)
+	}
+	broken, deaf, web := all[0], all[1], all[2]
+	if broken.Missing == "" || deaf.Missing == "" || web.Missing != "" || len(broken.Counters) != len(web.Counters) || len(deaf.Counters) != len(web.Counters) {
+		t.Errorf("%+v", all)
+	}
+	if c := counterOf(t, deaf, "memory"); c.Held != nil || c.Most != nil || c.Hits != nil {
+		t.Errorf("of who does not answer: %+v", c)
+	}
+	memory := counterOf(t, web, "memory")
+	if *memory.Held != 5 || *memory.Most != 9 || *memory.Limit != 64 || *memory.Hits != 3 || memory.Guarantee != nil {
+		t.Errorf("memory: %+v", memory)
+	}
+	if c := counterOf(t, web, "swap"); c.Held != nil {
+		t.Errorf("swap: %+v", c)
+	}
+	if c := counterOf(t, web, "processes"); *c.Held != 1 || c.Most != nil || c.Limit != nil || *c.Hits != 0 {
+		t.Errorf("processes: %+v", c)
+	}
+	if c := counterOf(t, web, "disk-read"); c.Held != nil {
+		t.Errorf("disk-read: %+v", c)
+	}
+	if web.Kills != 4 || web.Pressure["io"] != (api.Pressure{Some: 2, Full: 1}) {
+		t.Errorf("%+v", web)
+	}
+	l.until("the processor is sampled", func() bool {
+		all, err := l.Resources(t.Context(), []string{"web"})
+		l.must(err)
+		c := counterOf(t, all[0], "cpu")
+		return c.Held != nil && *c.Held > 400 && *c.Most >= *c.Held && *c.Limit == 500
+	})
+}
