@@ -30,8 +30,13 @@ import (
 func TestScript(t *testing.T) {
 	b := bed.New(t)
 	b.Run("run", "--rm", "busybox", "true")
-	testscript.Run(t, testscript.Params{
-		Dir: "testdata",
+	testscript.Run(t, sessions(b, "testdata"))
+}
+
+// sessions are the files of a folder, on b.
+func sessions(b *bed.Bed, dir string) testscript.Params {
+	return testscript.Params{
+		Dir: dir,
 		Setup: func(env *testscript.Env) error {
 			env.Setenv(place.RootVariable, b.Places.Root)
 			env.Setenv("ROOT", b.Places.Root)
@@ -45,7 +50,7 @@ func TestScript(t *testing.T) {
 			"nobody":  nobody,
 			"occupy":  func(ts *testscript.TestScript, _ bool, args []string) { occupy(ts, b, args) },
 		},
-	})
+	}
 }
 
 // status runs a command and compares its exit status.

@@ -1,0 +1,72 @@
+package script
+
+import (
+	"encoding/json"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/rogpeppe/go-internal/testscript"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/test/bed"
+)
+
+// TestPrice has a strata of its own: the other sessions see one without a price.
+func TestPrice(t *testing.T) {
+	testscript.Run(t, sessions(bed.New(t), "testdata/price"))
+}
+
+// quickPromise is what `strata price --quick` takes at most, on an emulated processor too.
+const quickPromise = time.Minute
+
+func TestPriceOfGuests(t *testing.T) {
+	require.Machines(t)
+	require.Tool(t, "qemu-system-x86_64")
+	b := bed.New(t)
+	bed.Kernel(t, b)
+	b.Run("run", "--rm", "--stratum", "guest", "--cold", "busybox", "true") // makes what is made once
+	begin := time.Now()
+	text := b.Run("price", "--quick", "--stratum", "guest", "--stratum", "machine", "--json")
+	if took := time.Since(begin); took > quickPromise {
+		t.Errorf("it took %v", took)
+	}
+	var p api.Price
+	if err := json.Unmarshal([]byte(text), &p); err != nil {
+		t.Fatal(err)
+	}
+	at := map[string]api.StratumPrice{}
+	for _, s := range p.Strata {
+		at[s.Stratum] = s
+	}
+	if m := at["machine"]; !m.Measured.IsZero() || !strings.Contains(m.LeftOut, "kernel") || m.Line != "not measured" {
+		t.Errorf("a machine without a kernel: %+v", m)
+	}
+	if z := at["zone"]; !z.Measured.IsZero() || z.LeftOut != "" {
+		t.Errorf("a zone that was not asked for: %+v", z)
+	}
+	guest := at["guest"]
+	if guest.Host == nil || guest.Host.QEMU == "" || guest.Host.Accelerator != "tcg" && guest.Host.Accelerator != "kvm" || guest.Stale != nil {
+		t.Fatalf("a guest: %+v", guest)
+	}
+	for _, f := range guest.Figures {
+		switch f.Name {
+		case "start", "memory", "cpu", "syscall", "process", "disk-fsync", "network-out":
+			if f.Inside == nil || f.Inside.Median <= 0 {
+				t.Errorf("%s was not measured: %s", f.Name, f.Why)
+			} else if f.Host != nil && f.Times <= 0 {
+				t.Errorf("%s: %+v beside %+v is ×%v", f.Name, f.Inside, f.Host, f.Times)
+			}
+		}
+		if f.Name == "memory" && f.Inside != nil && f.Inside.Median < 32 {
+			t.Errorf("a guest with its own kernel holds %v MiB", f.Inside.Median) // QEMU was not counted
+		}
+	}
+	if plan := b.Run("plan", "--stratum", "guest", "busybox"); !strings.Contains(plan, "by "+guest.Host.Accelerator) {
+		t.Errorf("plan: %s", plan)
+	}
+	if left := b.Run("ls", "-a", "-q"); strings.TrimSpace(left) != "" {
+		t.Errorf("left: %s", left)
+	}
+}
