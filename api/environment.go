@@ -10,9 +10,10 @@ import (
 // made of it is in Environment.
 type Spec struct {
 	Name     string   `json:"name,omitempty" maxLength:"63" doc:"Name for life, also its DNS name. Default: made up."`
-	Template string   `json:"template" maxLength:"512" doc:"Name or id of the template."`
+	Template string   `json:"template,omitempty" maxLength:"512" doc:"Name or id of the template; none for a foreign system."`
 	Kernel   string   `json:"kernel,omitempty" maxLength:"255" doc:"Name or id of the kernel, at strata guest and machine. Default: the default kernel; a machine takes the newest that has drivers for stock hardware where that has none."`
-	Firmware string   `json:"firmware,omitempty" enum:"bios,uefi" doc:"What a machine boots by: bios (SeaBIOS) or uefi (OVMF). Default: bios."`
+	Firmware string   `json:"firmware,omitempty" enum:"bios,uefi,secure" doc:"What a machine boots by: bios (SeaBIOS), uefi (OVMF) or secure (OVMF that starts only what is signed; not for templates). Default: bios; what is usual for the kind of a foreign system."`
+	Foreign  *Foreign `json:"foreign,omitempty" doc:"A system that strata does not know, instead of a template."`
 	Cold     bool     `json:"cold,omitempty" doc:"Boot from the beginning even where a warm start is possible."`
 	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`
 	Stratum  string   `json:"stratum,omitempty" enum:"zone,guest,machine" doc:"Depth. Default: the shallowest that serves the needs."`
@@ -144,6 +145,7 @@ type Environment struct {
 	MovingTo     string     `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`
 	Moves        []Move     `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
 	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`
+	Trouble      string     `json:"trouble,omitempty" doc:"What was seen to go wrong inside a foreign system, such as firmware that finds nothing to boot; only while it runs."`
 	Boot         *Boot      `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
 	MemoryUsed   int64      `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
 	ProcessCount int64      `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`

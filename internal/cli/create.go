@@ -16,7 +16,7 @@ import (
 func (a *app) createCommand() *cobra.Command {
 	var s specFlags
 	cmd := &cobra.Command{
-		Use:   "create [flags] TEMPLATE [COMMAND [ARG...]]",
+		Use:   "create [flags] [TEMPLATE [COMMAND [ARG...]]]",
 		Short: "Make an environment without starting it",
 		Long: `Make an environment from a template and print its name. It is started with
 ` + "`strata start`" + `. The flags are those of ` + "`strata run`" + `.
@@ -24,7 +24,7 @@ func (a *app) createCommand() *cobra.Command {
 Examples:
   strata create --name web -p 8080:80 nginx
   strata create --name job -e TOKEN --read-only busybox sh -c 'echo $TOKEN'`,
-		Args: atLeast(1, "a template"),
+		Args: s.template,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			spec, err := s.build(args)
 			if err != nil {

@@ -14,7 +14,7 @@ func (a *app) planCommand() *cobra.Command {
 	var s specFlags
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "plan [flags] TEMPLATE [COMMAND [ARG...]]",
+		Use:   "plan [flags] [TEMPLATE [COMMAND [ARG...]]]",
 		Short: "Say what run would do, and do nothing",
 		Long: `Say at which stratum an environment would run and why, what it would have, what
 would be started and mounted, and what other strata lack or add. Nothing is made,
@@ -24,7 +24,7 @@ Examples:
   strata plan busybox
   strata plan --need untrusted-code --memory 512M busybox sh
   strata plan --json --need density busybox`,
-		Args: atLeast(1, "a template"),
+		Args: s.template,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			spec, err := s.build(args)
 			if err != nil {

@@ -21,7 +21,7 @@ func (a *app) runCommand() *cobra.Command {
 	var detach bool
 	var keys string
 	cmd := &cobra.Command{
-		Use:   "run [flags] TEMPLATE [COMMAND [ARG...]]",
+		Use:   "run [flags] [TEMPLATE [COMMAND [ARG...]]]",
 		Short: "Make an environment, start it, and join its streams",
 		Long: `Make an environment from a template and start it.
 
@@ -39,8 +39,14 @@ Examples:
   strata run --rm -it debian:bookworm bash
   strata run -d --name web -p 8080:80 -v ./site:/var/www/html:ro nginx
   strata run -d --name db --memory 1G --cpus 2 --disk 20G --restart on-failure:5 postgres
-  strata run -d --name whole --kind system debian-systemd`,
-		Args:        atLeast(1, "a template"),
+  strata run -d --name whole --kind system debian-systemd
+  strata run --name win --os windows --disk-image win.qcow2
+  strata run --name deb --os linux --iso debian.iso --disk 20G --memory 1G
+
+A system with a disk image or a CD of its own has no streams to join: its name is
+printed once it runs. See its screen (strata screen, type, vnc) and its serial line
+(strata console).`,
+		Args:        s.template,
 		Annotations: programStatus,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			spec, err := s.build(args)
@@ -51,7 +57,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if detach {
+			if detach || spec.Foreign != nil { // which has no streams to join
 				return a.startDetached(ctx, c, made)
 			}
 			return a.runAttached(ctx, c, made, session{tty: spec.TTY, input: spec.Stdin, detach: keys})

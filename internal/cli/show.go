@@ -89,7 +89,12 @@ func (a *app) printEnvironment(e api.Environment) {
 		f.add("machine", fmt.Sprintf("%d %s, %s of memory", b.CPUs, processors, b.Memory))
 	}
 	f.add("kind", e.Kind)
-	f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
+	if foreign := e.Spec.Foreign; foreign != nil {
+		f.foreign(*foreign)
+		f.add("trouble", e.Trouble)
+	} else {
+		f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
+	}
 	f.add("command", words(e.Command))
 	f.add("network", e.Network.Network)
 	f.add("address", join(e.Network.IPv4, e.Network.IPv6))

@@ -36,8 +36,9 @@ type specFlags struct {
 		retries                              int
 		off                                  bool
 	}
-	pull  string
-	quiet bool
+	foreign foreignFlags
+	pull    string
+	quiet   bool
 }
 
 func (s *specFlags) add(cmd *cobra.Command) {
@@ -77,7 +78,8 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.spec.Kind, "kind", "", "app or system (default: what the template says)")
 	f.StringVar(&s.spec.Stratum, "stratum", "", "depth: zone, guest or machine (default: the shallowest that serves the needs)")
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest or machine: a name or id of `strata kernel ls` (default: the default one)")
-	f.StringVar(&s.spec.Firmware, "firmware", "", "what a machine boots by: bios or uefi (default: bios)")
+	f.StringVar(&s.spec.Firmware, "firmware", "", "what a machine boots by: bios, uefi or, for foreign systems, secure (default: bios)")
+	s.foreign.add(f)
 	f.BoolVar(&s.spec.Cold, "cold", false, "boot a guest from the beginning, even where a warm start is possible")
 	f.StringArrayVar(&s.spec.Needs, "need", nil, "`reason` to virtualize, such as own-kernel; see strata needs")
 	f.BoolVar(&s.spec.Force, "force", false, "take the stratum of --stratum even where it does not serve a need")
@@ -90,7 +92,16 @@ func (s *specFlags) add(cmd *cobra.Command) {
 // them is reported at once. Kinds: Invalid.
 func (s *specFlags) build(args []string) (api.Spec, error) {
 	spec := s.spec
-	spec.Template, spec.Command = args[0], args[1:]
+	foreign, err := s.foreign.build()
+	if err != nil {
+		return spec, err
+	}
+	if spec.Foreign = foreign; foreign == nil || len(args) > 0 {
+		if len(args) == 0 {
+			return spec, fault.Invalidf("no template was named").At("template").Help("name one, such as busybox; a system of its own has --disk-image or --iso instead")
+		}
+		spec.Template, spec.Command = args[0], args[1:]
+	}
 	spec.Stdin = s.interact
 	var all []error
 	keep := func(err error) { all = append(all, err) }
@@ -121,7 +132,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	}
 	keep(oneOf("kind", spec.Kind, "app", "system"))
 	keep(oneOf("stratum", spec.Stratum, "zone", "guest", "machine"))
-	keep(oneOf("firmware", spec.Firmware, "bios", "uefi"))
+	keep(oneOf("firmware", spec.Firmware, "bios", "uefi", "secure"))
 	keep(oneOf("pull", s.pull, "always", "missing", "never"))
 	return spec, fault.Join(all...)
 }

@@ -29,7 +29,7 @@ func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api
 // virtual machine none is looked at, since most environments are zones.
 func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) planner.Host {
 	h := planner.Host{Strata: e.strata(), Lacks: map[string]*fault.Error{}}
-	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && spec.Firmware == "" && t.Config.Labels[planner.Label] == "" {
+	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && spec.Firmware == "" && spec.Foreign == nil && t.Config.Labels[planner.Label] == "" {
 		return h
 	}
 	for _, d := range e.o.Drivers {
@@ -42,7 +42,7 @@ func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) plann
 			}
 			h.KVM, h.NoKVM = kvm, why
 		}
-		if at != stratum.Zone && e.o.Kernels != nil {
+		if at != stratum.Zone && e.o.Kernels != nil && spec.Foreign == nil { // which has a kernel of its own
 			if _, err := e.o.Kernels.For(at, spec.Kernel); err != nil {
 				h.Lacks[at] = fault.All(err)[0]
 			}
@@ -69,6 +69,13 @@ func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
 func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if err := fault.Join(environment.Validate(spec, bounds), checkVolumes(spec)); err != nil {
 		return api.Plan{}, err
+	}
+	if spec.Foreign != nil {
+		c, err := e.choose(ctx, spec, api.Template{})
+		if err != nil {
+			return api.Plan{}, err
+		}
+		return e.planAlone(ctx, spec, c)
 	}
 	var notes []string
 	t, err := e.o.Templates.Get(spec.Template)

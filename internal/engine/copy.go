@@ -60,6 +60,9 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 	if err != nil {
 		return err
 	}
+	if err := en.hasAgent("copies no files for strata"); err != nil {
+		return err
+	}
 	return e.withLive(ctx, en, func(ctx context.Context, live stratum.Live) error {
 		errs := limited{max: maxHealthOutput}
 		proc := stratum.Process{Args: []string{command, path.Clean(p)}, WorkDir: "/", User: "0:0", Agent: true}

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"io/fs"
 	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
@@ -42,6 +41,14 @@ func (e *Engine) Create(ctx context.Context, spec api.Spec) (api.Environment, er
 		return api.Environment{}, err
 	}
 	var made *entry
+	if spec.Foreign != nil {
+		made, err := e.create(ctx, spec, api.Template{})
+		if err != nil {
+			return api.Environment{}, err
+		}
+		e.tell(ctx, made, "create")
+		return made.view(), nil
+	}
 	found := false
 	use := func(t api.Template) (err error) {
 		found = true
@@ -90,6 +97,9 @@ func fits(spec api.Spec, depth string) error {
 	if spec.Firmware != "" && depth != stratum.Machine {
 		errs = append(errs, fault.Invalidf("a %s has no firmware, so it cannot have %q", depth, spec.Firmware).At("firmware").Help("ask for stratum machine: --stratum machine"))
 	}
+	if spec.Foreign != nil && depth != stratum.Machine {
+		errs = append(errs, fault.Invalidf("a %s cannot run a foreign system", depth).At("stratum").Help("ask for stratum machine: --stratum machine"))
+	}
 	if depth != stratum.Zone {
 		return fault.Join(errs...)
 	}
@@ -108,7 +118,7 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 	if err != nil {
 		return nil, err
 	}
-	if choice.Stratum != stratum.Zone { // made once; not by a start, which has little time and whose client speaks to the program
+	if choice.Stratum != stratum.Zone && spec.Foreign == nil { // made once; not by a start, which has little time and whose client speaks to the program
 		if _, _, err := e.whole(ctx, t.ID, spec.Template); err != nil {
 			return nil, err
 		}
@@ -139,7 +149,7 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 		return nil, err
 	}
 	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID) })
-	if err := e.o.Pool.Create(ctx, filepath.Join(e.store.Dir(rec.ID), diskName), spec.Resources.Disk); err != nil {
+	if err := e.makeDisk(ctx, &rec); err != nil {
 		return nil, err
 	}
 	// The last step: with the record the environment exists.

@@ -168,6 +168,9 @@ func (en *entry) view() api.Environment {
 	if u := en.run; u != nil && en.state.Live() {
 		v.PID, v.KeeperPID = u.live.PID(), u.live.KeeperPID()
 		v.Health, v.Failing = u.health, u.failing
+		if t, ok := u.live.(stratum.Troubled); ok {
+			v.Trouble = t.Trouble()
+		}
 		if b, ok := u.live.(stratum.Booter); ok {
 			boot := b.Boot()
 			v.Boot = &boot

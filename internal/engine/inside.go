@@ -27,6 +27,9 @@ func (e *Engine) Attach(ctx context.Context, ref string, conn *os.File) error {
 	if err != nil {
 		return err
 	}
+	if err := en.hasAgent("has no main program whose streams could be joined"); err != nil {
+		return err
+	}
 	r, err := en.current("attached to")
 	if err != nil {
 		return err
@@ -81,6 +84,9 @@ func (e *Engine) Exec(ctx context.Context, ref string, p api.Process, conn *os.F
 	}
 	en, err := e.find(ref)
 	if err != nil {
+		return err
+	}
+	if err := en.hasAgent("runs no program for strata"); err != nil {
 		return err
 	}
 	r, err := en.current("run in it")

@@ -24,6 +24,11 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 		return err
 	}
 	dir := logDir
+	if o.Source != SourceConsole {
+		if err := en.hasAgent("has no main program and no kernel whose output strata gets"); err != nil {
+			return err
+		}
+	}
 	switch o.Source {
 	case SourceConsole:
 		if err := e.able(en, stratum.CanConsole, "has no console"); err != nil {
@@ -110,8 +115,11 @@ func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
 	en.mu.Lock()
 	r := en.run
 	en.mu.Unlock()
-	if used, size, err := disk.Usage(filepath.Join(e.store.Dir(v.ID), diskName)); err == nil {
+	if used, size, err := disk.Usage(e.diskOf(en.snapshot())); err == nil {
 		v.DiskUsed, v.DiskSize = used, size
+		if v.Spec.Foreign != nil { // the file is as large as what was written
+			v.DiskSize = int64(v.Spec.Resources.Disk)
+		}
 	}
 	if r == nil || v.State == environment.Stopping.Public() {
 		return

@@ -122,6 +122,9 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 		return api.Moved{}, to, err
 	}
 	rec := en.snapshot()
+	if rec.Spec.Foreign != nil {
+		return api.Moved{}, to, fault.Unablef("a foreign system needs a machine, and moves nowhere else").At("stratum")
+	}
 	if r.Stratum == "" {
 		return api.Moved{}, to, fault.Invalidf("no stratum was named").At("stratum").Help("use one of: zone, guest, machine")
 	}

@@ -26,6 +26,9 @@ const (
 
 // plan is all that a run of rec needs.
 func (e *Engine) plan(ctx context.Context, rec environment.Record, idle bool) (stratum.Plan, error) {
+	if rec.Spec.Foreign != nil {
+		return e.planForeign(rec), nil
+	}
 	t, err := e.o.Templates.Get(rec.TemplateID)
 	if err != nil {
 		return stratum.Plan{}, fault.Wrap(err, "find the template of %s", rec.Name)

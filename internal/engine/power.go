@@ -221,6 +221,9 @@ func (e *Engine) reset(ctx context.Context, en *entry) error {
 	over, err := r.live.(stratum.Resetter).Reset(ctx)
 	if err != nil || !over {
 		en.do(func() { r.final, r.keep = false, false })
+		if err == nil {
+			e.tell(ctx, en, "reset")
+		}
 		return fault.Wrap(err, "reset %s", en.name())
 	}
 	select {

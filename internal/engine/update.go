@@ -52,6 +52,9 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 		if now.Disk == 0 {
 			return fault.Invalidf("a disk cannot be without a size").At("disk")
 		}
+		if before := en.snapshot(); before.Spec.Foreign != nil {
+			return fault.Unablef("the disk of a foreign system keeps its size").At("disk").Help("make it anew with a larger --disk, and let its own tools grow the file system")
+		}
 		if err := e.o.Pool.Grow(ctx, filepath.Join(e.store.Dir(en.id()), diskName), now.Disk); err != nil {
 			return err
 		}

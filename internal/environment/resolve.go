@@ -46,6 +46,7 @@ type Resolved struct {
 	StopGrace  unit.Duration  `json:"stop_grace"`
 	Health     *api.Health    `json:"health,omitempty"` // with all defaults filled in; nil: none
 	Exposed    []string       `json:"exposed,omitempty"`
+	Format     string         `json:"format,omitempty"` // of a foreign system's disk image, as it was found
 }
 
 // Resolve works out what spec, which is valid and has its name, means with
@@ -61,6 +62,14 @@ func Resolve(spec api.Spec, name string, t api.Template) (Resolved, error) {
 		Exposed:  c.Ports,
 	}
 	var bad []error
+	if spec.Foreign != nil {
+		r.Kind, r.WorkDir = Foreign, ""
+		r.StopSignal, r.StopGrace = syscall.SIGTERM, spec.StopGrace // the power button
+		if r.StopGrace == 0 {
+			r.StopGrace = unit.Duration(DefaultSystemGrace)
+		}
+		return r, nil
+	}
 	if r.Kind == System {
 		r.Args = systemArgs(spec, c)
 		if spec.User != "" && !rootUser(spec.User) {

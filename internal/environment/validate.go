@@ -65,14 +65,16 @@ func (c *check) identity(spec api.Spec) {
 		c.add(CheckName(spec.Name, "name"))
 	}
 	switch {
+	case spec.Foreign != nil:
+		c.foreign(spec)
 	case spec.Template == "":
-		c.fault("template", "no template was named").Help("name one, such as busybox; `strata template ls` lists them")
+		c.fault("template", "no template was named").Help("name one, such as busybox; `strata template ls` lists them; a system of its own has --disk-image or --iso instead")
 	case len(spec.Template) > 512:
 		c.fault("template", "the template's name is longer than 512 bytes")
 	}
 	c.oneOf("kind", spec.Kind, App, System)
 	c.oneOf("stratum", spec.Stratum, "zone", "guest", "machine")
-	c.oneOf("firmware", spec.Firmware, "bios", "uefi")
+	c.oneOf("firmware", spec.Firmware, "bios", "uefi", "secure")
 	if spec.Hostname != "" && !hostname(spec.Hostname) {
 		c.fault("hostname", "%q cannot be a host name", clip(spec.Hostname)).Help("use up to 63 letters, digits, '-' and '.'")
 	}

@@ -41,6 +41,7 @@ type Machine struct {
 	Streams, Monitor, Console *os.File
 	ConsoleLog                wire.Log
 	Beside                    []Beside
+	Alone                     bool // no agent is inside: the run starts with Go
 }
 
 // Beside is a process beside QEMU, with its files from descriptor 3 on.
@@ -239,7 +240,7 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 
 // hand hands the machine's files over.
 func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err error) {
-	w := &wire.Machine{ConsoleLog: m.ConsoleLog}
+	w := &wire.Machine{ConsoleLog: m.ConsoleLog, Alone: m.Alone}
 	for _, f := range []struct {
 		file   *os.File
 		number *int

@@ -182,7 +182,7 @@ func TestWhatIsWrongWithARequestIsSaidAllAtOnce(t *testing.T) {
 			{Kind: "invalid", Field: "kind", Message: `"robot" is not accepted`, Hint: "accepted: app, system"}}},
 		"a size that is none": {`{"template":"busybox","resources":{"memory":"12Q"}}`, []api.Error{
 			{Kind: "invalid", Field: "resources.memory", Message: `"12Q" is not a size`, Hint: "write a number with K, M, G or T, such as 512M or 10G"}}},
-		"a required field": {`{"kind":"app"}`, []api.Error{{Kind: "invalid", Field: "template", Message: "it is required"}}},
+		"a required field": {`{"template":"busybox","volumes":[{"target":"/a"}]}`, []api.Error{{Kind: "invalid", Field: "volumes[0].source", Message: "it is required"}}},
 		"a field inside a list": {`{"template":"busybox","ports":[{"host_port":1,"port":2},{"host_port":0,"port":70000}]}`, []api.Error{
 			{Kind: "invalid", Field: "ports[1].host_port", Message: "0 is not accepted", Hint: "accepted: number >= 1"}}},
 		"two things": {`{"template":"busybox","nmae":"x","tty":"yes"}`, []api.Error{

@@ -183,7 +183,9 @@ type Plan struct {
 	Kernel string // name or id of the kernel of a system of its own; "": the default one
 	Cold   bool   // no warm start
 
-	Firmware string // of a machine: bios or uefi; "": the stratum's choice
+	Firmware string // of a machine: bios, uefi or secure; "": the stratum's choice
+
+	Foreign *Foreign // a system that strata does not know, instead of a template; nil: none
 
 	Saved string // folder that a Suspender wrote, to go on from; "": it starts
 }

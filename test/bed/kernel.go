@@ -43,8 +43,22 @@ func KernelPackage(t testing.TB) string { return packageOf(t, cloudKernel) }
 
 func packageOf(t testing.TB, kernel string) string {
 	t.Helper()
+	return fetch(t, kernel, "linux-image-*.deb", func() string { return kernelName(kernel) })
+}
+
+// Package returns the path of a Debian package, fetched from the mirror once per machine
+// and day.
+func Package(t testing.TB, name string) string {
+	t.Helper()
+	return fetch(t, name, "*.deb", func() string { return name })
+}
+
+// fetch returns the package that is kept in the folder of what, by a name that pattern
+// matches, and fetches the one that find names where there is none of today.
+func fetch(t testing.TB, what, pattern string, find func() string) string {
+	t.Helper()
 	require.Tool(t, "apt-get")
-	dir := filepath.Join(os.TempDir(), "strata-test-"+kernel)
+	dir := filepath.Join(os.TempDir(), "strata-test-"+what)
 	if err := os.MkdirAll(dir, 0o755); err != nil {
 		t.Fatal(err)
 	}
@@ -56,7 +70,7 @@ func packageOf(t testing.TB, kernel string) string {
 	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
 		t.Fatal(err)
 	}
-	if found, _ := filepath.Glob(filepath.Join(dir, "linux-image-*.deb")); len(found) > 0 {
+	if found, _ := filepath.Glob(filepath.Join(dir, pattern)); len(found) > 0 {
 		if info, err := os.Stat(found[0]); err == nil && time.Since(info.ModTime()) < 24*time.Hour {
 			return found[0]
 		}
@@ -64,13 +78,13 @@ func packageOf(t testing.TB, kernel string) string {
 			os.Remove(old)
 		}
 	}
-	name := kernelName(kernel)
-	require.Host(t, "debian-mirror", name != "", "apt knows no package "+kernel)
+	name := find()
+	require.Host(t, "debian-mirror", name != "", "apt knows no package "+what)
 	cmd := exec.Command("apt-get", "download", name)
 	cmd.Dir = dir
 	text, err := cmd.CombinedOutput()
-	found, _ := filepath.Glob(filepath.Join(dir, "linux-image-*.deb"))
-	require.Host(t, "debian-mirror", err == nil && len(found) == 1, "a kernel cannot be fetched: "+string(text))
+	found, _ := filepath.Glob(filepath.Join(dir, pattern))
+	require.Host(t, "debian-mirror", err == nil && len(found) == 1, "the package "+name+" cannot be fetched: "+string(text))
 	now := time.Now()
 	os.Chtimes(found[0], now, now) // apt gives it the time of the archive
 	return found[0]

@@ -185,7 +185,7 @@ func (k *keeper) kill() {
 // begin is the moment in which the main program runs.
 func (k *keeper) begin() {
 	k.phase = running
-	if k.notify < 0 && (k.machine == nil || !k.spec.System) {
+	if k.notify < 0 && (k.machine == nil || !k.spec.System || k.spec.Machine.Alone) {
 		k.ready = true
 	}
 	if err := writeFile(k.spec.StatusFile, k.status()); err != nil {
@@ -225,6 +225,10 @@ func (d daemonSocket) ready(uint32) {
 	switch {
 	case m.Type == wire.Go && k.phase == waiting:
 		k.phase = starting
+		if k.machine != nil && k.spec.Machine.Alone {
+			k.begin()
+			return
+		}
 		if k.machine != nil {
 			k.machine.start() // QEMU runs already, and its agent may have started
 			return

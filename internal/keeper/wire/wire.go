@@ -135,6 +135,7 @@ type Machine struct {
 	Console    int      `json:"console"` // the system's console
 	ConsoleLog Log      `json:"console_log"`
 	Beside     []Beside `json:"beside,omitempty"` // in the payload's cgroup
+	Alone      bool     `json:"alone,omitempty"`  // no agent is inside: the run starts with go, and is ready then
 }
 
 // Beside is a process that starts before the payload and ends with it, such as

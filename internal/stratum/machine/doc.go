@@ -20,7 +20,15 @@
 // template goes into a layer of its own in memory, which counts as QEMU's and is gone at
 // the end. Nothing writes there but a system that was taken over.
 //
+// # Foreign systems
+//
+// A system that strata does not know has no template and no agent, but a disk and a CD of
+// its own. Its disk is a qcow2 image that lies over the image it was made of, which is
+// only read, or a copy of that. It runs as soon as QEMU does, and is ready then: whatever
+// happens inside is to be seen on its screen and its serial line. What firmware says that
+// finds nothing to boot is looked for (watch).
+//
 // # What it does not do
 //
-// There is no warm start. Systems that strata does not know are not run yet.
+// There is no warm start.
 package machine

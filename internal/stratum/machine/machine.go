@@ -94,6 +94,9 @@ func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
 	if err != nil {
 		return nil, err
 	}
+	if v.Alone() {
+		return d.foreign(v), nil
+	}
 	return live(v), nil
 }
 

@@ -86,6 +86,9 @@ const counterStep = 1000
 
 func counter(khz int) int { return (khz + counterStep/2) / counterStep * counterStep }
 
+// firmwares are the words for them.
+var firmwares = map[string]machine.Firmware{"bios": machine.BIOS, "uefi": machine.UEFI, "secure": machine.UEFISecure}
+
 // hardware is the board of a template: what is usual for Linux, with the drives and the
 // card that it has, the agent's channels, and nothing to be plugged in.
 func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
@@ -95,7 +98,10 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	}
 	s.Name, s.Channels, s.Panic, s.Spare = p.Name, machine.VirtioChannels, true, 0
 	if p.Firmware != "" {
-		s.Firmware = machine.Firmware(p.Firmware)
+		s.Firmware = firmwares[p.Firmware]
+	}
+	if s.Firmware == machine.UEFISecure {
+		return s, fault.Invalidf("a template's boot disk is not signed, so it cannot have the firmware secure").At("firmware").Help("bios or uefi")
 	}
 	s.Tablet = false // its driver is not in the initramfs
 	s.Drives = []machine.Drive{
@@ -137,24 +143,30 @@ func (l *launch) Open(h *virtual.Handed) error {
 const varsFile = "uefi-vars"
 
 // openFirmware opens OVMF and the environment's own variables, which it makes.
-func (l *launch) openFirmware(h *virtual.Handed) error {
-	code, err := os.Open(l.firmware.Code)
+func (l *launch) openFirmware(h *virtual.Handed) (err error) {
+	l.code, l.store, err = openFirmware(l.firmware, l.vars, h)
+	return err
+}
+
+// openFirmware opens a firmware and its variables at path, which it makes where they are
+// missing.
+func openFirmware(found machine.Found, path string, h *virtual.Handed) (code, store argv.Image, err error) {
+	program, err := os.Open(found.Code)
 	if err != nil {
-		return fault.Unablef("open the firmware: %w", err).At("firmware")
+		return code, store, fault.Unablef("open the firmware: %w", err).At("firmware")
 	}
-	l.code = argv.Image{Format: l.firmware.CodeFormat, FD: h.Add(code)}
-	vars, err := os.OpenFile(l.vars, os.O_RDWR, 0)
+	code = argv.Image{Format: found.CodeFormat, FD: h.Add(program)}
+	vars, err := os.OpenFile(path, os.O_RDWR, 0)
 	if errors.Is(err, fs.ErrNotExist) {
-		if err := l.firmware.NewVars(l.vars); err != nil {
-			return err
+		if err := found.NewVars(path); err != nil {
+			return code, store, err
 		}
-		vars, err = os.OpenFile(l.vars, os.O_RDWR, 0)
+		vars, err = os.OpenFile(path, os.O_RDWR, 0)
 	}
 	if err != nil {
-		return fault.Internalf("open the variables of the firmware: %w", err)
+		return code, store, fault.Internalf("open the variables of the firmware: %w", err)
 	}
-	l.store = argv.Image{Format: l.firmware.VarsFormat, FD: h.Add(vars)}
-	return nil
+	return code, argv.Image{Format: found.VarsFormat, FD: h.Add(vars)}, nil
 }
 
 // Args implements virtual.Hardware.
@@ -194,6 +206,9 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	defer release()
+	if p.Foreign != nil {
+		return d.startForeign(ctx, p, o)
+	}
 	l, err := d.prepare(ctx, p)
 	if err != nil {
 		return nil, err

@@ -41,6 +41,8 @@ type Notes struct {
 	Processor string `json:"processor,omitempty"` // the host's, where the system sees it
 	Form      string `json:"form,omitempty"`      // the hardware, see formOf
 	Fixed     bool   `json:"fixed,omitempty"`     // its memory was a saved system's, see package qemu/warm
+
+	Alone bool `json:"alone,omitempty"` // no agent is inside
 }
 
 func notesOf(p stratum.Plan) Notes {

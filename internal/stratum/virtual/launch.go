@@ -58,6 +58,7 @@ type Launch struct {
 	Begun    bool         // QEMU was let run
 	Met      bool         // the agent inside has answered
 	From     *Saved       // the suspended system that it goes on from; nil: it starts
+	Alone    bool         // no agent is inside, and no template: all disks are the hardware's
 }
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what

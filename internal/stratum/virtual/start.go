@@ -99,6 +99,10 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
 		}
 	}
+	if l.Alone {
+		k, err := d.alone(ctx, p.ID, starting)
+		return k, nil, err
+	}
 	return d.boot(ctx, p, group, l, starting)
 }
 
@@ -107,20 +111,16 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	if err := d.AddAgent(h); err != nil {
 		return nil, err
 	}
-	template, err := os.Open(p.Whole.Path)
-	if err != nil {
-		return nil, fault.Internalf("open the template's image: %w", err)
+	if !l.Alone {
+		if err := d.disks(ctx, p, w, h); err != nil {
+			return nil, err
+		}
 	}
-	w.Template = h.Add(template)
-	disk, err := d.openDisk(ctx, p.Disk)
-	if err != nil {
-		return nil, err
-	}
-	w.Disk = h.Add(disk)
 	if err := d.Listen(p.ID, w, h); err != nil {
 		return nil, err
 	}
-	k := &keeper.Machine{ConsoleLog: wire.Log{Dir: p.Console.Dir, Size: p.Console.Size, Files: p.Console.Files}}
+	k := &keeper.Machine{Alone: l.Alone, ConsoleLog: wire.Log{Dir: p.Console.Dir, Size: p.Console.Size, Files: p.Console.Files}}
+	var err error
 	for _, s := range []struct {
 		number *int
 		ours   **os.File
@@ -136,6 +136,21 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 		return nil, err
 	}
 	return k, l.Hardware.Open(h)
+}
+
+// disks opens the template's image and the private disk.
+func (d *Driver) disks(ctx context.Context, p stratum.Plan, w *Wires, h *Handed) error {
+	template, err := os.Open(p.Whole.Path)
+	if err != nil {
+		return fault.Internalf("open the template's image: %w", err)
+	}
+	w.Template = h.Add(template)
+	disk, err := d.openDisk(ctx, p.Disk)
+	if err != nil {
+		return err
+	}
+	w.Disk = h.Add(disk)
+	return nil
 }
 
 // card gives the machine its tap.

@@ -1,0 +1,77 @@
+package cli
+
+import (
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// foreignFlags are the flags of a system that strata does not know.
+type foreignFlags struct {
+	api.Foreign
+	boot string
+}
+
+func (s *foreignFlags) add(f *pflag.FlagSet) {
+	f.StringVar(&s.DiskImage, "disk-image", "", "run the system on this disk image instead of a template: `FILE`, raw, qcow2, vmdk, vdi or vhdx; it is only read")
+	f.StringVar(&s.Format, "image-format", "", "`format` of the disk image, such as raw (default: by its content)")
+	f.BoolVar(&s.Import, "import", false, "copy the disk image, so that it is needed no longer")
+	f.StringVar(&s.ISO, "iso", "", "run the system on this CD instead of a template: `FILE`; with --disk an empty disk beside it")
+	f.StringVar(&s.OS, "os", "", "kind of such a system, for its hardware: linux, windows, bsd, dos or other (default: other)")
+	f.StringVar(&s.boot, "boot", "", "`order` of what such a system is booted from, such as cd,disk (default: disk,cd)")
+	f.StringVar(&s.BootOnce, "boot-once", "", "what its first start alone is from: disk, cd or network")
+}
+
+// build returns what was asked for; nil where it is no foreign system.
+func (s *foreignFlags) build() (*api.Foreign, error) {
+	f := s.Foreign
+	for _, path := range []*string{&f.DiskImage, &f.ISO} {
+		if *path == "" {
+			continue
+		}
+		whole, err := filepath.Abs(*path)
+		if err != nil {
+			return nil, fault.Wrap(err, "find %s", *path)
+		}
+		*path = whole
+	}
+	if s.boot != "" {
+		f.Boot = strings.Split(s.boot, ",")
+	}
+	if f.DiskImage != "" || f.ISO != "" {
+		return &f, nil
+	}
+	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "boot-once": f.BootOnce != ""} {
+		if given {
+			return nil, fault.Invalidf("--%s is for a system with a disk image or a CD of its own", flag).At(flag).Help("give one of the two: --disk-image FILE, --iso FILE")
+		}
+	}
+	return nil, nil
+}
+
+// template asks for a template where no foreign system is asked for.
+func (s *specFlags) template(cmd *cobra.Command, args []string) error {
+	if s.foreign.DiskImage != "" || s.foreign.ISO != "" {
+		return nil
+	}
+	return atLeast(1, "a template")(cmd, args)
+}
+
+// foreign writes what a foreign system was made of.
+func (f facts) foreign(s api.Foreign) {
+	if s.DiskImage != "" {
+		how := "read where it lies"
+		if s.Import {
+			how = "copied"
+		}
+		f.add("disk image", s.DiskImage+reason(how))
+	}
+	f.add("cd", s.ISO)
+	f.add("os", s.OS)
+	f.add("boot order", strings.Join(s.Boot, ", "))
+}

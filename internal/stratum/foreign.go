@@ -1,0 +1,39 @@
+package stratum
+
+import (
+	"context"
+
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Foreign is a system that strata does not know: it has no template, no main program and
+// no agent, and boots from media of its own. Plan.Disk is its disk, where it has one.
+type Foreign struct {
+	OS       string    // linux, windows, bsd, dos or other
+	Image    string    // path of what its disk is made of; "": an empty disk
+	Format   string    // of Image, as it was found when the disk was made
+	Import   bool      // the disk is a copy of Image, which is needed no longer
+	Blank    unit.Size // of an empty disk
+	Disk     bool      // it has a disk
+	Network  bool      // it has a network card
+	ISO      string    // path of what is in its CD drive; "": nothing
+	Boot     []string  // of disk, cd and network, first first; none: disk, then cd
+	BootOnce string    // what this one start is from; "": Boot
+}
+
+// Hoster runs foreign systems.
+type Hoster interface {
+	// MakeDisk makes the disk of p.Foreign, and refuses all of p that cannot be run.
+	// It returns the format of the image that it was made of. What it made before it
+	// failed is left to the caller. Kinds: Invalid, Missing, Conflict (the image is in
+	// use), Unable.
+	MakeDisk(ctx context.Context, p Plan, tell func(done, total int64)) (format string, err error)
+	// Hardware says what p.Foreign has, a line for each part, with the reason.
+	Hardware(ctx context.Context, p Plan) ([]string, error)
+}
+
+// Troubled tells what strata has seen go wrong inside, where nobody inside tells.
+type Troubled interface {
+	// Trouble returns it in words; "": nothing is known of any.
+	Trouble() string
+}

@@ -1,0 +1,137 @@
+package machine
+
+import (
+	"context"
+	"os"
+	"regexp"
+	"sync"
+	"syscall"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/virtual"
+)
+
+// Foreign is one run of a foreign system: a Live of which all is refused that takes an
+// agent inside.
+type Foreign struct {
+	*Live
+
+	mu      sync.Mutex // guards trouble, a leaf
+	trouble string
+}
+
+func (d *Driver) foreign(v *virtual.Live) *Foreign {
+	f := &Foreign{Live: live(v)}
+	go f.watch(d.Life)
+	return f
+}
+
+// noAgent is why something cannot be done in a foreign system.
+func noAgent(what string) error {
+	return fault.Unablef("%s: nothing of strata's is inside this system, which it does not know", what).
+		Help("use its screen (strata screen, type, vnc), its serial line (strata console), or its network; a template run with --stratum machine has strata's agent inside")
+}
+
+// Exec implements stratum.Live.
+func (f *Foreign) Exec(context.Context, stratum.Process, *os.File) error {
+	return noAgent("no program can be run in it")
+}
+
+// Attach implements stratum.Live.
+func (f *Foreign) Attach(context.Context, *os.File) error {
+	return noAgent("it has no main program whose streams could be joined")
+}
+
+// KernelLog implements stratum.KernelLogger.
+func (f *Foreign) KernelLog(context.Context) ([]byte, error) {
+	return nil, noAgent("its kernel's log cannot be read")
+}
+
+// poweroff is what a template's init takes as a request to power off: RTMIN+4.
+// Source: systemd(1), "Signals".
+const poweroff = syscall.Signal(38)
+
+// Signal implements stratum.Live: what asks for an end is the power button. No signal
+// gets any further.
+func (f *Foreign) Signal(ctx context.Context, sig syscall.Signal) error {
+	switch sig {
+	case syscall.SIGTERM, syscall.SIGPWR, poweroff:
+		return fault.Wrap(f.Execute(ctx, "system_powerdown", nil, nil), "press the power button")
+	}
+	return fault.Unablef("a foreign system has a power button and takes no signals").At("signal").Help("TERM presses the button, KILL turns it off")
+}
+
+// Kill implements stratum.Live.
+func (f *Foreign) Kill(ctx context.Context) error { return f.Cut(ctx) }
+
+// Reset implements stratum.Resetter: the button on the front.
+func (f *Foreign) Reset(ctx context.Context) (over bool, err error) {
+	return false, f.Execute(ctx, "system_reset", nil, nil)
+}
+
+// Suspend implements stratum.Suspender.
+func (f *Foreign) Suspend(context.Context, string) error {
+	return fault.Unablef("a foreign system cannot be suspended").Help("hold it still: strata pause; or let it hibernate by itself")
+}
+
+// Processes implements stratum.Lister.
+func (f *Foreign) Processes(context.Context) ([]stratum.Task, bool, error) {
+	return nil, false, noAgent("its processes cannot be seen")
+}
+
+// SetLimits implements stratum.Limiter: a board stays as it was built.
+func (f *Foreign) SetLimits(context.Context, api.Resources) error {
+	return fault.Conflictf("a foreign system's board stays as it is while it runs").At("resources").Help("stop it first: its next start gets another")
+}
+
+// Trouble implements stratum.Troubled.
+func (f *Foreign) Trouble() string {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	return f.trouble
+}
+
+// How long firmware is listened to, and how often. OVMF tries the network last, which
+// takes it long.
+const (
+	firmwarePatience = 3 * time.Minute
+	firmwareLook     = 2 * time.Second
+)
+
+// nothingBoots is what firmware shows that finds nothing to boot. Source: SeaBIOS,
+// src/boot.c; of OVMF, which shows dots, the console's log has BdsDxe's words.
+var nothingBoots = regexp.MustCompile(`No bootable device|No bootable option or device was found`)
+
+// watch looks at the screen for what firmware says that finds nothing to boot, until the
+// machine ends, or ctx, or firmware has had its time. A screen that shows dots cannot be
+// read, and is looked at again.
+func (f *Foreign) watch(ctx context.Context) {
+	ctx, cancel := context.WithTimeout(ctx, firmwarePatience)
+	defer cancel()
+	tick := time.NewTicker(firmwareLook)
+	defer tick.Stop()
+	for {
+		select {
+		case <-f.Over():
+			return
+		case <-ctx.Done():
+			return
+		case <-tick.C:
+		}
+		if text, err := f.Screen().Text(ctx); err == nil && nothingBoots.MatchString(text) {
+			f.mu.Lock()
+			f.trouble = "its firmware finds nothing to boot"
+			f.mu.Unlock()
+			return
+		}
+	}
+}
+
+var (
+	_ stratum.Hoster   = (*Driver)(nil)
+	_ stratum.Troubled = (*Foreign)(nil)
+	_ stratum.Screener = (*Foreign)(nil)
+)
