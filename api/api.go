@@ -4,7 +4,7 @@ import "time"
 
 // Error is one fault as the wire has it.
 type Error struct {
-	Kind    string  `json:"kind" enum:"invalid,missing,conflict,unable,busy,denied,internal"`
+	Kind    string  `json:"kind" enum:"invalid,missing,conflict,unable,busy,denied,full,internal"`
 	Message string  `json:"message"`
 	Field   string  `json:"field,omitempty" doc:"Which part of the request is at fault."`
 	Hint    string  `json:"hint,omitempty" doc:"What to do next."`

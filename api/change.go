@@ -8,10 +8,20 @@ import (
 
 // Update changes an environment that exists. What is nil stays as it is.
 type Update struct {
-	Memory       *unit.Size        `json:"memory,omitempty" doc:"Memory limit in bytes; 0: none."`
-	CPUs         *unit.CPUs        `json:"cpus,omitempty" doc:"Processors, such as 0.5; 0: no limit."`
-	PIDs         *int64            `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads; 0: no limit."`
-	Disk         *unit.Size        `json:"disk,omitempty" doc:"New size of the private disk; it only grows."`
+	Memory          *unit.Size `json:"memory,omitempty" doc:"Memory limit in bytes; 0: none."`
+	MemoryGuarantee *unit.Size `json:"memory_guarantee,omitempty" doc:"Memory that it always gets, in bytes; 0: none."`
+	Swap            *unit.Size `json:"swap,omitempty" doc:"Most swap space beside memory, in bytes; 0: none."`
+	CPUs            *unit.CPUs `json:"cpus,omitempty" doc:"Processors, such as 0.5; 0: no limit."`
+	CPUGuarantee    *unit.CPUs `json:"cpu_guarantee,omitempty" doc:"Processors that it always gets, such as 0.5; 0: none."`
+	CPUWeight       *int64     `json:"cpu_weight,omitempty" minimum:"0" maximum:"10000" doc:"Share of contended processor time; 0: 100."`
+	PIDs            *int64     `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads; 0: no limit."`
+	Disk            *unit.Size `json:"disk,omitempty" doc:"New size of the private disk; it only grows."`
+	IOWeight        *int64     `json:"io_weight,omitempty" minimum:"0" maximum:"10000" doc:"Share of contended disk time; 0: 100."`
+	IORead          *unit.Size `json:"io_read,omitempty" doc:"Most bytes read in a second; 0: no limit."`
+	IOWrite         *unit.Size `json:"io_write,omitempty" doc:"Most bytes written in a second; 0: no limit."`
+	IOReadOps       *int64     `json:"io_read_ops,omitempty" minimum:"0" doc:"Most reads in a second; 0: no limit."`
+	IOWriteOps      *int64     `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes in a second; 0: no limit."`
+
 	Restart      *Restart          `json:"restart,omitempty" doc:"New restart policy."`
 	Labels       map[string]string `json:"labels,omitempty" doc:"Labels to set."`
 	RemoveLabels []string          `json:"remove_labels,omitempty" maxItems:"1024" doc:"Labels to take away."`

@@ -50,12 +50,23 @@ type Spec struct {
 	Log    LogLimits         `json:"log,omitzero" doc:"How much output is kept."`
 }
 
-// Resources are limits; zero means none, but for Disk.
+// Resources are what an environment gets and what it can never pass; zero means
+// no limit, no guarantee or the default weight, but for Disk. What each means at
+// which stratum, and what changes while it runs, is in docs/reference/resources.md.
 type Resources struct {
-	Memory unit.Size `json:"memory,omitempty" doc:"Bytes. At least 6M."`
-	CPUs   unit.CPUs `json:"cpus,omitempty" doc:"Processors, such as 0.5."`
-	PIDs   int64     `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads."`
-	Disk   unit.Size `json:"disk,omitempty" doc:"Size of the private disk in bytes. Default: 10G."`
+	Memory          unit.Size  `json:"memory,omitempty" doc:"Most memory, in bytes. At least 6M."`
+	MemoryGuarantee unit.Size  `json:"memory_guarantee,omitempty" doc:"Memory that it always gets, in bytes."`
+	Swap            *unit.Size `json:"swap,omitempty" doc:"Most swap space beside memory, in bytes; 0: none. Default: as much as memory."`
+	CPUs            unit.CPUs  `json:"cpus,omitempty" doc:"Most processors, such as 0.5."`
+	CPUGuarantee    unit.CPUs  `json:"cpu_guarantee,omitempty" doc:"Processors that it always gets when it wants them, such as 0.5."`
+	CPUWeight       int64      `json:"cpu_weight,omitempty" minimum:"0" maximum:"10000" doc:"Share of contended processor time. Default: 100."`
+	PIDs            int64      `json:"pids,omitempty" minimum:"0" maximum:"4194304" doc:"Processes and threads."`
+	Disk            unit.Size  `json:"disk,omitempty" doc:"Size of the private disk in bytes. Default: 10G."`
+	IOWeight        int64      `json:"io_weight,omitempty" minimum:"0" maximum:"10000" doc:"Share of contended disk time. Default: 100."`
+	IORead          unit.Size  `json:"io_read,omitempty" doc:"Most bytes that are read from disks in a second."`
+	IOWrite         unit.Size  `json:"io_write,omitempty" doc:"Most bytes that are written to disks in a second."`
+	IOReadOps       int64      `json:"io_read_ops,omitempty" minimum:"0" doc:"Most reads from disks in a second."`
+	IOWriteOps      int64      `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes to disks in a second."`
 }
 
 // Port is one published port.

@@ -68,6 +68,12 @@ func (c *Client) Why(ctx context.Context, ref string) (w api.Choice, err error) 
 	return w, c.call(ctx, get(environments, ref, "why"), &w)
 }
 
+// Queue waits until there is room for an environment's guarantees, at most for
+// patience, and holds it for the start that follows. It ends with ctx.
+func (c *Client) Queue(ctx context.Context, ref string, patience time.Duration) error {
+	return c.act(ctx, ref, "queue", "patience", patience.String())
+}
+
 // Start starts an environment.
 func (c *Client) Start(ctx context.Context, ref string) error { return c.act(ctx, ref, "start") }
 

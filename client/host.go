@@ -22,6 +22,11 @@ func (c *Client) HostCheck(ctx context.Context) (all []api.Finding, err error) {
 	return all, c.call(ctx, get("host", "check"), &all)
 }
 
+// Capacity returns what the host can guarantee, and what of it is guaranteed.
+func (c *Client) Capacity(ctx context.Context) (h api.Capacity, err error) {
+	return h, c.call(ctx, get("host", "capacity"), &h)
+}
+
 // Needs returns the needs that the daemon knows.
 func (c *Client) Needs(ctx context.Context) (all []api.Need, err error) {
 	return all, c.call(ctx, get("needs"), &all)

@@ -18,6 +18,7 @@ import (
 	"os/signal"
 	"syscall"
 
+	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/network/dns"
 	"github.com/strata-project/strata/internal/place"
@@ -58,7 +59,8 @@ func run(args []string, stdout, stderr io.Writer) int {
 // options are what the command line says.
 type options struct {
 	places place.Places
-	dir    string // of `stratad dns`
+	dir    string         // of `stratad dns`
+	host   admission.Host // as the flags say
 	log    *slog.Logger
 	stdout io.Writer
 }
@@ -69,6 +71,8 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	flags.SetOutput(stderr)
 	root := flags.String("root", "", "`folder` of a private strata (default: $STRATA_ROOT, else the installed one)")
 	dir := flags.String("dir", "", "") // of `stratad dns`
+	var c capacityFlags
+	c.add(flags)
 	level := slog.LevelInfo
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	asked := flags.Bool("version", false, "print the version")
@@ -88,23 +92,34 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 		fmt.Fprintln(stdout, version.Version)
 		return options{}, flag.ErrHelp
 	}
+	given, err := c.read()
+	if err != nil {
+		return options{}, err
+	}
 	places, err := place.Find(*root)
 	if err != nil {
 		return options{}, err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	return options{places: places, dir: *dir, log: log, stdout: stdout}, nil
+	return options{places: places, dir: *dir, host: given, log: log, stdout: stdout}, nil
 }
 
 const usage = `stratad serves strata's interface on a unix socket.
 
 Usage:
-  stratad [--root FOLDER] [--log-level LEVEL]
+  stratad [--root FOLDER] [--log-level LEVEL] [--reserve-memory SIZE] [--reserve-cpus N]
+          [--overcommit-memory N] [--overcommit-cpus N]
   stratad check    print what this host can do, as JSON, and end
 
 Flags:
   --root FOLDER       folder of a private strata (default: $STRATA_ROOT, else the installed one)
   --log-level LEVEL   debug, info, warn or error (default info)
+  --reserve-memory SIZE, --reserve-cpus N
+                      what of the host no environment is guaranteed (default: what the host uses at the
+                      daemon's start, and at least a twentieth)
+  --overcommit-memory N, --overcommit-cpus N
+                      how many times the rest all limits together may be (default: as they like); guarantees
+                      never pass it
   --version           print the version
 `
 

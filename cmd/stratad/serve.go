@@ -176,9 +176,13 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the machines", closing(stock.Close))
+	room, err := capacity(o.host, groups, machines, hardware)
+	if err != nil {
+		return nil, err
+	}
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests, stock}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
-		Network: engine.FromHost(net), Layers: layers, Log: o.log, Version: version.Version,
+		Network: engine.FromHost(net), Layers: layers, Host: room, Log: o.log, Version: version.Version,
 		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})
 	if err != nil {

@@ -1,5 +1,5 @@
 // Command reference writes what is generated of strata's documentation: this
-// folder's cli.md, api.md and needs.md, and api/openapi.json. `make generate` runs it.
+// folder's cli.md, api.md, needs.md and resources.md, and api/openapi.json. `make generate` runs it.
 package main
 
 import (
@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/planner"
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/server/servertest"
+	"github.com/strata-project/strata/internal/settings"
 )
 
 //go:generate go run .
@@ -31,7 +32,8 @@ func write() error {
 		"cli.md": cli.Reference,
 		"api.md": s.Reference,
 
-		"needs.md": planner.Reference,
+		"needs.md":     planner.Reference,
+		"resources.md": settings.Reference,
 		filepath.Join("..", "..", "api", "openapi.json"): func(w io.Writer) error {
 			text, err := s.OpenAPI()
 			if err != nil {

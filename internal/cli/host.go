@@ -20,7 +20,8 @@ func (a *app) hostCommand() *cobra.Command {
 	return group("host", "What this host can do", `Look at what strata needs of this host.
 
 Examples:
-  strata host check`, a.hostCheckCommand())
+  strata host check
+  strata host capacity`, a.hostCheckCommand(), a.hostCapacityCommand())
 }
 
 func (a *app) hostCheckCommand() *cobra.Command {

@@ -19,7 +19,7 @@ const removalPatience = 10 * time.Second
 func (a *app) runCommand() *cobra.Command {
 	var s specFlags
 	var detach bool
-	var keys string
+	var keys, patience string
 	cmd := &cobra.Command{
 		Use:   "run [flags] [TEMPLATE [COMMAND [ARG...]]]",
 		Short: "Make an environment, start it, and join its streams",
@@ -39,6 +39,7 @@ Examples:
   strata run --rm -it debian:bookworm bash
   strata run -d --name web -p 8080:80 -v ./site:/var/www/html:ro nginx
   strata run -d --name db --memory 1G --cpus 2 --disk 20G --restart on-failure:5 postgres
+  strata run -d --name shop --memory-guarantee 2G --cpu-guarantee 0.5 --cpu-weight 300 shop
   strata run -d --name whole --kind system debian-systemd
   strata run --name win --os windows --disk-image win.qcow2
   strata run --name deb --os linux --iso debian.iso --disk 20G --memory 1G
@@ -57,6 +58,10 @@ printed once it runs. See its screen (strata screen, type, vnc) and its serial l
 			if err != nil {
 				return err
 			}
+			if err := queue(ctx, c, made.ID, patience); err != nil {
+				a.discard(c, made)
+				return programFault(err)
+			}
 			if detach || spec.Foreign != nil { // which has no streams to join
 				return a.startDetached(ctx, c, made)
 			}
@@ -66,6 +71,7 @@ printed once it runs. See its screen (strata screen, type, vnc) and its serial l
 	}
 	s.add(cmd)
 	cmd.Flags().BoolVarP(&detach, "detach", "d", false, "start it and print its name")
+	queueFlag(cmd.Flags(), &patience)
 	cmd.Flags().StringVar(&keys, "detach-keys", "", "`keys` that leave a session with -it (default "+defaultDetachKeys+")")
 	a.completeSpecFlags(cmd)
 	return cmd

@@ -3,7 +3,6 @@ package cli
 import (
 	"context"
 	"fmt"
-	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -11,19 +10,22 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
 	"github.com/strata-project/strata/internal/fault"
-	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/settings"
 )
 
 func (a *app) setCommand() *cobra.Command {
 	return &cobra.Command{
 		Use:   "set NAME KEY=VALUE...",
-		Short: "Change limits, labels or the restart policy",
-		Long: `Change an environment that exists. Keys are memory, cpus, pids, disk, restart and
-label.NAME; an empty value takes a label away, 0 takes a limit away. The disk only
-grows, and only while the environment is stopped.
+		Short: "Change limits, guarantees, labels or the restart policy",
+		Long: "Change an environment that exists. Keys are " + wrapped(append(settingKeys(), "restart", "label.NAME"), 43) + `;
+an empty value takes a label away, 0 takes a limit, a guarantee or a weight away.
+What changes while it runs and what at its next start, at each stratum, is in
+docs/reference/resources.md. A guarantee that the host cannot keep is refused, with
+status 8. The disk only grows, and only while the environment is stopped.
 
 Examples:
-  strata set web memory=1G cpus=2
+  strata set web memory=1G cpu.guarantee=0.5
+  strata set web cpus=2 cpu.weight=300
   strata set db disk=40G
   strata set web restart=always label.team=web`,
 		Args: atLeast(2, "a name or KEY=VALUE"),
@@ -42,7 +44,7 @@ Examples:
 			if len(args) == 0 {
 				return a.completeNames(cmd, args, part)
 			}
-			return []string{"memory=", "cpus=", "pids=", "disk=", "restart=", "label."}, cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
+			return append(settingPairs(), "restart=", "label."), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 		},
 	}
 }
@@ -63,21 +65,10 @@ func parseUpdate(pairs []string) (api.Update, error) {
 }
 
 func setOne(u *api.Update, key, value string) (err error) {
+	one, found := settings.Find(key)
 	switch {
-	case key == "memory":
-		u.Memory = new(unit.Size)
-		*u.Memory, err = unit.ParseSize(value)
-	case key == "disk":
-		u.Disk = new(unit.Size)
-		*u.Disk, err = unit.ParseSize(value)
-	case key == "cpus":
-		u.CPUs = new(unit.CPUs)
-		err = cpus(key, value, u.CPUs)
-	case key == "pids":
-		u.PIDs = new(int64)
-		if *u.PIDs, err = strconv.ParseInt(value, 10, 32); err != nil || *u.PIDs < 0 {
-			err = fault.Invalidf("%q is not a number of processes", value).Help("write a number; 0 for no limit")
-		}
+	case found:
+		err = one.Change(value, u)
 	case key == "restart":
 		u.Restart = new(api.Restart)
 		*u.Restart, err = parseRestart(value)
@@ -92,7 +83,7 @@ func setOne(u *api.Update, key, value string) (err error) {
 		}
 		u.Labels[name] = value
 	default:
-		err = fault.Invalidf("%q is not a key", key).Help("accepted: memory, cpus, pids, disk, restart, label.NAME")
+		err = fault.Invalidf("%q is not a key", key).Help("accepted: %s, restart, label.NAME", strings.Join(settingKeys(), ", "))
 	}
 	return at(key, err)
 }

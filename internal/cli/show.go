@@ -12,6 +12,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/settings"
 )
 
 func (a *app) showCommand() *cobra.Command {
@@ -109,10 +110,14 @@ func (a *app) printEnvironment(e api.Environment) {
 	}
 	r := e.Spec.Resources
 	f.add("memory", limit(bytesText(e.MemoryUsed), bytesText(int64(r.Memory))))
-	if r.CPUs > 0 {
-		f.add("cpus", r.CPUs.String())
-	}
 	f.add("processes", limit(count(e.ProcessCount), count(r.PIDs)))
+	for _, s := range settings.All {
+		switch s.Flag {
+		case "memory", "pids", "disk": // with what is used of them
+		default:
+			f.add(strings.ReplaceAll(s.Flag, "-", " "), s.Text(r))
+		}
+	}
 	f.add("disk", limit(bytesText(e.DiskUsed), bytesText(e.DiskSize)))
 	if e.IDBase > 0 {
 		f.add("host ids", fmt.Sprintf("%d-%d", e.IDBase, e.IDBase+65535))

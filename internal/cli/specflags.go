@@ -2,7 +2,6 @@ package cli
 
 import (
 	"os"
-	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -26,9 +25,7 @@ type specFlags struct {
 	labels     []string
 	entrypoint string
 	restart    string
-	memory     string
-	cpus       string
-	disk       string
+	settings   []*setting
 	grace      string
 	health     struct {
 		line                                 string
@@ -58,10 +55,7 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.spec.Hostname, "hostname", "", "host name inside (default: the name)")
 	f.StringArrayVar(&s.spec.DNS, "dns", nil, "`address` of a DNS server instead of strata's own")
 	f.StringVar(&s.spec.Network, "network", "", "`name` of a network, or none")
-	f.StringVarP(&s.memory, "memory", "m", "", "memory limit, such as 512M")
-	f.StringVar(&s.cpus, "cpus", "", "limit in processors, such as 0.5")
-	f.Int64Var(&s.spec.Resources.PIDs, "pids", 0, "limit of processes and threads, the agent's few included (at least 12)")
-	f.StringVar(&s.disk, "disk", "", "`size` of the private disk (default 10G)")
+	s.settings = settingFlags(f)
 	f.StringArrayVarP(&s.labels, "label", "l", nil, "`NAME[=value]` to find it by")
 	f.StringVar(&s.entrypoint, "entrypoint", "", "`program` instead of the template's entrypoint; \"\" for none")
 	f.BoolVar(&s.spec.ReadOnly, "read-only", false, "mount the root file system read-only")
@@ -190,10 +184,7 @@ func (s *specFlags) readMounts(spec *api.Spec) error {
 func (s *specFlags) readLimits(spec *api.Spec) error {
 	grace, err := duration("stop-timeout", s.grace)
 	spec.StopGrace = grace
-	if spec.Resources.PIDs < 0 {
-		err = fault.Join(err, fault.Invalidf("%d is not a number of processes", spec.Resources.PIDs).At("pids").Help("write a number from 1 on"))
-	}
-	return fault.Join(err, size("memory", s.memory, &spec.Resources.Memory), size("disk", s.disk, &spec.Resources.Disk), cpus("cpus", s.cpus, &spec.Resources.CPUs))
+	return fault.Join(err, readSettings(s.settings, s.flags, &spec.Resources))
 }
 
 func (s *specFlags) readHealth(spec *api.Spec) error {
@@ -235,23 +226,6 @@ func duration(flag, text string) (unit.Duration, error) {
 		err = fault.Invalidf("%q lies in the past", text).Help("write a duration such as 10s")
 	}
 	return d, at(flag, err)
-}
-
-func size(flag, text string, into *unit.Size) (err error) {
-	if text != "" {
-		*into, err = unit.ParseSize(text)
-	}
-	return at(flag, err)
-}
-
-func cpus(flag, text string, into *unit.CPUs) (err error) {
-	if text != "" {
-		*into, err = unit.ParseCPUs(text)
-		if err == nil && *into == 0 && strings.Trim(text, "0.") != "" { // 0 is no limit
-			err = fault.Invalidf("%s processors are too few", text).Help("give at least 0.01")
-		}
-	}
-	return at(flag, err)
 }
 
 // at names the flag that a fault came from.

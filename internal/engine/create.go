@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/settings"
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/undo"
@@ -93,7 +94,7 @@ func checkVolumes(spec api.Spec) error {
 
 // fits refuses options that the chosen stratum has no meaning for.
 func fits(spec api.Spec, depth string) error {
-	var errs []error
+	errs := []error{settings.Refused(spec.Resources, depth)}
 	if spec.Firmware != "" && depth != stratum.Machine {
 		errs = append(errs, fault.Invalidf("a %s has no firmware, so it cannot have %q", depth, spec.Firmware).At("firmware").Help("ask for stratum machine: --stratum machine"))
 	}

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"time"
 
+	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/store"
@@ -43,6 +44,10 @@ type Engine struct {
 	first chan struct{} // held while a first kernel is fetched
 
 	resetting atomic.Bool // DestroyAll is under way
+
+	book    *admission.Book           // what the host has promised
+	sharing sync.Mutex                // of one division of processors and memory at a time, and of shared
+	shared  map[string]admission.Part // as it was last written, by stratum
 
 	mu    sync.RWMutex // allocation: never held over slow work
 	ids   map[string]*entry

@@ -20,18 +20,19 @@ type entry struct {
 	op     chan struct{} // holds one token while a transition is under way
 	saving sync.Mutex    // one write of the record at a time
 
-	mu      sync.Mutex
-	rec     environment.Record // maps and slices in it are never changed, only replaced
-	state   environment.State
-	hidden  bool          // being made: its name is taken, but nobody sees it yet
-	run     *run          // not nil while a driver has a run of it
-	changed chan struct{} // closed and replaced whenever something above changes
-	ends    int           // how many runs have ended
-	delay   time.Duration // the last one of the restart policy
-	waiting chan struct{} // while Waiting: closed to end the wait
-	goingOn bool          // with op: the start under way goes on with what was suspended
-	moves   bool          // a move of it is being prepared
-	copying func()        // ends the run that copies files of a stopped environment
+	mu         sync.Mutex
+	rec        environment.Record // maps and slices in it are never changed, only replaced
+	state      environment.State
+	hidden     bool          // being made: its name is taken, but nobody sees it yet
+	run        *run          // not nil while a driver has a run of it
+	changed    chan struct{} // closed and replaced whenever something above changes
+	ends       int           // how many runs have ended
+	delay      time.Duration // the last one of the restart policy
+	waiting    chan struct{} // while Waiting: closed to end the wait
+	restarting int           // how many restarts and moves keep its claim
+	goingOn    bool          // with op: the start under way goes on with what was suspended
+	moves      bool          // a move of it is being prepared
+	copying    func()        // ends the run that copies files of a stopped environment
 }
 
 // run is one run of an environment. All but the channels is guarded by entry.mu.

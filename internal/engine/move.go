@@ -22,7 +22,8 @@ const notKept = "what runs inside is stopped and started anew: its memory, its p
 //
 // Kinds: Missing (also of a kernel, at "kernel"), Invalid (the stratum, needs, options),
 // Conflict (it is there already, or starting, stopping or paused), Busy (another operation
-// on it is under way), Unable (the host cannot, or the new start failed).
+// on it is under way), Full (it would break a guarantee), Unable (the host cannot, or the
+// new start failed).
 func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.Moved, error) {
 	if err := e.open(); err != nil {
 		return api.Moved{}, err
@@ -190,6 +191,11 @@ func (e *Engine) carry(ctx context.Context, en *entry, to environment.Placement,
 		return err
 	}
 	before := en.snapshot()
+	settle, err := e.claimBoth(en, to)
+	if err != nil {
+		return err
+	}
+	defer settle()
 	m := &environment.Moving{From: before.Placed(), To: to, Move: moved.Move}
 	m.Move.At, m.Move.Ran = time.Now(), true
 	var r *run
@@ -218,7 +224,7 @@ func (e *Engine) carry(ctx context.Context, en *entry, to environment.Placement,
 		e.tellMove(ctx, en, m.Move)
 		return nil
 	}
-	err := e.switchOver(ctx, en)
+	err = e.switchOver(ctx, en)
 	if all := en.snapshot().Moves; len(all) > 0 && err == nil {
 		moved.Move = all[len(all)-1]
 	}

@@ -12,6 +12,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/store"
@@ -47,6 +48,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	e := &Engine{
 		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
 		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1), prices: newPrices(filepath.Join(o.Places.State, pricesName)),
+		book: admission.New(o.Host), shared: map[string]admission.Part{},
 	}
 	e.sampler.tracks = map[string]*track{}
 	for _, d := range o.Drivers {
@@ -110,6 +112,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	lost := e.keepRanges()
 	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
 	e.cleanUnknown(ctx, unknown)
+	e.share()
 	e.otherRanges(lost)
 	if err := ctx.Err(); err != nil {
 		return err

@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -25,6 +26,7 @@ type Options struct {
 	Layers    Layers                              // a *mount.Layers; nil: none are mounted
 	Logs      LogReader                           // nil: ReadLogs
 	Check     func(context.Context) []api.Finding // what the host can do; nil: nothing to say
+	Host      admission.Host                      // what can be guaranteed; the zero value: nothing
 	Log       *slog.Logger                        // nil: none
 	Version   string
 	Claims    string // folder where roots of one host say which id ranges they use; "": DefaultClaims

@@ -20,8 +20,8 @@ const (
 // Start starts an environment and returns once its main program runs. first,
 // which may be nil, takes part in the main program's streams from the first byte
 // on; the caller closes its own copy of the connection. A start waits for a transition that is
-// under way. Kinds: Missing, Conflict (it runs already, a port is taken), Busy,
-// Unable; a fault at field "command" means that the main program is missing
+// under way. Kinds: Missing, Conflict (it runs already, a port is taken), Busy, Full
+// (it would break a guarantee), Unable; a fault at field "command" means that the main program is missing
 // (Missing) or cannot be executed (Unable). An environment that could not be
 // started stays, unless it is to be removed automatically.
 func (e *Engine) Start(ctx context.Context, ref string, first *Session) error {
@@ -62,6 +62,7 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 	live, err := e.launch(ctx, en, first)
 	if err != nil {
 		e.failed(ctx, en, err, policy)
+		e.release(en)
 		return fault.Wrap(err, "start %s", en.name())
 	}
 	e.begin(ctx, en, live, time.Now())
@@ -82,6 +83,9 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 	defer cancel()
 	d, err := e.driver(en)
 	if err != nil {
+		return nil, err
+	}
+	if err := e.claim(en); err != nil {
 		return nil, err
 	}
 	if err := e.takePorts(en); err != nil {
@@ -188,6 +192,7 @@ func (e *Engine) begin(ctx context.Context, en *entry, live stratum.Live, starte
 	}); err != nil {
 		e.log.Error("state of a started environment", "id", rec.ID, "error", err)
 	}
+	e.share(rec.ID)
 	e.supervise(ctx, en, r)
 }
 

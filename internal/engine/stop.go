@@ -224,6 +224,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 }
 
 func (e *Engine) restart(ctx context.Context, en *entry, o StopOptions) error {
+	defer e.keepClaim(en)()
 	if err := e.stop(ctx, en, o, true); err != nil {
 		return err
 	}

@@ -61,6 +61,7 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 		en.rec.Exit = &exit
 		en.ends++
 	})
+	e.release(en)
 	e.saved(en)
 	e.tellEnd(ctx, en, exit, again)
 }
@@ -95,6 +96,7 @@ func (e *Engine) endedForGood(ctx context.Context, en *entry, rec environment.Re
 		e.log.Error("state of an environment that ended", "id", rec.ID, "error", err)
 		return
 	}
+	e.release(en)
 	e.tellEnd(ctx, en, exit, false)
 	if err := e.vanish(ctx, en, true); err != nil {
 		e.log.Error("environment not removed", "id", rec.ID, "error", err)

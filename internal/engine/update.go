@@ -7,13 +7,14 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/settings"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
-// Update changes limits, disk size, restart policy and labels. Limits change at
-// once where it runs; the disk grows only while it does not.
-// Kinds: Missing, Invalid, Conflict, Unable (its stratum cannot change limits
-// while it runs).
+// Update changes limits, guarantees, disk size, restart policy and labels. Limits and
+// guarantees change at once where it runs; the disk grows only while it does not.
+// Kinds: Missing, Invalid, Conflict, Full (it would break a guarantee), Unable (its
+// stratum has no such limit, or cannot change it while it runs).
 func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Environment, error) {
 	en, err := e.find(ref)
 	if err != nil {
@@ -28,6 +29,17 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	if err != nil {
 		return api.Environment{}, err
 	}
+	if err := settings.Refused(spec.Resources, before.Stratum); err != nil {
+		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+	}
+	after := before
+	after.Spec = spec
+	settle, err := e.reclaim(en, before, after)
+	if err != nil {
+		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+	}
+	done := false
+	defer func() { settle(done) }()
 	if err := e.apply(ctx, en, before.Spec.Resources, spec.Resources, u); err != nil {
 		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
 	}
@@ -36,6 +48,7 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 		en.do(func() { en.rec.Spec = before.Spec })
 		return api.Environment{}, err
 	}
+	done = true
 	e.tell(ctx, en, "update")
 	return en.view(), nil
 }
@@ -59,7 +72,7 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 			return err
 		}
 	}
-	if r == nil || now.Memory == old.Memory && now.CPUs == old.CPUs && now.PIDs == old.PIDs {
+	if r == nil || !settings.Changed(old, now, en.snapshot().Stratum) {
 		return nil
 	}
 	d, err := e.driver(en)

@@ -5,23 +5,13 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/settings"
 )
 
 // Change returns spec as u changes it. spec itself is left alone, and so are the
 // maps and slices in it. Kinds: Invalid, with all faults.
 func Change(spec api.Spec, u api.Update, b Bounds) (api.Spec, error) {
-	if u.Memory != nil {
-		spec.Resources.Memory = *u.Memory
-	}
-	if u.CPUs != nil {
-		spec.Resources.CPUs = *u.CPUs
-	}
-	if u.PIDs != nil {
-		spec.Resources.PIDs = *u.PIDs
-	}
-	if u.Disk != nil {
-		spec.Resources.Disk = *u.Disk
-	}
+	spec.Resources = settings.Apply(spec.Resources, u)
 	if u.Restart != nil {
 		spec.Restart = *u.Restart
 	}

@@ -197,11 +197,44 @@ func (c *check) resources(r api.Resources, b Bounds) {
 	case r.PIDs != 0 && r.PIDs < PIDFloor:
 		c.fault("resources.pids", "%d processes are fewer than a program can start with", r.PIDs).Help("give at least %d: the agent's threads count too", PIDFloor)
 	}
+	c.shares(r)
 	if r.Disk != 0 && r.Disk < b.DiskFloor {
 		c.fault("resources.disk", "a disk of %s is too small", r.Disk).Help("give at least %s", b.DiskFloor)
 	}
 	if b.DiskCeiling != 0 && r.Disk > b.DiskCeiling {
 		c.fault("resources.disk", "a disk of %s is too large", r.Disk).Help("give at most %s", b.DiskCeiling)
+	}
+}
+
+// MostWeight is the largest weight. Source: Documentation/admin-guide/cgroup-v2.rst, cpu.weight.
+const MostWeight = 10000
+
+// shares checks guarantees, weights and rates.
+func (c *check) shares(r api.Resources) {
+	if r.MemoryGuarantee < 0 || r.Memory != 0 && r.MemoryGuarantee > r.Memory {
+		c.fault("resources.memory_guarantee", "a guarantee of %s is above the limit of %s", r.MemoryGuarantee, r.Memory).Help("lower it, or raise the limit: --memory")
+	}
+	if r.CPUGuarantee != 0 && (r.CPUGuarantee < CPUFloor || r.CPUGuarantee > unit.MaxCPUs*1000) {
+		c.fault("resources.cpu_guarantee", "%s is not a number of processors", r.CPUGuarantee).Help("give %s to %d", CPUFloor, unit.MaxCPUs)
+	} else if r.CPUs != 0 && r.CPUGuarantee > r.CPUs {
+		c.fault("resources.cpu_guarantee", "a guarantee of %s is above the limit of %s", r.CPUGuarantee, r.CPUs).Help("lower it, or raise the limit: --cpus")
+	}
+	if r.Swap != nil && *r.Swap < 0 {
+		c.fault("resources.swap", "%d bytes of swap space are not possible", *r.Swap).Help("give a size; 0 for none")
+	} else if r.Swap != nil && r.Memory == 0 {
+		c.fault("resources.swap", "swap space is limited besides memory, which has no limit").Help("give --memory as well")
+	}
+	for field, weight := range map[string]int64{"cpu_weight": r.CPUWeight, "io_weight": r.IOWeight} {
+		if weight < 0 || weight > MostWeight {
+			c.fault("resources."+field, "a weight of %d is out of range", weight).Help("give 1 to %d; the default is 100", MostWeight)
+		}
+	}
+	for field, rate := range map[string]int64{
+		"io_read": int64(r.IORead), "io_write": int64(r.IOWrite), "io_read_ops": r.IOReadOps, "io_write_ops": r.IOWriteOps,
+	} {
+		if rate < 0 {
+			c.fault("resources."+field, "%d in a second are not possible", rate).Help("give a rate; 0 for no limit")
+		}
 	}
 }
 

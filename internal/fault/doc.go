@@ -10,6 +10,7 @@
 //	unable    this host, stratum or template cannot do it
 //	busy      it could work later: something is in use, full or slow
 //	denied    the caller may not
+//	full      it would break what the host has guaranteed to others
 //	internal  a fault of strata's own, or of the host below it
 //
 // An error of this package may name the field at fault (a path such as

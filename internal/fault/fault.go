@@ -21,6 +21,7 @@ const (
 	Unable
 	Busy
 	Denied
+	Full
 	kinds // how many there are
 )
 
@@ -38,6 +39,7 @@ var table = [kinds]struct {
 	Unable:   {"unable", http.StatusNotImplemented, 5},
 	Busy:     {"busy", http.StatusServiceUnavailable, 6},
 	Denied:   {"denied", http.StatusForbidden, 7},
+	Full:     {"full", http.StatusInsufficientStorage, 8},
 }
 
 // String returns the kind's word on the wire.

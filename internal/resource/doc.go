@@ -9,6 +9,7 @@
 // in between.
 //
 //	v1, hybrid   cpu/ROOT/ID  memory/ROOT/ID  pids/ROOT/ID     limits
+//	             blkio/ROOT/ID         limits of disks, where it is mounted
 //	             unified/ROOT/ID       freeze, kill, CPU time, devices by BPF
 //	             freezer/, devices/, cpuacct/ROOT/ID   only where there is no unified
 //	v2           ROOT/ID               limits, devices by BPF, freeze, kill
@@ -40,5 +41,8 @@
 // A Root and a Group are safe for concurrent use; there are no locks but the
 // one around the loaded device programs.
 //
-// What it does not do: networks, disks, rlimits, and I/O limits.
+// Limits are a group's own. A share (Root.Share) is what it gets beside others,
+// and depends on all: package admission works it out.
+//
+// What it does not do: networks, rlimits and the sizes of disks.
 package resource

@@ -337,8 +337,8 @@ func TestSettingsOnEachVersion(t *testing.T) {
 		want      string
 	}{
 		{"a fresh group without limits needs no write", Limits{}, true, true, "[]"},
-		{"taking limits away on v2", Limits{}, true, false, "[{cpu cpu.max max 100000} {cpu cpu.weight 100} {pids pids.max max}]"},
-		{"taking limits away on v1", Limits{}, false, false, "[{cpu cpu.cfs_quota_us -1} {cpu cpu.shares 1024} {pids pids.max max}]"},
+		{"taking limits away on v2", Limits{}, true, false, "[{cpu cpu.max max 100000} {pids pids.max max}]"},
+		{"taking limits away on v1", Limits{}, false, false, "[{cpu cpu.cfs_quota_us -1} {pids pids.max max}]"},
 		{"half a processor on v1", Limits{CPUs: 500, Weight: 1}, false, true, "[{cpu cpu.cfs_quota_us 50000} {cpu cpu.shares 10}]"},
 		{"the least on v2", Limits{CPUs: 10, PIDs: 5}, true, true, "[{cpu cpu.max 1000 100000} {pids pids.max 5}]"},
 	} {

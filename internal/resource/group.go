@@ -221,6 +221,9 @@ func (g *Group) Set(l Limits) error {
 
 func (g *Group) apply(l Limits, fresh bool) error {
 	v2 := func(c string) bool { return g.root.homes[c] == g.root.unified }
+	if l.Swap != nil && !g.root.layout.Swap {
+		return fault.Unablef("this host does not count swap space, so that it cannot be limited").At("resources.swap").Help("boot with swapaccount=1")
+	}
 	if !fresh || l.Memory > 0 {
 		if err := g.setMemory(l, fresh); err != nil {
 			return err
@@ -232,7 +235,7 @@ func (g *Group) apply(l Limits, fresh bool) error {
 			return refused(err, s.controller, "set %s to %s", s.file, s.value)
 		}
 	}
-	return nil
+	return g.setIO(l.IO, fresh)
 }
 
 // refused explains a limit that the kernel does not take.

@@ -35,10 +35,13 @@ type Limits struct {
 	Swap *unit.Size
 	// CPUs is the most processor time. 0: no limit.
 	CPUs unit.CPUs
-	// Weight is the share of contended processor time, from 1 to 10000. 0: 100.
+	// Weight is the share of contended processor time, from 1 to 10000. 0: as it is,
+	// which is 100 in a new group.
 	Weight int
 	// PIDs is the most processes and threads. 0: no limit.
 	PIDs int64
+	// IO limits the use of disks.
+	IO IO
 }
 
 // Check reports every limit that no kernel takes. Kinds: Invalid.
@@ -59,7 +62,7 @@ func (l Limits) Check() error {
 	if l.PIDs < 0 {
 		errs = append(errs, fault.Invalidf("a limit of %d processes is not possible", l.PIDs).At("pids"))
 	}
-	return fault.Join(errs...)
+	return fault.Join(append(errs, l.IO.check())...)
 }
 
 // quota returns the processor time of one period, in microseconds.
@@ -121,7 +124,7 @@ func (l Limits) cpuSettings(v2, fresh bool) []setting {
 			out = append(out, setting{"cpu", "cpu.cfs_quota_us", "-1"})
 		}
 	}
-	if !fresh || l.Weight > 0 {
+	if l.Weight > 0 {
 		if v2 {
 			out = append(out, setting{"cpu", "cpu.weight", strconv.FormatInt(l.weight(), 10)})
 		} else {

@@ -135,7 +135,7 @@ func open(name string, f facts) (*Root, error) {
 // v1Controllers are those that live on v1 here: limits, and whatever the unified
 // hierarchy does not do instead.
 func (r *Root) v1Controllers(h hierarchies) []string {
-	want := slices.Clone(limiting)
+	want := append(slices.Clone(limiting), "blkio")
 	if r.programs == nil {
 		want = append(want, "devices")
 	}

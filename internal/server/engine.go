@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"os"
+	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
@@ -15,6 +16,7 @@ type Engine interface {
 	Records
 	Lifecycle
 	Moves
+	Admission
 	Streams
 	Observation
 	Screens
@@ -67,6 +69,13 @@ type Lifecycle interface {
 	Resume(ctx context.Context, ref string) error
 	// Wait blocks until the condition (stopped, next-exit, removed) holds.
 	Wait(ctx context.Context, ref, condition string) (api.Exit, error)
+}
+
+// Admission is what the host can guarantee.
+type Admission interface {
+	Capacity(ctx context.Context) api.Capacity
+	// Queue waits for room for a start, and holds it for a moment.
+	Queue(ctx context.Context, ref string, patience time.Duration) error
 }
 
 // Streams is what goes in and out of a running environment.

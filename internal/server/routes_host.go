@@ -31,6 +31,10 @@ func (s *Server) hostRoutes() {
 		func(ctx context.Context, _ *struct{}) (*body[[]api.Finding], error) {
 			return &body[[]api.Finding]{nonNil(s.engine.HostCheck(ctx))}, nil
 		})
+	huma.Register(s.api, route("host-capacity", http.MethodGet, "/v1/host/capacity", "Show what the host can guarantee, and what of it is guaranteed"),
+		func(ctx context.Context, _ *struct{}) (*body[api.Capacity], error) {
+			return &body[api.Capacity]{s.engine.Capacity(ctx)}, nil
+		})
 	huma.Register(s.api, route("needs", http.MethodGet, "/v1/needs", "List the needs that strata knows"),
 		func(ctx context.Context, _ *struct{}) (*body[[]api.Need], error) {
 			return &body[[]api.Need]{nonNil(s.engine.Needs(ctx))}, nil

@@ -6,6 +6,7 @@ import (
 	"syscall"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // The strata, shallowest first.
@@ -90,6 +91,19 @@ type Pauser interface {
 // Limiter changes limits of a run.
 type Limiter interface {
 	SetLimits(ctx context.Context, r api.Resources) error
+}
+
+// Sharer is a driver whose runs share processors and memory as they are told.
+type Sharer interface {
+	// Share sets what a run gets beside others; with id "" what all of the driver's
+	// together get. A run that is gone is no error.
+	Share(id string, s Share) error
+}
+
+// Share is what one gets where not all can have what they want.
+type Share struct {
+	Weight int       // of processor time, 1 to 10000
+	Memory unit.Size // kept while others want more; -1: nobody has a guarantee
 }
 
 // Consoler has a console: what firmware, kernel and init write to before and

@@ -31,7 +31,8 @@ var (
 		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/thread",
 		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history",
 	}
-	kept = []string{"internal/environment", "internal/store", "internal/planner"}
+	kept       = []string{"internal/environment", "internal/store", "internal/planner"}
+	arithmetic = []string{"internal/settings", "internal/admission"}
 )
 
 var layers = []layer{
@@ -51,7 +52,9 @@ var layers = []layer{
 		why: "a mechanism knows no environment, so that every stratum can use it"},
 	{packages: []string{"internal/stratum"}, may: join(words, wire),
 		why: "what every depth offers is said without saying how"},
-	{packages: kept, may: join(words, wire, []string{"internal/stratum"}),
+	{packages: arithmetic, may: join(words, wire), apart: true,
+		why: "tables and sums that the daemon and the CLI share touch nothing"},
+	{packages: kept, may: join(words, wire, []string{"internal/stratum", "internal/settings"}),
 		why: "records, states and choices are tested without a host"},
 	{packages: []string{"internal/stratum/held"}, may: join(words, wire, mechanisms, []string{"internal/stratum"}),
 		why: "what runs with a keeper have in common knows no stratum"},
@@ -64,19 +67,19 @@ var layers = []layer{
 		why: "prices are drawn by whoever shows them"},
 	{packages: []string{"internal/price"}, may: join(words, wire, []string{"internal/price/chart"}),
 		why: "what is measured and judged is tested without environments"},
-	{packages: []string{"internal/engine"}, may: join(words, wire, mechanisms, kept, []string{"docs", "internal/price", "internal/stratum"}),
+	{packages: []string{"internal/engine"}, may: join(words, wire, mechanisms, kept, arithmetic, []string{"docs", "internal/price", "internal/stratum"}),
 		why: "the engine is given its drivers, and knows none of them"},
 	{packages: []string{"internal/web"},
 		why: "pages ask the API as any client does"},
 	{packages: []string{"internal/server"}, may: join(words, wire, []string{"internal/engine", "internal/web"}),
 		why: "the server turns requests into calls of the engine, and does nothing past it"},
-	{packages: []string{"internal/cli"}, may: join(words, wire, []string{"client", "internal/price/chart"}),
+	{packages: []string{"internal/cli"}, may: join(words, wire, []string{"client", "internal/price/chart", "internal/settings"}),
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
 	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/virtiofs/serve"}, why: "a main function"},
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
-	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
+	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, arithmetic, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},
 	{packages: []string{"internal/stratum/virtual/virtualtest"}, may: join(words, wire, mechanisms, []string{"internal/require", "internal/stratum", "internal/stratum/drivertest"}),
 		why: "it is for tests"},
@@ -86,7 +89,7 @@ var layers = []layer{
 		why: "stand-ins are without privilege"},
 	{packages: []string{"test/...", "bench"}, may: join(words, wire, []string{"client", "internal/require"}),
 		why: "they see strata from outside"},
-	{packages: []string{"docs/reference"}, may: []string{"internal/cli", "internal/planner", "internal/server", "internal/server/servertest"},
+	{packages: []string{"docs/reference"}, may: []string{"internal/cli", "internal/planner", "internal/server", "internal/server/servertest", "internal/settings"},
 		why: "the reference is made of the commands, the routes and the needs"},
 }
 

@@ -42,7 +42,8 @@ type Notes struct {
 	Form      string `json:"form,omitempty"`      // the hardware, see formOf
 	Fixed     bool   `json:"fixed,omitempty"`     // its memory was a saved system's, see package qemu/warm
 
-	Alone bool `json:"alone,omitempty"` // no agent is inside
+	Disks []string `json:"disks,omitempty"` // what limits of reads and writes hold for
+	Alone bool     `json:"alone,omitempty"` // no agent is inside
 }
 
 func notesOf(p stratum.Plan) Notes {

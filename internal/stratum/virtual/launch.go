@@ -63,15 +63,11 @@ type Launch struct {
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what
 // is kept for all. The kernel is one that has what wanted requires.
-func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Wanted) (*Launch, error) {
+func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Wanted) (*Launch, error) {
 	if err := d.check(p); err != nil {
 		return nil, err
 	}
-	memory, err := machineMemory(p.Resources.Memory)
-	if err != nil {
-		return nil, err
-	}
-	processors, err := machineProcessors(p.Resources.CPUs)
+	memory, processors, err := wanted(p.Resources)
 	if err != nil {
 		return nil, err
 	}
@@ -84,10 +80,10 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Want
 	if l.QEMU, err = qemu.Find(ctx); err != nil {
 		return nil, err
 	}
-	if l.Kernel, err = d.o.Kernels.GetFor(p.Kernel, wanted); err != nil {
+	if l.Kernel, err = d.o.Kernels.GetFor(p.Kernel, needed); err != nil {
 		return nil, err
 	}
-	set, err := l.Kernel.Set(wanted)
+	set, err := l.Kernel.Set(needed)
 	if err != nil {
 		return nil, err
 	}
@@ -113,6 +109,9 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, wanted kernel.Want
 	}
 	l.Proven = verdict.Booted
 	l.Notes = notesOf(p)
+	if l.Notes.Disks, err = disks(p); err != nil {
+		return nil, err
+	}
 	l.Notes.Boot = api.Boot{
 		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
 	}

@@ -12,12 +12,9 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"github.com/strata-project/strata/internal/qemu"
-	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
-	"github.com/strata-project/strata/internal/unit"
 	"github.com/strata-project/strata/internal/vmagent/control"
-	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // Live is one run.
@@ -282,45 +279,6 @@ func (l *Live) stopped(ctx context.Context) bool {
 	}
 	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
 	return err == nil && (status.Status == "paused" || status.Status == "postmigrate")
-}
-
-// SetLimits implements stratum.Limiter. The machine stays as large as it is.
-func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
-	if r.Memory != 0 && r.Memory+ownShare > l.notes.Boot.Memory {
-		return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-ownShare).
-			At("resources.memory").Help("stop it first: its next start gets a larger machine")
-	}
-	if n, err := machineProcessors(r.CPUs); err != nil {
-		return err
-	} else if r.CPUs != 0 && n > l.notes.Boot.CPUs {
-		return fault.Conflictf("the machine has fewer processors: %d", l.notes.Boot.CPUs).At("resources.cpus").Help("stop it first: its next start gets more")
-	}
-	if err := l.Group.Set(HostLimits(l.notes.Boot.Memory, r.CPUs)); err != nil {
-		return err
-	}
-	err := l.ask(ctx, func(c *control.Client) error {
-		return c.SetLimits(ctx, spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs})
-	})
-	if err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.limits = r
-	n := l.notes
-	n.Limits = r // for the daemon after this one
-	return l.d.Held.Note(l.ID, n)
-}
-
-// qemuShare is what QEMU may use besides the memory of its machine, before the
-// host ends it: its translations (TCG) and its own. Measured with -accel tcg: 190 MiB.
-const qemuShare = 512 * unit.MiB
-
-// HostLimits are the limits of the control group that QEMU runs in. Memory and
-// processes are limited inside; here the machine's size only is a bound against a
-// QEMU that its guest has taken over.
-func HostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
-	return resource.Limits{Memory: memory + qemuShare, CPUs: cpus}
 }
 
 var (

@@ -39,7 +39,7 @@ func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o strat
 		}
 	}
 	boot := l.Notes.Boot
-	group, err := d.o.Resources.Create(ctx, p.ID, HostLimits(boot.Memory, p.Resources.CPUs), Devices(boot.Accelerator), 0)
+	group, err := d.o.Resources.Create(ctx, p.ID, hostLimits(boot.Memory, p.Resources, l.Notes.Disks), Devices(boot.Accelerator), 0)
 	if err != nil {
 		return nil, fault.Wrap(err, "make the control group")
 	}

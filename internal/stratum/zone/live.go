@@ -8,7 +8,6 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
-	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
 )
@@ -70,11 +69,6 @@ func (l *Live) Resume(ctx context.Context) error { return l.Group.Thaw(ctx) }
 func (l *Live) Paused() bool {
 	frozen, err := l.Group.Frozen()
 	return err == nil && frozen
-}
-
-// SetLimits implements stratum.Limiter.
-func (l *Live) SetLimits(_ context.Context, r api.Resources) error {
-	return l.Group.Set(resource.Limits{Memory: r.Memory, CPUs: r.CPUs, PIDs: r.PIDs})
 }
 
 var (

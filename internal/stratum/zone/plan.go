@@ -48,6 +48,8 @@ type launch struct {
 type notes struct {
 	System        bool `json:"system"`
 	NewPrivileges bool `json:"new_privileges"`
+	// Disks are what limits of reads and writes hold for, as control groups name them.
+	Disks []string `json:"disks,omitempty"`
 }
 
 // namespaces are the kinds that a zone has of its own.
@@ -79,7 +81,7 @@ func plan(p stratum.Plan, f hostFacts) (*launch, error) {
 		return nil, err
 	}
 	l := &launch{
-		Limits:  resource.Limits{Memory: p.Resources.Memory, CPUs: p.Resources.CPUs, PIDs: p.Resources.PIDs},
+		Limits:  limits(p.Resources, nil),
 		Devices: resource.DefaultDevices(),
 		Notes:   notes{System: p.System, NewPrivileges: p.NewPrivileges || p.System},
 		Init: spec.Init{

@@ -26,6 +26,10 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if err != nil {
 		return nil, err
 	}
+	if l.Notes.Disks, err = disks(p); err != nil {
+		return nil, err
+	}
+	l.Limits.IO.Disks = l.Notes.Disks
 	release, err := d.runs.Claim(p.ID)
 	if err != nil {
 		return nil, err

@@ -1,0 +1,260 @@
+package engine
+
+import (
+	"context"
+	"slices"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/admission"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// overheads are what strata itself spends of the host's memory for one running
+// environment, until its price is measured on the host. Source:
+// docs/measurements.md: keeper, agent and the kernel's own for a zone; a cold system with
+// nothing in it, under TCG, for a guest (whose clones take less) and a machine.
+var overheads = map[string]unit.Size{
+	stratum.Zone:    2 * unit.MiB,
+	stratum.Guest:   250 * unit.MiB,
+	stratum.Machine: 320 * unit.MiB,
+}
+
+// claimOf is what an environment takes of the host while it runs.
+func claimOf(rec environment.Record) admission.Claim {
+	r := rec.Spec.Resources
+	return admission.Claim{
+		ID: rec.ID, Name: rec.Name, Stratum: rec.Stratum,
+		Memory: r.MemoryGuarantee, CPUs: r.CPUGuarantee, Overhead: overheads[rec.Stratum],
+		MemoryLimit: r.Memory, CPULimit: r.CPUs, Weight: int(r.CPUWeight),
+	}
+}
+
+// claim takes what a start needs, from before it until the end. Kinds: Full.
+func (e *Engine) claim(en *entry) error { return e.book.Take(claimOf(en.snapshot())) }
+
+// release gives the claim of what does not run any more back, and shares anew. It is
+// called once the environment's state says so. What is about to be restarted keeps it.
+func (e *Engine) release(en *entry) {
+	en.mu.Lock()
+	if en.state.Live() || en.state == environment.Starting || en.restarting > 0 {
+		en.mu.Unlock()
+		return
+	}
+	e.book.Give(en.key) // with mu held: a start takes its claim after it has moved the state
+	en.mu.Unlock()
+	e.share()
+}
+
+// keepClaim has a claim outlive the time between the two halves of a restart.
+// done ends that.
+func (e *Engine) keepClaim(en *entry) (done func()) {
+	en.mu.Lock()
+	en.restarting++
+	en.mu.Unlock()
+	return func() {
+		en.mu.Lock()
+		en.restarting--
+		en.mu.Unlock()
+		e.release(en)
+	}
+}
+
+// reclaim changes the claim of what runs as its spec changes, in two steps, so that
+// nobody takes in between what is not given back for sure: first to the larger of
+// both, and with settle to the new one, or back. Kinds: Full.
+func (e *Engine) reclaim(en *entry, old, now environment.Record) (settle func(done bool), err error) {
+	before, after := claimOf(old), claimOf(now)
+	if before == after {
+		return func(bool) {}, nil
+	}
+	both := after
+	both.Memory, both.CPUs = max(before.Memory, after.Memory), max(before.CPUs, after.CPUs)
+	en.mu.Lock()
+	runs := en.run != nil
+	en.mu.Unlock()
+	if !runs {
+		return func(bool) {}, nil
+	}
+	if err := e.book.Take(both); err != nil {
+		return nil, err
+	}
+	return func(done bool) {
+		if !done {
+			after = before
+		}
+		if err := e.book.Take(after); err != nil { // it asks for no more than it has
+			e.log.Error("claim not lowered", "id", en.id(), "error", err)
+		}
+		e.release(en) // it may have ended meanwhile
+		e.share()
+	}, nil
+}
+
+// claimBoth has what runs keep its claim over a move, of the larger of what it takes at
+// its stratum and at to. settle ends that. Kinds: Full.
+func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), err error) {
+	rec := en.snapshot()
+	before := claimOf(rec)
+	rec.Place(to)
+	both := before
+	both.Overhead = max(before.Overhead, claimOf(rec).Overhead)
+	en.mu.Lock()
+	runs := en.run != nil
+	en.mu.Unlock()
+	if !runs {
+		return func() {}, nil
+	}
+	done := e.keepClaim(en)
+	if err := e.book.Take(both); err != nil {
+		done()
+		return nil, err
+	}
+	return func() {
+		done()
+		en.mu.Lock()
+		defer en.mu.Unlock()
+		if en.run != nil { // as it is now, which is no more
+			_ = e.book.Take(claimOf(en.rec))
+		}
+	}, nil
+}
+
+// share divides processors and memory between all that run, as their claims have it.
+// What was so already is not written again, but for what fresh names, whose groups
+// are new.
+func (e *Engine) share(fresh ...string) {
+	e.sharing.Lock()
+	defer e.sharing.Unlock()
+	for _, part := range e.shared {
+		for _, id := range fresh {
+			delete(part.Each, id)
+		}
+	}
+	held, _ := e.book.Claims()
+	running := slices.DeleteFunc(held, func(c admission.Claim) bool {
+		e.mu.RLock()
+		en := e.ids[c.ID]
+		e.mu.RUnlock()
+		if en == nil {
+			return true
+		}
+		en.mu.Lock()
+		defer en.mu.Unlock()
+		return en.run == nil
+	})
+	parts := admission.Shares(e.book.Host(), running)
+	for _, d := range e.o.Drivers {
+		s, ok := d.(stratum.Sharer)
+		if !ok {
+			continue
+		}
+		part, runs := parts[d.Stratum()]
+		if !runs {
+			part = admission.Rest()
+		}
+		if err := e.shareAt(s, d.Stratum(), part); err != nil {
+			e.log.Warn("shares not set", "stratum", d.Stratum(), "error", err)
+		}
+	}
+}
+
+// shareAt writes what is not so yet. The group above goes first: nothing below it
+// has more memory kept than it has. It is called with sharing held.
+func (e *Engine) shareAt(s stratum.Sharer, at string, part admission.Part) error {
+	had, known := e.shared[at] // unknown: an earlier daemon may have left anything
+	if part.Own != had.Own {
+		if err := s.Share("", stratum.Share(part.Own)); err != nil {
+			return err
+		}
+	}
+	for id, now := range part.Each {
+		before, ok := had.Each[id]
+		if !ok && known {
+			before = admission.Rest().Own // as every new group
+		}
+		if now == before {
+			continue
+		}
+		if err := s.Share(id, stratum.Share(now)); err != nil {
+			return err
+		}
+	}
+	e.shared[at] = part
+	return nil
+}
+
+// Bounds of a wait for room.
+const (
+	// usualQueue is how long it lasts at most where the caller does not say.
+	usualQueue = time.Hour
+	// heldFor is how long room is held for the start that is to follow.
+	heldFor = 30 * time.Second
+)
+
+// Queue waits until there is room for what ref has guaranteed, and holds it for the
+// start that follows within half a minute. It ends with ctx, and after patience (0: an
+// hour). What runs already waits for nothing. Kinds: Missing, Busy (its time is over, or
+// too many wait), Full where it can never fit.
+func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) error {
+	if err := e.open(); err != nil {
+		return err
+	}
+	en, err := e.find(ref)
+	if err != nil {
+		return err
+	}
+	en.mu.Lock()
+	active := en.run != nil || en.state == environment.Starting
+	en.mu.Unlock()
+	if active {
+		return nil
+	}
+	if patience <= 0 {
+		patience = usualQueue
+	}
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	ctx, stop := e.until(ctx)
+	defer stop()
+	if err := e.book.Wait(ctx, claimOf(en.snapshot())); err != nil {
+		return fault.Wrap(err, "start %s", en.name())
+	}
+	e.goes(func() {
+		timer := time.NewTimer(heldFor)
+		defer timer.Stop()
+		select {
+		case <-timer.C:
+		case <-e.life.Done():
+		}
+		e.release(en)
+	})
+	return nil
+}
+
+// Capacity tells what the host has, what of it is guaranteed, and to whom.
+func (e *Engine) Capacity(context.Context) api.Capacity {
+	h := e.book.Host()
+	held, waiting := e.book.Claims()
+	sum := h.Total(held)
+	memory, cpus := h.Capacity()
+	c := api.Capacity{
+		Memory: api.MemoryCapacity{Host: h.Memory, Reserve: h.ReserveMemory, Capacity: memory, Guaranteed: sum.Memory, Overhead: sum.Overhead,
+			Free: max(memory-sum.Memory-sum.Overhead, 0), Overcommit: h.OvercommitMemory},
+		CPUs: api.CPUCapacity{Host: h.CPUs, Reserve: h.ReserveCPUs, Capacity: cpus, Guaranteed: sum.CPUs,
+			Free: max(cpus-sum.CPUs, 0), Overcommit: h.OvercommitCPUs},
+		Held: wireClaims(held), Waiting: wireClaims(waiting),
+	}
+	return c
+}
+
+func wireClaims(all []admission.Claim) []api.Claim {
+	out := []api.Claim{}
+	for _, c := range all {
+		out = append(out, api.Claim{ID: c.ID, Name: c.Name, Stratum: c.Stratum, Memory: c.Memory, CPUs: c.CPUs, Overhead: c.Overhead})
+	}
+	return out
+}

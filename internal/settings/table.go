@@ -1,0 +1,44 @@
+package settings
+
+import (
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// What a value looks like, for help texts.
+const (
+	aSize   = "SIZE"
+	aNumber = "N"
+	aShare  = "WEIGHT"
+)
+
+// All is the table, in the order of docs/reference/resources.md. What holds at a
+// guest and a machine is what their control group on the host, which holds QEMU,
+// and their agent can do without a balloon and without hot-plugged processors.
+var All = []Setting{
+	size(Setting{Flag: "memory", Short: "m", Value: aSize, Means: "memory limit, such as 512M", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
+		func(r *api.Resources) *unit.Size { return &r.Memory }, func(u *api.Update) **unit.Size { return &u.Memory }),
+	size(Setting{Flag: "memory-guarantee", Value: aSize, Means: "memory that it always gets, such as 256M", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
+		func(r *api.Resources) *unit.Size { return &r.MemoryGuarantee }, func(u *api.Update) **unit.Size { return &u.MemoryGuarantee }),
+	swap(Setting{Flag: "swap", Value: aSize, Means: "most swap space beside --memory; 0 for none", Unset: "its own kernel has no swap space", Zone: Live, Guest: Never, Machine: Never}),
+	processors(Setting{Flag: "cpus", Value: aNumber, Means: "limit in processors, such as 0.5", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
+		func(r *api.Resources) *unit.CPUs { return &r.CPUs }, func(u *api.Update) **unit.CPUs { return &u.CPUs }),
+	processors(Setting{Flag: "cpu-guarantee", Value: aNumber, Means: "processors that it always gets when it wants them, such as 0.5", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
+		func(r *api.Resources) *unit.CPUs { return &r.CPUGuarantee }, func(u *api.Update) **unit.CPUs { return &u.CPUGuarantee }),
+	number(Setting{Flag: "cpu-weight", Value: aShare, Means: "share of contended processor time, 1 to 10000 (default 100)", Unset: "100", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *int64 { return &r.CPUWeight }, func(u *api.Update) **int64 { return &u.CPUWeight }),
+	number(Setting{Flag: "pids", Value: aNumber, Means: "limit of processes and threads, the agent's few included (at least 12)", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *int64 { return &r.PIDs }, func(u *api.Update) **int64 { return &u.PIDs }),
+	size(Setting{Flag: "disk", Value: aSize, Means: "size of the private disk (default 10G)", Unset: "10G", Zone: Next, Guest: Next, Machine: Next},
+		func(r *api.Resources) *unit.Size { return &r.Disk }, func(u *api.Update) **unit.Size { return &u.Disk }),
+	number(Setting{Flag: "io-weight", Value: aShare, Means: "share of contended disk time, 1 to 10000 (default 100)", Unset: "100", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *int64 { return &r.IOWeight }, func(u *api.Update) **int64 { return &u.IOWeight }),
+	size(Setting{Flag: "io-read", Value: aSize, Means: "most bytes read from disks in a second, such as 50M", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *unit.Size { return &r.IORead }, func(u *api.Update) **unit.Size { return &u.IORead }),
+	size(Setting{Flag: "io-write", Value: aSize, Means: "most bytes written to disks in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *unit.Size { return &r.IOWrite }, func(u *api.Update) **unit.Size { return &u.IOWrite }),
+	number(Setting{Flag: "io-read-ops", Value: aNumber, Means: "most reads from disks in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *int64 { return &r.IOReadOps }, func(u *api.Update) **int64 { return &u.IOReadOps }),
+	number(Setting{Flag: "io-write-ops", Value: aNumber, Means: "most writes to disks in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *int64 { return &r.IOWriteOps }, func(u *api.Update) **int64 { return &u.IOWriteOps }),
+}

@@ -1,0 +1,118 @@
+package virtual
+
+import (
+	"context"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/vmagent/control"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// qemuShare is what QEMU may use besides the memory of its machine, before the
+// host ends it: its translations (TCG) and its own. Measured with -accel tcg: 190 MiB.
+const qemuShare = 512 * unit.MiB
+
+// HostLimits are the limits of the control group that QEMU runs in. Memory and
+// processes are limited inside; here the machine's size only is a bound against a
+// QEMU that its guest has taken over.
+func HostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
+	return resource.Limits{Memory: memory + qemuShare, CPUs: cpus}
+}
+
+// hostLimits are HostLimits with what r says of disks: QEMU and the servers of
+// volumes do all reading and writing, in that group.
+func hostLimits(memory unit.Size, r api.Resources, disks []string) resource.Limits {
+	l := HostLimits(memory, r.CPUs)
+	l.IO = resource.IO{Weight: int(r.IOWeight), Read: r.IORead, Write: r.IOWrite, ReadOps: r.IOReadOps, WriteOps: r.IOWriteOps, Disks: disks}
+	return l
+}
+
+// disks are what a run reads and writes on the host. Kinds: Unable where rates are
+// asked for and it cannot be told.
+func disks(p stratum.Plan) ([]string, error) {
+	paths := []string{p.Disk, p.Whole.Path}
+	for _, v := range p.Volumes {
+		paths = append(paths, v.Source)
+	}
+	found, err := resource.Disks(paths)
+	if hostLimits(0, p.Resources, nil).IO.Limited() {
+		return found, err
+	}
+	return found, nil
+}
+
+// wanted is how large a machine has to be: for its limit, or, without one, at least
+// for its guarantee. Kinds: Invalid.
+func wanted(r api.Resources) (memory unit.Size, processors int, err error) {
+	if memory, err = machineMemory(r.Memory); err != nil {
+		return 0, 0, err
+	}
+	if r.Memory == 0 && r.MemoryGuarantee > 0 {
+		least, err := machineMemory(max(r.MemoryGuarantee, leastLimit))
+		if err != nil {
+			return 0, 0, err
+		}
+		memory = max(memory, least)
+	}
+	processors, err = machineProcessors(max(r.CPUs, r.CPUGuarantee))
+	return memory, processors, err
+}
+
+// SetLimits implements stratum.Limiter. The machine stays as large as it is.
+func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
+	if err := l.fits(r); err != nil {
+		return err
+	}
+	if err := l.Group.Set(hostLimits(l.notes.Boot.Memory, r, l.notes.Disks)); err != nil {
+		return err
+	}
+	err := l.ask(ctx, func(c *control.Client) error {
+		return c.SetLimits(ctx, spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs})
+	})
+	if err != nil {
+		return err
+	}
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.limits = r
+	n := l.notes
+	n.Limits = r // for the daemon after this one
+	return l.d.Held.Note(l.ID, n)
+}
+
+// fits refuses what the machine is too small for while it runs. Kinds: Conflict.
+func (l *Live) fits(r api.Resources) error {
+	for _, m := range []struct {
+		field string
+		size  unit.Size
+	}{{"memory", r.Memory}, {"memory_guarantee", r.MemoryGuarantee}} {
+		if m.size != 0 && m.size+ownShare > l.notes.Boot.Memory {
+			return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-ownShare).
+				At("resources." + m.field).Help("stop it first: its next start gets a larger machine")
+		}
+	}
+	for _, p := range []struct {
+		field string
+		cpus  unit.CPUs
+	}{{"cpus", r.CPUs}, {"cpu_guarantee", r.CPUGuarantee}} {
+		n, err := machineProcessors(p.cpus)
+		if err != nil {
+			return err
+		}
+		if p.cpus != 0 && n > l.notes.Boot.CPUs {
+			return fault.Conflictf("the machine has fewer processors: %d", l.notes.Boot.CPUs).At("resources." + p.field).Help("stop it first: its next start gets more")
+		}
+	}
+	return nil
+}
+
+// Share implements stratum.Sharer.
+func (d *Driver) Share(id string, s stratum.Share) error {
+	return d.o.Resources.Share(id, resource.Share(s))
+}
+
+var _ stratum.Sharer = (*Driver)(nil)
