@@ -27,6 +27,12 @@ type Update struct {
 	RemoveLabels []string          `json:"remove_labels,omitempty" maxItems:"1024" doc:"Labels to take away."`
 }
 
+// Clone asks for another environment like one that stands still.
+type Clone struct {
+	Name string `json:"name,omitempty" maxLength:"63" doc:"Of the new one. Default: made up."`
+	Copy bool   `json:"copy,omitempty" doc:"Copy the disk where the host's file system cannot share blocks."`
+}
+
 // PathStat is what is known of one path inside an environment.
 type PathStat struct {
 	Name    string    `json:"name" doc:"Last part of the path."`

@@ -31,6 +31,13 @@ func (c *Client) Create(ctx context.Context, spec api.Spec) (e api.Environment, 
 	return e, c.call(ctx, q, &e)
 }
 
+// Clone makes another environment with a copy of the disk of ref, which stands still.
+func (c *Client) Clone(ctx context.Context, ref string, o api.Clone) (e api.Environment, err error) {
+	q := post(environments, ref, "clone")
+	q.body = o
+	return e, c.call(ctx, q, &e)
+}
+
 // List returns the environments that f chooses.
 func (c *Client) List(ctx context.Context, f ListFilter) (all []api.Environment, err error) {
 	return all, c.ListInto(ctx, f, &all)

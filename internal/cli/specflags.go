@@ -74,6 +74,7 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest or machine: a name or id of `strata kernel ls` (default: the default one)")
 	f.StringVar(&s.spec.Firmware, "firmware", "", "what a machine boots by: bios, uefi or, for foreign systems, secure (default: bios)")
 	s.foreign.add(f)
+	f.BoolVar(&s.spec.UndoDisk, "undo-disk", false, "forget at every end what was changed on the private disk")
 	f.BoolVar(&s.spec.Cold, "cold", false, "boot a guest from the beginning, even where a warm start is possible")
 	f.StringArrayVar(&s.spec.Needs, "need", nil, "`reason` to virtualize, such as own-kernel; see strata needs")
 	f.BoolVar(&s.spec.Force, "force", false, "take the stratum of --stratum even where it does not serve a need")

@@ -63,6 +63,9 @@ type Pool interface {
 	Create(ctx context.Context, path string, size unit.Size) error
 	Grow(ctx context.Context, path string, size unit.Size) error
 	Remove(path string) error
+	// Clone copies a disk that nobody has attached; CloneCost says how much it would copy.
+	Clone(ctx context.Context, src, dst string) error
+	CloneCost(path string) (unit.Size, error)
 }
 
 // Network gives environments their addresses and joins them to their network.

@@ -79,6 +79,9 @@ func buildPlan(rec environment.Record, idle bool, dir string) stratum.Plan {
 		NewPrivileges: s.NewPrivileges || r.Kind == environment.System,
 		Log:           stratum.LogPlan{Dir: filepath.Join(dir, logDir), Size: int64(s.Log.Size), Files: s.Log.Files},
 	}
+	if rec.MachineID != "" && p.System {
+		p.Files = append(p.Files, stratum.File{Path: "/etc/machine-id", Data: []byte(rec.MachineID + "\n")})
+	}
 	p.Kernel, p.Firmware, p.Cold = s.Kernel, s.Firmware, s.Cold
 	if p.Log.Size == 0 {
 		p.Log.Size = int64(defaultLogSize)

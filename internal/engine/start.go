@@ -112,6 +112,11 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 	if en.goingOn {
 		p.Saved = e.savedPath(rec.ID)
 	}
+	if rec.Spec.UndoDisk {
+		if p.Disk, err = e.undoDisk(ctx, en); err != nil {
+			return nil, err
+		}
+	}
 	o := stratum.StartOptions{Link: e.link(rec)}
 	if first != nil {
 		o.Attach, p.Main.Rows, p.Main.Cols = first.Conn, first.Rows, first.Cols

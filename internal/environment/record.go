@@ -41,6 +41,7 @@ type Record struct {
 	Address    api.Address `json:"address,omitzero"`
 	Created    time.Time   `json:"created"`
 	Notes      []string    `json:"notes,omitempty"`
+	MachineID  string      `json:"machine_id,omitempty"` // of a clone of kind system; "": its disk's own
 
 	Phase       Phase     `json:"phase"`
 	UserStopped bool      `json:"user_stopped,omitempty"`

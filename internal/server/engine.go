@@ -51,6 +51,7 @@ type Records interface {
 	Why(ctx context.Context, ref string) (api.Choice, error)
 	Remove(ctx context.Context, ref string, force bool) error
 	Rename(ctx context.Context, ref, name string) error
+	Clone(ctx context.Context, ref string, o api.Clone) (api.Environment, error)
 	Update(ctx context.Context, ref string, u api.Update) (api.Environment, error)
 }
 

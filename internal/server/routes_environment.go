@@ -75,6 +75,15 @@ func (s *Server) environmentRoutes() {
 			e, err := s.engine.Update(ctx, in.Ref, in.Body)
 			return &body[api.Environment]{e}, err
 		})
+	clone := route("clone", http.MethodPost, "/v1/environments/{ref}/clone", "Make another environment with a copy of the disk of one that stands still")
+	clone.DefaultStatus = http.StatusCreated
+	huma.Register(s.api, clone, func(ctx context.Context, in *struct {
+		EnvironmentRef
+		Body api.Clone
+	}) (*body[api.Environment], error) {
+		e, err := s.engine.Clone(ctx, in.Ref, in.Body)
+		return &body[api.Environment]{e}, err
+	})
 	huma.Register(s.api, route("rename", http.MethodPost, "/v1/environments/{ref}/rename", "Give an environment another name"),
 		func(ctx context.Context, in *struct {
 			EnvironmentRef

@@ -127,7 +127,8 @@ func (t *Templates) Prune(used func(string) []string, all bool) (removed []strin
 
 // Pool makes empty files.
 type Pool struct {
-	Fail error // what Create fails with
+	Fail error     // what Create fails with
+	Cost unit.Size // of a clone
 }
 
 // Create makes an empty file.
@@ -142,6 +143,24 @@ func (p *Pool) Create(_ context.Context, path string, _ unit.Size) error {
 func (p *Pool) Grow(_ context.Context, path string, size unit.Size) error {
 	return os.Truncate(path, int64(size))
 }
+
+// Clone copies the file.
+func (p *Pool) Clone(_ context.Context, src, dst string) error {
+	data, err := os.ReadFile(src)
+	if err != nil {
+		return err
+	}
+	f, err := os.OpenFile(dst, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	_, err = f.Write(data)
+	return err
+}
+
+// CloneCost is Cost.
+func (p *Pool) CloneCost(string) (unit.Size, error) { return p.Cost, nil }
 
 // Remove removes the file.
 func (p *Pool) Remove(path string) error {

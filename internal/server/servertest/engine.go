@@ -270,6 +270,20 @@ func (e *Engine) vanish(r *row) {
 	}
 }
 
+// Clone implements server.Records.
+func (e *Engine) Clone(ctx context.Context, ref string, o api.Clone) (api.Environment, error) {
+	r, err := e.get(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	if !o.Copy {
+		return api.Environment{}, fault.Unablef("a clone of %s is a copy of 1.0G", ref).At("copy").Help("add --copy")
+	}
+	spec := r.env.Spec
+	spec.Name = o.Name
+	return e.Create(ctx, spec)
+}
+
 // Rename implements server.Records.
 func (e *Engine) Rename(_ context.Context, ref, name string) error {
 	r, err := e.get(ref)

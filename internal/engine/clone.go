@@ -1,0 +1,175 @@
+package engine
+
+import (
+	"context"
+	"crypto/rand"
+	"encoding/hex"
+	"errors"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/store"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/undo"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// varsName has the variables of a machine's UEFI, beside its private disk.
+const varsName = "uefi-vars"
+
+// undoName is the disk of a run whose changes are forgotten at its end.
+const undoName = "undo.ext4"
+
+func (e *Engine) undoPath(id string) string { return filepath.Join(e.store.Dir(id), undoName) }
+
+// undoDisk makes the disk of a run whose changes are forgotten: a copy, which shares
+// its blocks where the host's file system can. What was suspended has its own already.
+func (e *Engine) undoDisk(ctx context.Context, en *entry) (string, error) {
+	path := e.undoPath(en.id())
+	if en.goingOn {
+		return path, nil
+	}
+	if err := e.o.Pool.Remove(path); err != nil { // of a daemon that was killed
+		return "", err
+	}
+	err := e.o.Pool.Clone(ctx, filepath.Join(e.store.Dir(en.id()), diskName), path)
+	return path, fault.Wrap(err, "copy the disk whose changes are to be forgotten")
+}
+
+// Clone makes another environment like one that stands still, with a copy of its disk
+// and an id, a name, an address and (kind system) a machine id of its own. Kinds:
+// Missing, Invalid, Conflict (it runs, the name is taken), Unable where the host's file
+// system cannot share blocks and o.Copy is not set, Busy.
+func (e *Engine) Clone(ctx context.Context, ref string, o api.Clone) (api.Environment, error) {
+	if err := e.open(); err != nil {
+		return api.Environment{}, err
+	}
+	if o.Name != "" {
+		if err := environment.CheckName(o.Name, "name"); err != nil {
+			return api.Environment{}, err
+		}
+	}
+	en, err := e.find(ref)
+	if err != nil {
+		return api.Environment{}, err
+	}
+	if err := en.lock(ctx); err != nil {
+		return api.Environment{}, err
+	}
+	defer en.unlock()
+	if err := e.cloneable(en, o.Copy); err != nil {
+		return api.Environment{}, err
+	}
+	from := en.snapshot()
+	var made *entry
+	err = e.o.Templates.Use(from.TemplateID, func(t api.Template) (err error) {
+		made, err = e.clone(ctx, from, o.Name, t)
+		return err
+	})
+	if err != nil {
+		return api.Environment{}, fault.Wrap(err, "clone %s", from.Name)
+	}
+	e.tell(ctx, made, "create", "clone_of", from.Name)
+	return made.view(), nil
+}
+
+// cloneable tells why an environment cannot be cloned.
+func (e *Engine) cloneable(en *entry, agreed bool) error {
+	en.mu.Lock()
+	state, name := en.state, en.rec.Name
+	en.mu.Unlock()
+	if state != environment.Made && state != environment.Stopped {
+		hint := "stop it first: strata stop " + name
+		if state == environment.Suspended {
+			hint = "resume and stop it first: strata resume " + name
+		}
+		return fault.Conflictf("environment %s is %s, and only what stands still can be cloned", name, state).Help("%s", hint)
+	}
+	cost, err := e.o.Pool.CloneCost(filepath.Join(e.store.Dir(en.id()), diskName))
+	if err != nil {
+		return err
+	}
+	if cost > 0 && !agreed {
+		return fault.Unablef("the host's file system cannot share blocks between files, so a clone of %s is a copy of %s", name, unit.Size(cost)).
+			At("copy").Help("add --copy, or keep strata's state on btrfs, or on xfs with reflink")
+	}
+	return nil
+}
+
+// clone does the work, with the template held and the source locked.
+func (e *Engine) clone(ctx context.Context, from environment.Record, name string, t api.Template) (_ *entry, err error) {
+	spec := from.Spec
+	spec.Name = name
+	var back undo.Stack
+	defer back.Unless(ctx, &err)
+	en, err := e.reserve(spec)
+	if err != nil {
+		return nil, err
+	}
+	back.Push("free the name", func(context.Context) error { e.forget(en); return nil })
+	own := en.snapshot()
+	rec := from
+	rec.ID, rec.Name, rec.Spec, rec.IDBase, rec.Created = own.ID, own.Name, spec, own.IDBase, own.Created
+	rec.Phase, rec.UserStopped, rec.Started, rec.Exit, rec.Restarts, rec.LastFailure = environment.PhaseCreated, false, time.Time{}, nil, 0, ""
+	rec.Address, rec.MachineID = api.Address{}, ""
+	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
+		return nil, err
+	}
+	if rec.Resolved.Kind == environment.System {
+		rec.MachineID = newMachineID()
+	}
+	if network := rec.Resolved.Network; network != environment.NoNetwork {
+		if rec.Address, err = e.o.Network.Allocate(ctx, network, rec.ID, rec.Name); err != nil {
+			return nil, err
+		}
+		back.Push("give the address back", func(ctx context.Context) error { return e.o.Network.Release(ctx, rec.ID) })
+	}
+	if err := e.store.Make(rec.ID); err != nil {
+		return nil, err
+	}
+	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID) })
+	source, dir := e.store.Dir(from.ID), e.store.Dir(rec.ID)
+	if err := e.o.Pool.Clone(ctx, filepath.Join(source, diskName), filepath.Join(dir, diskName)); err != nil {
+		return nil, err
+	}
+	if rec.Stratum == stratum.Machine {
+		if err := copySmall(filepath.Join(source, varsName), filepath.Join(dir, varsName)); err != nil {
+			return nil, err
+		}
+	}
+	// The last step: with the record the environment exists.
+	if err := e.store.Write(rec, care(rec, store.Lasting)); err != nil {
+		return nil, err
+	}
+	en.do(func() { en.rec, en.hidden = rec, false })
+	return en, nil
+}
+
+// newMachineID makes an id as systemd does. Source: machine-id(5): 128 bits in
+// hexadecimal, of which sd_id128_randomize sets those of a random UUID.
+func newMachineID() string {
+	var id [16]byte
+	rand.Read(id[:]) // never fails, see crypto/rand
+	id[6], id[8] = id[6]&0x0f|0x40, id[8]&0x3f|0x80
+	return hex.EncodeToString(id[:])
+}
+
+// copySmall copies a file of the state folder, if it is there.
+func copySmall(from, to string) error {
+	data, err := os.ReadFile(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.WriteFile(to, data, 0o600)
+	}
+	if err != nil {
+		return fault.Internalf("copy %s: %w", filepath.Base(from), err)
+	}
+	return nil
+}

@@ -1,0 +1,153 @@
+package engine_test
+
+import (
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+func (l *lab) diskOf(id string) string {
+	return filepath.Join(l.dir, "state", "environments", id, "disk.ext4")
+}
+
+func (l *lab) machineID(id string) string {
+	for _, f := range l.host.Run(id).Plan.Files {
+		if f.Path == "/etc/machine-id" {
+			return string(f.Data)
+		}
+	}
+	return ""
+}
+
+func TestACloneHasTheDiskAndNothingElseOfItsSource(t *testing.T) {
+	l := newLab(t)
+	from := l.create(api.Spec{Name: "one", Template: "debian", Env: []string{"A=b"}})
+	l.must(os.WriteFile(l.diskOf(from.ID), []byte("written"), 0o600))
+	l.pool.Cost = 3 << 20
+	_, err := l.Clone(t.Context(), "one", api.Clone{Name: "two"})
+	kindIs(t, err, fault.Unable, "copy of 3")
+	if _, err := l.Get(t.Context(), "two"); !fault.Is(err, fault.Missing) {
+		t.Errorf("it was made: %v", err)
+	}
+	two, err := l.Clone(t.Context(), "one", api.Clone{Name: "two", Copy: true})
+	l.must(err)
+	l.pool.Cost = 0
+	three, err := l.Clone(t.Context(), "one", api.Clone{})
+	l.must(err)
+	for _, made := range []api.Environment{two, three} {
+		if made.ID == from.ID || made.Network.IPv4 == from.Network.IPv4 || made.IDBase == from.IDBase || made.State != api.Created || made.TemplateID != from.TemplateID {
+			t.Errorf("of %+v it made %+v", from, made)
+		}
+		if data, err := os.ReadFile(l.diskOf(made.ID)); string(data) != "written" {
+			t.Errorf("its disk has %q, %v", data, err)
+		}
+		l.must(l.Start(t.Context(), made.Name, nil))
+	}
+	if two.Name != "two" || three.Name == "" || two.Network.IPv4 == three.Network.IPv4 || strings.Join(two.Spec.Env, " ") != "A=b" {
+		t.Errorf("%+v and %+v", two, three)
+	}
+	first, second := l.machineID(two.ID), l.machineID(three.ID)
+	if len(first) != 33 || len(second) != 33 || first == second {
+		t.Errorf("machine ids %q and %q", first, second)
+	}
+	l.must(l.Start(t.Context(), "one", nil))
+	if own := l.machineID(from.ID); own != "" {
+		t.Errorf("the source was given machine id %q", own)
+	}
+	l.must(l.Stop(t.Context(), "two", engine.StopOptions{}))
+	l.must(l.Start(t.Context(), "two", nil))
+	if again := l.machineID(two.ID); again != first {
+		t.Errorf("machine id %q has become %q", first, again)
+	}
+	l.restart()
+	if got := l.get("two"); got.Network != two.Network {
+		t.Errorf("another daemon gives it %+v", got.Network)
+	}
+}
+
+func TestWhatCannotBeCloned(t *testing.T) {
+	l := newLab(t)
+	l.run(api.Spec{Name: "web"})
+	l.create(api.Spec{Name: "still"})
+	for what, c := range map[string]struct {
+		ref, name string
+		kind      fault.Kind
+		says      string
+	}{
+		"what runs":           {"web", "other", fault.Conflict, "running"},
+		"what is not there":   {"no-such", "other", fault.Missing, "no-such"},
+		"to a name not given": {"still", "web", fault.Conflict, "taken"},
+		"to no name":          {"still", "A_B", fault.Invalid, "name"},
+	} {
+		t.Run(what, func(t *testing.T) {
+			_, err := l.Clone(t.Context(), c.ref, api.Clone{Name: c.name})
+			kindIs(t, err, c.kind, c.says)
+		})
+	}
+	l.must(l.Suspend(t.Context(), "web"))
+	_, err := l.Clone(t.Context(), "web", api.Clone{})
+	kindIs(t, err, fault.Conflict, "suspended")
+	// A clone that fails leaves nothing of it.
+	l.must(os.Remove(l.diskOf(l.get("still").ID)))
+	if _, err := l.Clone(t.Context(), "still", api.Clone{Name: "other"}); err == nil {
+		t.Error("a disk that is not there was cloned")
+	}
+	l.must(l.Remove(t.Context(), "web", true))
+	l.must(l.Remove(t.Context(), "still", true))
+	l.until("nothing is left", l.nothingLeft)
+}
+
+func TestChangesOfADiskAreForgotten(t *testing.T) {
+	l := newLab(t)
+	id := l.run(api.Spec{Name: "web", UndoDisk: true}).ID
+	own := l.host.Run(id).Plan.Disk
+	if own == l.diskOf(id) {
+		t.Fatal("it runs on the disk itself")
+	}
+	write := func() { l.t.Helper(); l.must(os.WriteFile(own, []byte("changed"), 0o600)) }
+	read := func(want string) {
+		t.Helper()
+		if data, err := os.ReadFile(own); string(data) != want {
+			t.Errorf("the run's disk has %q, %v; want %q", data, err, want)
+		}
+	}
+	read("disk")
+	write()
+	l.restart() // a daemon's restart is no end of a run
+	read("changed")
+	l.must(l.Suspend(t.Context(), "web")) // nor is this
+	read("changed")
+	l.must(l.Resume(t.Context(), "web"))
+	if l.host.Run(id).Plan.Disk != own {
+		t.Error("it goes on with another disk")
+	}
+	read("changed")
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
+	if _, err := os.Stat(own); err == nil {
+		t.Error("what was changed is still there after its end")
+	}
+	l.must(l.Start(t.Context(), "web", nil))
+	read("disk")
+	write()
+	l.must(l.Close(t.Context()))
+	l.host.Reboot() // with nobody to clean
+	l.open()
+	l.must(l.Start(t.Context(), "web", nil))
+	read("disk")
+	if data, _ := os.ReadFile(l.diskOf(id)); string(data) != "disk" {
+		t.Errorf("the disk itself has %q", data)
+	}
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
+	l.host.Fail = func(p stratum.Plan) error { return fault.Unablef("no") }
+	if l.Start(t.Context(), "web", nil) == nil {
+		t.Error("it started")
+	}
+	l.must(l.Remove(t.Context(), "web", false))
+	l.until("nothing is left", l.nothingLeft)
+}
