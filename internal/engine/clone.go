@@ -116,7 +116,7 @@ func (e *Engine) clone(ctx context.Context, from environment.Record, name string
 	rec := from
 	rec.ID, rec.Name, rec.Spec, rec.IDBase, rec.Created = own.ID, own.Name, spec, own.IDBase, own.Created
 	rec.Phase, rec.UserStopped, rec.Started, rec.Exit, rec.Restarts, rec.LastFailure = environment.PhaseCreated, false, time.Time{}, nil, 0, ""
-	rec.Address, rec.MachineID = api.Address{}, ""
+	rec.Address, rec.MachineID, rec.Moving, rec.Moves = api.Address{}, "", nil, nil
 	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
 		return nil, err
 	}

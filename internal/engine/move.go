@@ -108,7 +108,7 @@ func (en *entry) movable() error {
 	case environment.Paused:
 		return fault.Conflictf("environment %s is paused and cannot be moved", name).Help("resume it first: strata resume %s", name)
 	case environment.Suspended:
-		return fault.Conflictf("environment %s is suspended and cannot be moved: what was written down goes on at stratum %s only", name, en.rec.Stratum).Help("resume it first, or give up what was in its memory: strata stop %s", name)
+		return fault.Conflictf("environment %s is suspended and cannot be moved: what was written down goes on at stratum %s only", name, en.rec.Stratum).Help("resume it first, or give up what was in its memory: strata kill %s", name)
 	case environment.Starting, environment.Stopping, environment.Waiting:
 		return fault.Conflictf("environment %s is %s and cannot be moved", name, en.state).Help("wait until it runs or has stopped, or stop it: strata stop %s", name)
 	}
