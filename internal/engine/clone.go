@@ -83,6 +83,9 @@ func (e *Engine) cloneable(en *entry, agreed bool) error {
 	en.mu.Lock()
 	state, name := en.state, en.rec.Name
 	en.mu.Unlock()
+	if en.snapshot().Spec.Foreign != nil {
+		return fault.Unablef("%s is a foreign system, whose disk cannot be cloned yet", name).Help("make another one from the same image")
+	}
 	if state != environment.Made && state != environment.Stopped {
 		hint := "stop it first: strata stop " + name
 		if state == environment.Suspended {

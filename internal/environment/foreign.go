@@ -71,6 +71,7 @@ func (c *check) templateOnly(spec api.Spec) {
 		{"health", spec.Health != nil && len(spec.Health.Test) > 0 && spec.Health.Test[0] != "NONE", "runs no checks: nothing of strata's is inside"},
 		{"resources.pids", spec.Resources.PIDs != 0, "has processes that nobody counts"},
 		{"cold", spec.Cold, "is always booted"},
+		{"undo_disk", spec.UndoDisk, "keeps what it writes: its disk is no private one, and cannot be made to forget yet"},
 	} {
 		if o.given {
 			c.fault(o.field, "a foreign system %s", o.why).Help("leave it out")
