@@ -171,8 +171,8 @@ func (e *Engine) MeasurePrice(ctx context.Context, r api.PriceRequest) (api.Pric
 			out[at] = withHint(lack)
 			continue
 		}
-		if err := e.measure(limited, r, at, host, len(wanted)-i); err != nil {
-			out[at] = err.Error()
+		if err := e.measure(limited, r, host, wanted[i:]); err != nil {
+			out[at] = withHint(fault.All(err)[0])
 		}
 		if err := ctx.Err(); err != nil { // the client left, or the engine ends
 			return api.Price{}, err
@@ -203,11 +203,12 @@ func (e *Engine) pricedStrata(asked []string) ([]string, error) {
 	return slices.DeleteFunc(served, func(at string) bool { return !slices.Contains(asked, at) }), fault.Join(bad...)
 }
 
-// measure measures one stratum, with its share of the time that ctx leaves, and keeps
-// the price. left is how many there are still to measure, this one included.
-func (e *Engine) measure(ctx context.Context, r api.PriceRequest, at string, host api.PriceHost, left int) error {
+// measure measures the first of strata, with its share of the time that ctx leaves for
+// all of them, and keeps the price.
+func (e *Engine) measure(ctx context.Context, r api.PriceRequest, host api.PriceHost, strata []string) error {
+	at := strata[0]
 	end, _ := ctx.Deadline()
-	share := time.Until(end) / time.Duration(left)
+	share := price.Share(time.Until(end), strata)
 	if share <= 0 {
 		return fault.Busyf("the time was up")
 	}
@@ -223,6 +224,9 @@ func (e *Engine) measure(ctx context.Context, r api.PriceRequest, at string, hos
 	}
 	figures, err := price.Measure(ctx, bare, price.Stratum{Name: at, Start: start}, r.Quick,
 		func(what string) { tell(api.Progress{Step: "measure", Item: at + ": " + what}) })
+	if err != nil && ctx.Err() != nil {
+		return fault.Busyf("it did not start within its share of the time, %v", share.Round(time.Second)).Help("measure it alone, or without --quick: strata price --stratum %s", at)
+	}
 	if err != nil {
 		return err
 	}

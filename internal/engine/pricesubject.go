@@ -85,6 +85,11 @@ func (e *Engine) newSubject(ctx context.Context, template, at string, cold bool)
 	}()
 	spec := api.Spec{Template: template, Stratum: at, Kind: environment.App, Entrypoint: []string{""}, Command: []string{gauge.Command},
 		AutoRemove: true, Cold: cold && at != stratum.Zone}
+	if at != stratum.Zone { // made once for a template: no start's price
+		if _, _, err := e.whole(ctx, template, template); err != nil {
+			return nil, err
+		}
+	}
 	begin := time.Now()
 	err = e.o.Templates.Use(template, func(t api.Template) (err error) {
 		s.en, err = e.create(ctx, spec, t)

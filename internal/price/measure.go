@@ -47,6 +47,22 @@ func Limit(quick bool) time.Duration {
 	return 5 * time.Minute
 }
 
+// weights are how much of the time a stratum has, beside the others that are left.
+var weights = map[string]int{"zone": 2, "guest": 3, "machine": 4}
+
+// Share is how much of the time that is left the first of strata has; what it does not
+// use is for those after it.
+func Share(left time.Duration, strata []string) time.Duration {
+	all := 0
+	for _, at := range strata {
+		all += weights[at]
+	}
+	if all == 0 {
+		return left
+	}
+	return left * time.Duration(weights[strata[0]]) / time.Duration(all)
+}
+
 // effort is how much is measured.
 type effort struct {
 	rounds int

@@ -184,6 +184,22 @@ func TestWhatHangsEndsWithTheTime(t *testing.T) {
 	}
 }
 
+func TestEveryStratumHasItsShareOfTheTime(t *testing.T) {
+	for name, c := range map[string]struct {
+		strata []string
+		want   time.Duration
+	}{
+		"alone":                        {[]string{"zone"}, 45 * time.Second},
+		"first of three":               {[]string{"zone", "guest", "machine"}, 10 * time.Second},
+		"first of two":                 {[]string{"guest", "machine"}, 45 * time.Second * 3 / 7},
+		"one that is not known, alone": {[]string{"cellar"}, 45 * time.Second},
+	} {
+		if got := Share(45*time.Second, c.strata); got != c.want {
+			t.Errorf("%s: %v, want %v", name, got, c.want)
+		}
+	}
+}
+
 func TestABudgetOfAQuickRunFitsIntoAMinute(t *testing.T) {
 	var parts time.Duration
 	for _, p := range quick.parts {
