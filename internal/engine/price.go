@@ -166,11 +166,13 @@ func (e *Engine) MeasurePrice(ctx context.Context, r api.PriceRequest) (api.Pric
 	defer end()
 	host, out := e.priceHost(ctx, 0), map[string]string{}
 	lacks := e.facts(ctx, api.Spec{Stratum: stratum.Machine}, t).Lacks
-	for i, at := range wanted {
-		if lack := lacks[at]; lack != nil {
-			out[at] = withHint(lack)
-			continue
+	wanted = slices.DeleteFunc(wanted, func(at string) bool { // they take no share of the time
+		if lacks[at] != nil {
+			out[at] = withHint(lacks[at])
 		}
+		return lacks[at] != nil
+	})
+	for i, at := range wanted {
 		if err := e.measure(limited, r, host, wanted[i:]); err != nil {
 			out[at] = withHint(fault.All(err)[0])
 		}
