@@ -1,5 +1,5 @@
 // Command reference writes what is generated of strata's documentation: this
-// folder's cli.md, api.md, needs.md and resources.md, and api/openapi.json. `make generate` runs it.
+// folder's cli.md, api.md, needs.md, resources.md and environment-file.schema.json, and api/openapi.json. `make generate` runs it.
 package main
 
 import (
@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 
 	"github.com/strata-project/strata/internal/cli"
+	"github.com/strata-project/strata/internal/envfile"
 	"github.com/strata-project/strata/internal/planner"
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/server/servertest"
@@ -34,6 +35,9 @@ func write() error {
 
 		"needs.md":     planner.Reference,
 		"resources.md": settings.Reference,
+
+		"environment-file.schema.json": func(w io.Writer) error { _, err := w.Write(envfile.Schema()); return err },
+
 		filepath.Join("..", "..", "api", "openapi.json"): func(w io.Writer) error {
 			text, err := s.OpenAPI()
 			if err != nil {

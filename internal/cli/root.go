@@ -54,7 +54,7 @@ Examples:
 			root.AddCommand(c)
 		}
 	}
-	add(groupRun, a.runCommand(), a.createCommand(), a.planCommand(), a.whyCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
+	add(groupRun, a.runCommand(), a.createCommand(), a.applyCommand(), a.exportConfigCommand(), a.planCommand(), a.whyCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
 		a.pauseCommand(), a.resumeCommand(), a.suspendCommand(), a.pressResetCommand(), a.nmiCommand(), a.rmCommand(), a.renameCommand(), a.cloneCommand(), a.moveCommand(), a.setCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
 	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand())
 	add(groupWatch, a.topCommand(), a.psCommand(), a.resourcesCommand(), a.statsCommand())

@@ -11,6 +11,7 @@ import (
 	"github.com/strata-project/strata/client"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/settings"
+	"github.com/strata-project/strata/internal/shortform"
 )
 
 func (a *app) setCommand() *cobra.Command {
@@ -71,7 +72,7 @@ func setOne(u *api.Update, key, value string) (err error) {
 		err = one.Change(value, u)
 	case key == "restart":
 		u.Restart = new(api.Restart)
-		*u.Restart, err = parseRestart(value)
+		*u.Restart, err = shortform.Restart(value)
 	case strings.HasPrefix(key, "label.") && key != "label.":
 		name := strings.TrimPrefix(key, "label.")
 		if value == "" {

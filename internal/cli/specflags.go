@@ -9,6 +9,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/shortform"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -105,7 +106,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	keep(s.readLimits(&spec))
 	keep(s.readHealth(&spec))
 	for _, one := range s.ports {
-		ports, err := parsePort(one)
+		ports, err := shortform.Port(one)
 		keep(err)
 		spec.Ports = append(spec.Ports, ports...)
 	}
@@ -118,7 +119,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 		spec.Labels[name] = value
 	}
 	if s.restart != "" {
-		restart, err := parseRestart(s.restart)
+		restart, err := shortform.Restart(s.restart)
 		keep(err)
 		spec.Restart = restart
 	}
@@ -170,12 +171,12 @@ func (s *specFlags) readMounts(spec *api.Spec) error {
 		dir = "/"
 	}
 	for _, one := range s.volumes {
-		v, err := parseVolume(one, dir)
+		v, err := shortform.Volume(one, dir)
 		all = append(all, err)
 		spec.Volumes = append(spec.Volumes, v)
 	}
 	for _, one := range s.tmpfs {
-		t, err := parseTmpfs(one)
+		t, err := shortform.Tmpfs(one)
 		all = append(all, err)
 		spec.Tmpfs = append(spec.Tmpfs, t)
 	}

@@ -42,6 +42,8 @@ var layers = []layer{
 		why: "words that everybody uses know only how to refuse"},
 	{packages: []string{"api"}, may: words,
 		why: "wire types are plain data, for every client"},
+	{packages: []string{"internal/shortform", "internal/envfile"}, may: join(words, wire, []string{"internal/shortform"}),
+		why: "what people write is read without a daemon"},
 	{packages: []string{"client"}, may: join(words, wire),
 		why: "who uses the client gets no daemon with it"},
 	{packages: []string{"internal/network/internal/fresh"}, may: []string{"internal/require"},
@@ -73,7 +75,7 @@ var layers = []layer{
 		why: "pages ask the API as any client does"},
 	{packages: []string{"internal/server"}, may: join(words, wire, []string{"internal/engine", "internal/web"}),
 		why: "the server turns requests into calls of the engine, and does nothing past it"},
-	{packages: []string{"internal/cli"}, may: join(words, wire, []string{"client", "internal/price/chart", "internal/settings"}),
+	{packages: []string{"internal/cli"}, may: join(words, wire, []string{"client", "internal/price/chart", "internal/settings", "internal/shortform", "internal/envfile"}),
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
@@ -89,7 +91,7 @@ var layers = []layer{
 		why: "stand-ins are without privilege"},
 	{packages: []string{"test/...", "bench"}, may: join(words, wire, []string{"client", "internal/require"}),
 		why: "they see strata from outside"},
-	{packages: []string{"docs/reference"}, may: []string{"internal/cli", "internal/planner", "internal/server", "internal/server/servertest", "internal/settings"},
+	{packages: []string{"docs/reference"}, may: []string{"internal/cli", "internal/envfile", "internal/planner", "internal/server", "internal/server/servertest", "internal/settings"},
 		why: "the reference is made of the commands, the routes and the needs"},
 }
 

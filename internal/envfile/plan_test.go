@@ -1,0 +1,186 @@
+package envfile
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"reflect"
+	"strings"
+	"testing"
+
+	"github.com/google/go-cmp/cmp"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+var rewrite = flag.Bool("rewrite", false, "write the golden file anew")
+
+const shop = `project: shop
+environments:
+- {name: web, template: busybox, command: [serve], resources: {memory: 64M, disk: 10G}, depends-on: [db]}
+- {name: db, template: busybox, restart: always}
+`
+
+// made is what applying text once leaves, all of it running.
+func made(t *testing.T, text string) []api.Environment {
+	f, err := Read([]byte(text), "strata.yaml", "/here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	var envs []api.Environment
+	for _, e := range f.Environments {
+		envs = append(envs, api.Environment{ID: "id-" + e.Name, Name: e.Name, State: api.Running, Stratum: "zone", Template: e.Template, TemplateID: "sha256:aaaa", Spec: f.Spec(e), DiskSize: 10 << 30})
+	}
+	return envs
+}
+
+func TestPlans(t *testing.T) {
+	replaced := func(from, to string) string { return strings.Replace(shop, from, to, 1) }
+	cases := []struct {
+		name, text string
+		o          Options
+		have       func([]api.Environment) []api.Environment
+	}{
+		{name: "nothing is there", text: shop, have: func([]api.Environment) []api.Environment { return nil }},
+		{name: "all is as it should be", text: shop},
+		{name: "limits and labels change live", text: replaced("memory: 64M, disk: 10G}", "memory: 1G, cpus: 0.5, disk: 10G}, labels: {a: b}")},
+		{name: "a larger disk takes a restart", text: replaced("disk: 10G", "disk: 20G")},
+		{name: "a larger disk of what is stopped does not", text: replaced("disk: 10G", "disk: 20G"), have: stopped},
+		{name: "a smaller disk means another one", text: replaced("disk: 10G", "disk: 5G")},
+		{name: "another command means another environment", text: replaced("[serve]", "[serve, -v]")},
+		{name: "variables are told by name", text: replaced("command: [serve]", "env: {KEY: secret}, command: [serve]")},
+		{name: "a policy and a dependency change live", text: replaced("restart: always", "restart: on-failure:3")},
+		{name: "what is stopped is started", text: shop, have: stopped},
+		{name: "but not what never starts", text: replaced("restart: always}", "restart: always, start: always}\n- {name: idle, template: x, start: never}"), have: stopped},
+		{name: "what has done its work is left", text: replaced("command: [serve]", "start: once"), have: stopped},
+		{name: "without prune what is gone stays", text: "project: shop\nenvironments: [{name: new, template: x}]\n"},
+		{name: "with prune it goes, in reverse order", text: "project: shop\nenvironments: [{name: new, template: x}]\n", o: Options{Prune: true}},
+		{name: "a template that is newer is told", text: shop, o: Options{Templates: map[string]string{"busybox": "sha256:bbbb"}}},
+		{name: "and taken with recreate", text: shop, o: Options{Recreate: true, Templates: map[string]string{"busybox": "sha256:bbbb"}}},
+		{name: "another name of the template is none", text: strings.ReplaceAll(shop, "busybox", "box"), o: Options{Templates: map[string]string{"box": "sha256:aaaa"}}},
+		{name: "an environment made by hand becomes the project's", text: shop, have: func(all []api.Environment) []api.Environment {
+			all[0].Spec.Labels = map[string]string{DependsOnLabel: "db"}
+			return all
+		}},
+		{name: "a stratum that it is at already", text: replaced("command: [serve]", "stratum: guest, command: [serve]"), have: func(all []api.Environment) []api.Environment {
+			all[0].Stratum = "guest"
+			return all
+		}},
+		{name: "a stratum that it is not at", text: replaced("command: [serve]", "stratum: guest, command: [serve]")},
+	}
+	got := map[string][]Step{}
+	for _, c := range cases {
+		have := made(t, shop)
+		if strings.Contains(c.text, "start: once") || strings.Contains(c.text, "start: never") {
+			have = made(t, c.text)
+		}
+		if c.have != nil {
+			have = c.have(have)
+		}
+		f, err := Read([]byte(c.text), "strata.yaml", "/here")
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		p, err := New(f, have, c.o)
+		if err != nil {
+			t.Fatalf("%s: %v", c.name, err)
+		}
+		got[c.name] = p.Steps
+	}
+	golden(t, got)
+}
+
+func stopped(all []api.Environment) []api.Environment {
+	for i := range all {
+		all[i].State = api.Stopped
+	}
+	return all
+}
+
+func golden(t *testing.T, v any) {
+	t.Helper()
+	text, err := json.MarshalIndent(v, "", " ")
+	if err != nil {
+		t.Fatal(err)
+	}
+	path := filepath.Join("testdata", "plans.json")
+	if *rewrite {
+		if err := os.WriteFile(path, append(text, '\n'), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(string(want), string(text)+"\n"); diff != "" {
+		t.Errorf("the plans are others (-golden +got; go test -rewrite takes them):\n%s", diff)
+	}
+}
+
+// TestWhatTheAPIChangesIsChangedByIt holds every field of api.Update against the spec: each
+// is the whole of what a plan asks for, so that a field of the API is not forgotten.
+func TestWhatTheAPIChangesIsChangedByIt(t *testing.T) {
+	var changed []string
+	var walk func(prefix string, all []field)
+	walk = func(prefix string, all []field) {
+		for _, f := range all {
+			if changeable(f) != "" {
+				changed = append(changed, f.key)
+			} else if f.kind.Kind() == reflect.Struct {
+				walk(prefix+f.key+".", fieldsOf(f.kind))
+			}
+		}
+	}
+	walk("", fieldsOf(reflect.TypeFor[api.Spec]()))
+	for _, u := range fieldsOf(reflect.TypeFor[api.Update]()) {
+		found := u.key == "remove-labels"
+		for _, one := range changed {
+			found = found || one == u.key
+		}
+		if !found {
+			t.Errorf("api.Update has %s, and no field of api.Spec is changed by it", u.key)
+		}
+	}
+}
+
+func TestAnUpdateAsksForExactlyWhatDiffers(t *testing.T) {
+	f, err := Read([]byte(strings.Replace(shop, "memory: 64M, disk: 10G}", "memory: 1G, disk: 10G}, labels: {a: b}", 1)), "f", "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := made(t, shop)
+	have[0].Spec.Labels["old"] = "x"
+	p, err := New(f, have, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := json.Marshal(p.Steps[1].Update)
+	if want := `{"memory":1073741824,"labels":{"a":"b"},"remove_labels":["old"]}`; err != nil || string(u) != want {
+		t.Errorf("%s; want %s", u, want)
+	}
+}
+
+func TestRefusals(t *testing.T) {
+	have := made(t, shop)
+	for name, c := range map[string]struct {
+		text string
+		o    Options
+		kind fault.Kind
+		says string
+	}{
+		"another project's":       {"project: other\nenvironments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `f:2:23: web is of the project "shop"`},
+		"no project's":            {"environments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `project "shop"`},
+		"prune without a project": {"environments: [{name: a, template: x}]\n", Options{Prune: true}, fault.Invalid, "names no project"},
+	} {
+		f, err := Read([]byte(c.text), "f", "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := New(f, have, c.o); !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}
