@@ -96,3 +96,31 @@ func (e *Engine) planAlone(ctx context.Context, spec api.Spec, c api.Choice) (ap
 	}
 	return p, err
 }
+
+// Leaser is a network that tells systems their addresses by DHCP. A Network may implement it.
+type Leaser interface {
+	// Lease does so for one that is connected by a tap, until it is disconnected.
+	Lease(id string) error
+}
+
+func lease(n Network, id string) error {
+	if l, ok := n.(Leaser); ok {
+		return l.Lease(id)
+	}
+	return nil
+}
+
+// leaseAgain has the foreign systems that were adopted told their addresses.
+func (e *Engine) leaseAgain() {
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		wants := en.run != nil && en.rec.Spec.Foreign != nil && en.rec.Address.Network != ""
+		en.mu.Unlock()
+		if !wants {
+			continue
+		}
+		if err := lease(e.o.Network, en.id()); err != nil {
+			e.log.Warn("a foreign system is not told its address any more", "id", en.id(), "error", err)
+		}
+	}
+}

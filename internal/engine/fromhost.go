@@ -83,6 +83,8 @@ func (n hosted) Traffic() map[string]Traffic {
 	return all
 }
 
+func (n hosted) Lease(id string) error { return n.h.Lease(id) }
+
 func (n hosted) Disconnect(ctx context.Context, id string) error { return n.h.Disconnect(ctx, id) }
 
 func (n hosted) LoopbackOnly(ctx context.Context, pid int) error { return n.h.LoopbackOnly(ctx, pid) }

@@ -121,6 +121,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		// Whoever starts next tries again; what runs must not be without a daemon.
 		e.log.Error("networks not restored", "error", err)
 	}
+	e.leaseAgain()
 	trash, err := e.store.Trashed()
 	if err != nil {
 		return err

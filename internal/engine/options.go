@@ -179,6 +179,7 @@ type link struct {
 	id      string
 	address api.Address
 	ports   []api.Port
+	leased  bool // its system is told its address by DHCP
 }
 
 var _ stratum.Link = link{}
@@ -197,5 +198,12 @@ func (l link) Tap(ctx context.Context) (*stratum.Tap, error) {
 		return nil, nil
 	}
 	// The device goes with the file; the engine disconnects when the start fails.
-	return l.network.ConnectTap(ctx, l.id, l.address, l.ports)
+	tap, err := l.network.ConnectTap(ctx, l.id, l.address, l.ports)
+	if err == nil && l.leased {
+		if err = lease(l.network, l.id); err != nil {
+			tap.File.Close()
+			return nil, err
+		}
+	}
+	return tap, err
 }

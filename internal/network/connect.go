@@ -290,6 +290,10 @@ func (h *Host) Disconnect(ctx context.Context, id string) error {
 	}
 	link, elements := e.link, e.elements
 	e.link, e.ports, e.elements = "", nil, nil
+	if e.unlease != nil {
+		e.unlease()
+		e.unlease = nil
+	}
 	h.watched[link] = true
 	h.mu.Unlock()
 	time.AfterFunc(grace, func() { h.reap(link) })

@@ -23,6 +23,9 @@
 //	       net.ipv4.conf.<bridge>.route_localnet
 //	a process that answers names, which outlives the daemon (package dns)
 //
+// A system that nobody else tells its address is told by DHCP (Lease, package dhcp), over
+// its own tap, by this process and for as long as that lives.
+//
 // Nothing else is touched, and none of it before the first Ensure or Connect.
 //
 // # Lifetimes

@@ -66,6 +66,7 @@ type environment struct {
 	link     string // "" while it is not connected
 	ports    []Port
 	elements []nft.Element
+	unlease  func() // ends the answering of DHCP; nil: there is none
 }
 
 // Open loads the records of networks. Nothing on the host is touched.

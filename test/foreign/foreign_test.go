@@ -193,3 +193,14 @@ func TestNothingToBootIsReported(t *testing.T) {
 		t.Error("the image was written to")
 	}
 }
+
+// TestIPXEGetsItsAddress is a boot loader that asks for one by DHCP, on a card that it
+// has a driver of its own for.
+func TestIPXEGetsItsAddress(t *testing.T) {
+	b := start(t)
+	iso := filepath.Join(unpacked(t, "ipxe"), "usr/lib/ipxe/ipxe.iso")
+	b.Run("run", "--name", "ipxe", "--iso", iso, "--memory", "64M")
+	own, _, _ := strings.Cut(show(t, b, "ipxe").Network.IPv4, "/")
+	shows(t, b, "ipxe", `net0: `+strings.ReplaceAll(own, ".", `\.`)+`/`)
+	b.Run("rm", "-f", "ipxe")
+}
