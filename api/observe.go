@@ -73,6 +73,7 @@ type Usage struct {
 	CPU             int64     `json:"cpu" doc:"Thousandths of a processor."`
 	CPUTime         int64     `json:"cpu_time" doc:"Nanoseconds since it started."`
 	CPULimit        int64     `json:"cpu_limit,omitempty" doc:"Thousandths of a processor."`
+	CPUGuarantee    int64     `json:"cpu_guarantee,omitempty" doc:"Thousandths of a processor."`
 	Throttled       int64     `json:"throttled" doc:"Nanoseconds that it was held up by its limit since it started."`
 	Memory          int64     `json:"memory" doc:"Bytes that the host holds for it."`
 	MemoryMost      int64     `json:"memory_most" doc:"The most that was seen since it started, or since the daemon did."`

@@ -13,6 +13,7 @@
 //	start     strata run --rm busybox true  ~  runc run, podman run: whole commands
 //	parallel  100 of these at once          ~  100 runc run at once
 //	idle      what 500 idle environments take; strata ls among them
+//	observe   what it costs to watch these: the daemon alone, and with a top
 //	disk      writing, reading, fsync inside a zone  ~  the same on the host's file system
 //	guest     strata run --rm --stratum guest ~  a bare QEMU made for just that; warm ~ cold;
 //	          memory, disk, exec

@@ -14,6 +14,28 @@ import (
 // idle starts many environments that do nothing and says what each costs.
 func (e *env) idle() error {
 	before := e.cost()
+	if err := e.crowd(); err != nil {
+		return err
+	}
+	time.Sleep(3 * time.Second) // what they needed only to start is given back
+	after := e.cost()
+	n := float64(e.many)
+	fmt.Printf("  keepers   %8.3f MiB each (PSS)\n", after.keepers/n)
+	fmt.Printf("  agents    %8.3f MiB each (PSS)\n", after.agents/n)
+	fmt.Printf("  programs  %8.3f MiB each (PSS; their own, not strata's)\n", after.programs/n)
+	fmt.Printf("  strata adds %6.3f MiB each: keeper and agent\n", (after.keepers+after.agents)/n)
+	fmt.Printf("  kernel    %8.3f MiB each (slab, page tables, stacks of all the above)\n", (after.kernel-before.kernel)/n)
+	fmt.Printf("  daemon    %8.1f MiB (PSS), %.1f with none\n", after.daemon, before.daemon)
+	return compare(e.runs, "ms",
+		side{"strata ls, whole command", func() (float64, error) { return timed(e.strata("ls")) }},
+		side{"strata version, whole command", func() (float64, error) { return timed(e.strata("version")) }})
+}
+
+// crowd starts as many environments as are asked for, unless they run already.
+func (e *env) crowd() error {
+	if e.crowded {
+		return nil
+	}
 	begun := time.Now()
 	jobs := make(chan int)
 	errs := make(chan error, e.many)
@@ -37,18 +59,8 @@ func (e *env) idle() error {
 		return err
 	}
 	fmt.Printf("  started %d in %.1f s\n", e.many, time.Since(begun).Seconds())
-	time.Sleep(3 * time.Second) // what they needed only to start is given back
-	after := e.cost()
-	n := float64(e.many)
-	fmt.Printf("  keepers   %8.3f MiB each (PSS)\n", after.keepers/n)
-	fmt.Printf("  agents    %8.3f MiB each (PSS)\n", after.agents/n)
-	fmt.Printf("  programs  %8.3f MiB each (PSS; their own, not strata's)\n", after.programs/n)
-	fmt.Printf("  strata adds %6.3f MiB each: keeper and agent\n", (after.keepers+after.agents)/n)
-	fmt.Printf("  kernel    %8.3f MiB each (slab, page tables, stacks of all the above)\n", (after.kernel-before.kernel)/n)
-	fmt.Printf("  daemon    %8.1f MiB (PSS), %.1f with none\n", after.daemon, before.daemon)
-	return compare(e.runs, "ms",
-		side{"strata ls, whole command", func() (float64, error) { return timed(e.strata("ls")) }},
-		side{"strata version, whole command", func() (float64, error) { return timed(e.strata("version")) }})
+	e.crowded = true
+	return nil
 }
 
 // cost is memory in MiB.

@@ -24,6 +24,7 @@ type env struct {
 	runs         int
 	many         int    // environments at once
 	kernelSource string // of guests
+	crowded      bool   // they are started
 	daemon       *exec.Cmd
 }
 
@@ -34,6 +35,7 @@ var comparisons = []struct {
 	{"start", (*env).start},
 	{"parallel", (*env).parallel},
 	{"idle", (*env).idle},
+	{"observe", (*env).observe},
 	{"disk", (*env).disk},
 	{"network", (*env).network},
 	{"guest", (*env).guest},

@@ -102,12 +102,17 @@ func (e *Engine) sample() {
 	}
 	e.sampler.mu.Lock()
 	defer e.sampler.mu.Unlock()
-	e.sampler.at, e.sampler.host = now, host
+	e.sampler.at = now
+	promised := int64(0) // and not held yet
 	for i, s := range all {
 		if !seen[i].at.IsZero() {
 			e.sampler.note(s, seen[i])
+			promised += max(0, s.row.MemoryGuarantee-seen[i].Memory)
 		}
 	}
+	host.MemoryGuaranteed = min(promised, host.MemoryFree)
+	host.MemoryFree -= host.MemoryGuaranteed
+	e.sampler.host = host
 }
 
 // toSample returns all that has a run.
@@ -121,6 +126,7 @@ func (e *Engine) toSample() []sampled {
 			all = append(all, sampled{en, en.run, api.Usage{
 				ID: en.rec.ID, Environment: en.rec.Name, Stratum: en.rec.Stratum, State: en.state.Public(),
 				CPULimit: int64(l.CPUs), MemoryLimit: int64(l.Memory), ProcessesLimit: l.PIDs,
+				CPUGuarantee: int64(l.CPUGuarantee), MemoryGuarantee: int64(l.MemoryGuarantee),
 			}})
 		}
 		en.mu.Unlock()

@@ -128,6 +128,14 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 		total("net-received", "bytes", t.row.ReceivedTotal), total("net-sent", "bytes", t.row.SentTotal),
 		row("host-memory", "bytes", c.HostMemory),
 	}
+	for i := range rows {
+		switch r := &rows[i]; {
+		case r.Resource == "memory" && t.row.MemoryGuarantee > 0:
+			r.Guarantee = &t.row.MemoryGuarantee
+		case r.Resource == "cpu" && t.row.CPUGuarantee > 0:
+			r.Guarantee = &t.row.CPUGuarantee
+		}
+	}
 	return rows
 }
 

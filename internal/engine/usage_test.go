@@ -6,14 +6,22 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/admission"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
 func TestUsageIsSampled(t *testing.T) {
-	l := newLab(t)
-	env := l.run(api.Spec{Name: "web", Resources: api.Resources{Memory: 64 << 20, PIDs: 99, CPUs: 1500}})
+	l := prepared(t)
+	o := l.options()
+	o.Host = admission.Host{Memory: 1 << 30, CPUs: 2000}
+	e, err := engine.Open(t.Context(), o)
+	l.must(err)
+	l.Engine = e
+	t.Cleanup(func() { e.Close(context.Background()) })
+	env := l.run(api.Spec{Name: "web", Resources: api.Resources{Memory: 64 << 20, PIDs: 99, CPUs: 1500, MemoryGuarantee: 32 << 20}})
 	l.create(api.Spec{Name: "still"})
 	var u api.UsageReport
 	l.until("two samples", func() bool {
@@ -26,6 +34,14 @@ func TestUsageIsSampled(t *testing.T) {
 	if one.ID != env.ID || one.Environment != "web" || one.State != api.Running || one.Stratum != "zone" || one.CPU < 450 || one.CPU > 550 ||
 		one.Memory != 1<<20 || one.MemoryMost != 1<<20 || one.MemoryLimit != 64<<20 || one.Processes != 2 || one.ProcessesLimit != 99 || one.CPULimit != 1500 {
 		t.Errorf("%+v", one)
+	}
+	if one.MemoryGuarantee != 32<<20 || u.Host.MemoryGuaranteed != 31<<20 {
+		t.Errorf("guaranteed: %d, of it not held %d", one.MemoryGuarantee, u.Host.MemoryGuaranteed)
+	}
+	all, err := l.Resources(t.Context(), nil)
+	l.must(err)
+	if c := counterOf(t, all[0], "memory"); c.Guarantee == nil || *c.Guarantee != 32<<20 {
+		t.Errorf("memory: %+v", c)
 	}
 	h := u.Host
 	if h.CPUs < 1 || h.Memory < 64<<20 || h.MemoryUsed <= 0 || h.MemoryFree <= 0 || h.MemoryUsed+h.MemoryShared+h.MemoryGuaranteed+h.MemoryFree != h.Memory {

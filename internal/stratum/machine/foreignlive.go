@@ -45,6 +45,14 @@ func (f *Foreign) Attach(context.Context, *os.File) error {
 	return noAgent("it has no main program whose streams could be joined")
 }
 
+// Counts implements stratum.Counter: what the host counts is known, and no more.
+func (f *Foreign) Counts(context.Context) (stratum.Counts, error) {
+	c, err := f.HostCounts()
+	c.Memory, c.Swap, c.Processes = stratum.NotCounted, stratum.NotCounted, stratum.NotCounted
+	c.Silent = noAgent("what is used inside is not known").Error()
+	return c, err
+}
+
 // KernelLog implements stratum.KernelLogger.
 func (f *Foreign) KernelLog(context.Context) ([]byte, error) {
 	return nil, noAgent("its kernel's log cannot be read")
