@@ -217,7 +217,7 @@ func TestSharesServeGuaranteesFirst(t *testing.T) {
 	}{
 		{"weights alone stay as they were given", []Claim{{ID: "a", Stratum: "zone", Weight: 300}, {ID: "b", Stratum: "zone"}}, map[string]float64{"a": 1.49, "b": 0.49}, map[string]int{"a": 300, "b": 100}},
 		{"weights mean the same across strata", []Claim{{ID: "a", Stratum: "zone", Weight: 300}, {ID: "b", Stratum: "guest"}}, map[string]float64{"a": 1.49, "b": 0.49}, nil},
-		{"half a processor against eight", append(busy(8, 0), Claim{ID: "a", Stratum: "zone", CPUs: 500}), map[string]float64{"a": 0.5, "n0": 0.15}, map[string]int{"n0": 100}},
+		{"half a processor against eight", append(busy(8, 0), Claim{ID: "a", Stratum: "zone", CPUs: 500}), map[string]float64{"a": 0.5, "n0": 0.13}, map[string]int{"n0": 100}},
 		{"a guarantee against hundreds of the largest weight", append(busy(300, 10000), Claim{ID: "a", Stratum: "machine", CPUs: 1000, Weight: 1}), map[string]float64{"a": 0.99}, nil},
 		{"all that there is", append(busy(8, 0), Claim{ID: "a", Stratum: "zone", CPUs: 1900}), map[string]float64{"a": 1.88}, nil},
 	} {

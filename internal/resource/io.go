@@ -96,6 +96,9 @@ func (g *Group) setIO(l IO, fresh bool) error {
 	if err := g.ioWeight(dir, v2, l.Weight); err != nil {
 		return err
 	}
+	if l.Limited() && len(l.Disks) == 0 {
+		return fault.Unablef("it is not known on which disk it reads and writes, so that neither can be limited").At(l.field())
+	}
 	rates := v1Rates
 	if v2 {
 		rates = v2Rates

@@ -49,6 +49,9 @@ func (d *Driver) PrepareAlone(ctx context.Context, p stratum.Plan) (*Launch, err
 	}
 	l.Notes = notesOf(p)
 	l.Notes.Alone = true
+	if l.Notes.Disks, err = disks(p); err != nil {
+		return nil, err
+	}
 	l.Notes.Boot = api.Boot{
 		Kernel: "its own", Accelerator: verdict.Accelerator, Why: why, Cold: "a machine is always booted",
 	}

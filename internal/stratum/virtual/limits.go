@@ -2,6 +2,8 @@ package virtual
 
 import (
 	"context"
+	"os"
+	"path/filepath"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -34,7 +36,13 @@ func hostLimits(memory unit.Size, r api.Resources, disks []string) resource.Limi
 // disks are what a run reads and writes on the host. Kinds: Unable where rates are
 // asked for and it cannot be told.
 func disks(p stratum.Plan) ([]string, error) {
-	paths := []string{p.Disk, p.Whole.Path}
+	paths := []string{p.Disk}
+	if _, err := os.Stat(p.Disk); err != nil { // it is made at the start
+		paths[0] = filepath.Dir(p.Disk)
+	}
+	if p.Whole.Path != "" { // a system with a disk of its own has no template
+		paths = append(paths, p.Whole.Path)
+	}
 	for _, v := range p.Volumes {
 		paths = append(paths, v.Source)
 	}
