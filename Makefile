@@ -35,7 +35,7 @@ test: build ## install what is missing, and run the tests, with the contract at 
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
-GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./internal/stratum/machine ./test/contract
+GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./internal/stratum/machine ./test/contract ./test/move
 
 .PHONY: test-guest
 test-guest: build ## run all tests that boot machines

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -149,10 +150,13 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 		return api.Moved{}, to, err
 	}
 	choice.Reason = "it was moved there from stratum " + rec.Stratum
-	to = environment.Placement{Stratum: choice.Stratum, Choice: &choice, Asked: r.Stratum, Force: r.Force, Notes: rec.Notes}
+	to = environment.Placement{Stratum: choice.Stratum, Choice: &choice, Asked: r.Stratum, Force: r.Force, Notes: slices.Clone(rec.Notes)}
+	if rec.Choice != nil { // what is forced where it is now need not be there
+		to.Notes = slices.DeleteFunc(to.Notes, func(note string) bool { return note == forcedNote(*rec.Choice) })
+	}
 	if choice.Unmet != nil {
 		choice.Reason += forcedReason(choice.Unmet)
-		to.Notes = append(to.Notes[:len(to.Notes):len(to.Notes)], forcedNote(choice))
+		to.Notes = append(to.Notes, forcedNote(choice))
 	}
 	to.Reason = choice.Reason
 	en.mu.Lock()

@@ -208,6 +208,12 @@ func TestMovesByForce(t *testing.T) {
 	if len(got.Notes) != 1 || !strings.Contains(got.Notes[0], "untrusted-code") || !got.Moves[0].Forced || !strings.Contains(got.Reason, "by force") {
 		t.Errorf("%+v", got)
 	}
+	if _, err := d.move("web", stratum.Guest); err != nil {
+		t.Fatal(err)
+	}
+	if got := d.isAt(env, stratum.Guest); len(got.Notes) != 0 || strings.Contains(got.Reason, "by force") {
+		t.Errorf("%+v", got)
+	}
 }
 
 func TestMovesMeetOtherOperations(t *testing.T) {
