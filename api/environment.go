@@ -170,6 +170,7 @@ type Boot struct {
 	Accelerator string    `json:"accelerator" doc:"kvm: the processor runs it. tcg: QEMU translates it."`
 	Why         string    `json:"why,omitempty" doc:"Why not kvm."`
 	Warm        bool      `json:"warm" doc:"It was started from a saved system instead of booted."`
+	Standby     bool      `json:"standby,omitempty" doc:"It was started from a saved system ahead of time, and stood by."`
 	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`
 	Memory      unit.Size `json:"memory" doc:"Bytes of memory of the virtual machine."`
 	CPUs        int       `json:"cpus" doc:"Processors of the virtual machine."`

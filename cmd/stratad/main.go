@@ -59,6 +59,7 @@ func run(args []string, stdout, stderr io.Writer) int {
 // options are what the command line says.
 type options struct {
 	places place.Places
+	config string         // path of the configuration; "": the usual one
 	dir    string         // of `stratad dns`
 	host   admission.Host // as the flags say
 	log    *slog.Logger
@@ -70,6 +71,7 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("stratad", flag.ContinueOnError)
 	flags.SetOutput(stderr)
 	root := flags.String("root", "", "`folder` of a private strata (default: $STRATA_ROOT, else the installed one)")
+	file := flags.String("config", "", "")
 	dir := flags.String("dir", "", "") // of `stratad dns`
 	var c capacityFlags
 	c.add(flags)
@@ -101,18 +103,19 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 		return options{}, err
 	}
 	log := slog.New(slog.NewTextHandler(stderr, &slog.HandlerOptions{Level: level}))
-	return options{places: places, dir: *dir, host: given, log: log, stdout: stdout}, nil
+	return options{places: places, config: *file, dir: *dir, host: given, log: log, stdout: stdout}, nil
 }
 
 const usage = `stratad serves strata's interface on a unix socket.
 
 Usage:
-  stratad [--root FOLDER] [--log-level LEVEL] [--reserve-memory SIZE] [--reserve-cpus N]
+  stratad [--root FOLDER] [--config FILE] [--log-level LEVEL] [--reserve-memory SIZE] [--reserve-cpus N]
           [--overcommit-memory N] [--overcommit-cpus N]
   stratad check    print what this host can do, as JSON, and end
 
 Flags:
   --root FOLDER       folder of a private strata (default: $STRATA_ROOT, else the installed one)
+  --config FILE       configuration (default: /etc/strata/strata.yaml, but for a private strata)
   --log-level LEVEL   debug, info, warn or error (default info)
   --reserve-memory SIZE, --reserve-cpus N
                       what of the host no environment is guaranteed (default: what the host uses at the

@@ -121,6 +121,10 @@ func sole(p place.Places) (*os.File, error) {
 // opened is pushed on back.
 func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine, error) {
 	p := o.places
+	c, err := readConfig(o.config, p)
+	if err != nil {
+		return nil, err
+	}
 	templates, err := template.Open(filepath.Join(p.State, "templates"), o.log)
 	if err != nil {
 		return nil, err
@@ -162,7 +166,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, fault.Wrap(err, "open the control groups of guests")
 	}
-	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: machines, Log: o.log})
+	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: machines, Log: o.log, Standby: c.Standby})
 	if err != nil {
 		return nil, err
 	}

@@ -159,6 +159,9 @@ Examples:
 			}
 			f.add("environments", fmt.Sprintf("%d (%d running)", total, i.Environments[string(api.Running)]))
 			f.add("templates", fmt.Sprint(i.Templates))
+			if s := i.Standby; s != nil {
+				f.add("standby", fmt.Sprintf("%d guests, %s of memory", s.Machines, bytesText(s.Bytes)))
+			}
 			return f.w.Flush()
 		}),
 	}

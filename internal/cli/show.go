@@ -148,6 +148,9 @@ func (a *app) printEnvironment(e api.Environment) {
 
 // bootText says how a system of its own was started.
 func bootText(b *api.Boot) string {
+	if b.Standby {
+		return "standby (from a saved system, ahead of time)"
+	}
 	if b.Warm {
 		return "warm (from a saved system)"
 	}

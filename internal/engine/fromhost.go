@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"net/netip"
+	"os"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -48,7 +49,7 @@ func (n hosted) Connect(ctx context.Context, id string, pid int, a api.Address, 
 	return n.h.Connect(ctx, id, pid, have, wanted)
 }
 
-func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error) {
+func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port, made *os.File) (*stratum.Tap, error) {
 	have, err := hostAddress(a)
 	if err != nil {
 		return nil, err
@@ -57,7 +58,7 @@ func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports 
 	if err != nil {
 		return nil, err
 	}
-	tap, err := n.h.ConnectTap(ctx, id, have, wanted)
+	tap, err := n.h.ConnectTap(ctx, id, have, wanted, made)
 	if err != nil {
 		return nil, err
 	}

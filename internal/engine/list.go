@@ -95,7 +95,16 @@ func (e *Engine) Info(context.Context) api.Info {
 		counts[string(en.state.Public())]++
 		en.mu.Unlock()
 	}
+	var standby *api.Standby
+	for _, d := range e.o.Drivers {
+		if s, ok := d.(interface{ Standby() (int, int64) }); ok {
+			if n, bytes := s.Standby(); n > 0 {
+				standby = &api.Standby{Machines: n, Bytes: bytes}
+			}
+		}
+	}
 	return api.Info{
+		Standby: standby,
 		Version: e.o.Version, APIVersion: "v1", Root: e.o.Places.Root, State: e.o.Places.State,
 		Socket: e.o.Places.Socket, PID: os.Getpid(), Started: e.started, Kernel: release(), Arch: runtime.GOARCH,
 		Cgroups: cgroups(), Environments: counts, Templates: len(e.o.Templates.List()),

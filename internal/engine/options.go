@@ -83,8 +83,9 @@ type Addresses interface {
 	Rename(ctx context.Context, id, name string) error
 	// Connect joins the network namespace of pid, and returns how to undo it.
 	Connect(ctx context.Context, id string, pid int, a api.Address, ports []api.Port) (func(context.Context) error, error)
-	// ConnectTap joins by a tap device, for a system with its own kernel.
-	ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error)
+	// ConnectTap joins by a tap device, for a system with its own kernel: by made where
+	// that is not nil.
+	ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port, made *os.File) (*stratum.Tap, error)
 	// Disconnect takes away what a run that is over left. Twice is no error.
 	Disconnect(ctx context.Context, id string) error
 	LoopbackOnly(ctx context.Context, pid int) error
@@ -193,12 +194,12 @@ func (l link) IntoNamespace(ctx context.Context, pid int) error {
 	return err
 }
 
-func (l link) Tap(ctx context.Context) (*stratum.Tap, error) {
+func (l link) Tap(ctx context.Context, made *os.File) (*stratum.Tap, error) {
 	if l.address.Network == "" {
 		return nil, nil
 	}
 	// The device goes with the file; the engine disconnects when the start fails.
-	tap, err := l.network.ConnectTap(ctx, l.id, l.address, l.ports)
+	tap, err := l.network.ConnectTap(ctx, l.id, l.address, l.ports, made)
 	if err == nil && l.leased {
 		if err = lease(l.network, l.id); err != nil {
 			tap.File.Close()

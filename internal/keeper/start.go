@@ -105,6 +105,27 @@ func Start(ctx context.Context, o Options) (*Starting, error) {
 	return s, nil
 }
 
+// Take makes a machine that was started as a spare t's. attach is the first client
+// of the main program's streams, as Options.Attach is; nil: none. The machine must
+// stand still until Take has returned, and is of no more use after an error. Kinds:
+// those of the keeper's refusal, Internal, Busy where ctx ended.
+func (s *Starting) Take(ctx context.Context, t wire.Taken, attach *os.File) error {
+	if err := writePacket(ctx, s.conn, wire.Message{Type: wire.Take, Take: &t}, attach); err != nil {
+		return err
+	}
+	m, err := s.hear(ctx)
+	if err == nil && m.Type != wire.Took {
+		err = fault.Internalf("take a spare machine: the keeper says %q", m.Type)
+	}
+	if err == nil {
+		s.keeper.socket = t.Socket
+	}
+	return err
+}
+
+// Gone is closed when the keeper has ended.
+func (s *Starting) Gone() <-chan struct{} { return s.gone }
+
 // Go lets the payload run its main program and returns once it does. After an
 // error nothing is left. Kinds: those of the payload's failure, Internal, Busy
 // where ctx ended.

@@ -30,16 +30,23 @@ type Tap struct {
 // ConnectTap joins id to its network as Connect does, by a tap device instead of
 // a process's namespace: ports are published, the name is known, and the device
 // was watched before it existed. Disconnect takes it back; if ConnectTap fails, it has
-// done so itself. Kinds: Missing (id has no address), Conflict (port taken, id is
-// connected), Unable (the host has no tap devices, or cannot otherwise).
-func (h *Host) ConnectTap(ctx context.Context, id string, a Address, ports []Port) (_ *Tap, err error) {
+// done so itself. made is a tap device that was made before it was known for whom, with
+// the abilities of Tap.File, and is not up; nil: one is made. Kinds: Missing (id has no
+// address), Conflict (port taken, id is connected), Unable (the host has no tap
+// devices, or cannot otherwise).
+func (h *Host) ConnectTap(ctx context.Context, id string, a Address, ports []Port, made *os.File) (_ *Tap, err error) {
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	plan, err := h.admit(ctx, &back, id, a, ports)
 	if err != nil {
 		return nil, err
 	}
-	file, err := makeTap(plan.Link)
+	var file *os.File
+	if made == nil {
+		file, err = makeTap(plan.Link)
+	} else {
+		file, err = h.nameTap(made, plan.Link)
+	}
 	if err != nil {
 		return nil, err
 	}
@@ -109,6 +116,43 @@ func makeTap(name string) (*os.File, error) {
 		return nil, unable(err, "make tap %s", name)
 	}
 	return os.NewFile(uintptr(fd), name), nil
+}
+
+// nameTap gives a tap device the name that the filter knows it by, and returns
+// another descriptor of it.
+func (h *Host) nameTap(made *os.File, name string) (*os.File, error) {
+	q, err := unix.NewIfreq("")
+	if err != nil {
+		return nil, fault.Wrap(err, "look at a tap")
+	}
+	raw, err := made.SyscallConn()
+	if err != nil {
+		return nil, fault.Wrap(err, "look at a tap")
+	}
+	fd := -1
+	if outer := raw.Control(func(p uintptr) {
+		if err = unix.IoctlIfreq(int(p), unix.TUNGETIFF, q); err == nil {
+			fd, err = unix.FcntlInt(p, unix.F_DUPFD_CLOEXEC, 3)
+		}
+	}); outer != nil {
+		err = outer
+	}
+	if err != nil {
+		return nil, fault.Wrap(err, "look at a tap")
+	}
+	file := os.NewFile(uintptr(fd), name)
+	index, err := h.rtnl.linkIndex(q.Name())
+	if err == nil && index == 0 {
+		err = fault.Unablef("tap %s is gone", q.Name())
+	}
+	if err == nil {
+		rename := &request{what: "name tap " + name, kind: unix.RTM_NEWLINK, body: ifinfo(index, false)}
+		err = h.rtnl.do(nil, rename.attr(unix.IFLA_IFNAME, text(name)))
+	}
+	if err != nil {
+		return nil, errors.Join(err, file.Close())
+	}
+	return file, nil
 }
 
 // retake makes the tap of an environment that runs a port of its bridge again:

@@ -47,7 +47,7 @@ func plugAgain(t *testing.T, h *Host, id string, a Address, ports ...Port) *card
 	t.Helper()
 	_, err := os.Stat(tunDevice)
 	require.Host(t, "tun", err == nil, "there is no "+tunDevice)
-	tap, err := h.ConnectTap(t.Context(), id, a, ports)
+	tap, err := h.ConnectTap(t.Context(), id, a, ports, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -232,7 +232,7 @@ func TestACardBehindATapIsOnTheNetwork(t *testing.T) {
 	if s, err := h.Stats(c.id); err != nil || s.TxPackets == 0 || s.RxBytes == 0 {
 		t.Errorf("%+v, %v", s, err)
 	}
-	if _, err := h.ConnectTap(t.Context(), c.id, a, nil); !fault.Is(err, fault.Conflict) {
+	if _, err := h.ConnectTap(t.Context(), c.id, a, nil, nil); !fault.Is(err, fault.Conflict) {
 		t.Error("connected twice:", err)
 	}
 	if err := h.Destroy(t.Context()); err != nil {
@@ -303,7 +303,7 @@ func TestATapIsGoneWithItsDescriptor(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	if _, err := h.ConnectTap(t.Context(), "000000000009", b, []Port{tcp(9090, 80)}); !fault.Is(err, fault.Conflict) {
+	if _, err := h.ConnectTap(t.Context(), "000000000009", b, []Port{tcp(9090, 80)}, nil); !fault.Is(err, fault.Conflict) {
 		t.Error(err)
 	}
 	if ports, err := portsOf([]string{n.Bridge}); err != nil || len(ports) != 1 {

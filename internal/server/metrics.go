@@ -11,6 +11,7 @@ import (
 	"github.com/prometheus/client_golang/prometheus/collectors"
 	"github.com/prometheus/client_golang/prometheus/promhttp"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -88,6 +89,8 @@ type stock struct {
 
 var (
 	environmentsDesc = prometheus.NewDesc("strata_environments", "Environments, by state.", []string{"state"}, nil)
+	standbyDesc      = prometheus.NewDesc("strata_standby_machines", "Guests that stand by.", nil, nil)
+	standbyBytesDesc = prometheus.NewDesc("strata_standby_bytes", "Memory that guests hold that stand by.", nil, nil)
 	templatesDesc    = prometheus.NewDesc("strata_templates", "Templates in the store.", nil, nil)
 	bytesDesc        = prometheus.NewDesc("strata_template_bytes", "Bytes that the layers of all templates take, each layer once.", nil, nil)
 )
@@ -96,6 +99,8 @@ var (
 func (s *stock) Describe(ch chan<- *prometheus.Desc) {
 	ch <- environmentsDesc
 	ch <- templatesDesc
+	ch <- standbyDesc
+	ch <- standbyBytesDesc
 	ch <- bytesDesc
 }
 
@@ -105,7 +110,14 @@ func (s *stock) Collect(ch chan<- prometheus.Metric) {
 	defer s.mu.Unlock()
 	ctx, cancel := bounded(context.Background())
 	defer cancel()
-	for state, n := range s.engine.Info(ctx).Environments {
+	info := s.engine.Info(ctx)
+	var standby api.Standby
+	if info.Standby != nil {
+		standby = *info.Standby
+	}
+	ch <- prometheus.MustNewConstMetric(standbyDesc, prometheus.GaugeValue, float64(standby.Machines))
+	ch <- prometheus.MustNewConstMetric(standbyBytesDesc, prometheus.GaugeValue, float64(standby.Bytes))
+	for state, n := range info.Environments {
 		ch <- prometheus.MustNewConstMetric(environmentsDesc, prometheus.GaugeValue, float64(n), state)
 	}
 	templates, err := s.engine.Templates(ctx)

@@ -152,8 +152,9 @@ type Link interface {
 	IntoNamespace(ctx context.Context, pid int) error
 	// Tap makes the environment's interface as a tap device and publishes its
 	// ports. The device is gone when the last descriptor of the file is closed.
-	// With no network it returns nil.
-	Tap(ctx context.Context) (*Tap, error)
+	// With no network it returns nil. made is a tap device that was made before it was
+	// known for whom, of the same kind and not up; nil: one is made.
+	Tap(ctx context.Context, made *os.File) (*Tap, error)
 }
 
 // Tap is the host's end of a virtual network card, and what the system behind

@@ -23,8 +23,8 @@ type group struct {
 // has divided its group, none can be in the group itself.
 const execFolder = "strata.exec"
 
-// makeGroup mounts the hierarchy and makes the group, with a namespace that shows
-// it as the root. The calling thread is in that namespace then.
+// makeGroup mounts the hierarchy and makes the environment's group, with a namespace that
+// shows it as the root. The calling thread is in that namespace then.
 func makeGroup() (g group, err error) {
 	if err := unix.Mount("strata", groupPlace, "cgroup2", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""); err != nil {
 		return g, root.Wrap(err, "mount cgroup2")
@@ -32,7 +32,19 @@ func makeGroup() (g group, err error) {
 	for _, c := range strings.Fields(readLine(groupPlace + "/cgroup.controllers")) {
 		_ = writeFile(groupPlace+"/cgroup.subtree_control", "+"+c) // what is missing is missed where a limit is set
 	}
-	const place = groupPlace + "/environment"
+	return newGroup(ownGroup)
+}
+
+// The groups below the hierarchy's root.
+const (
+	ownGroup       = "/environment"
+	rehearsalGroup = "/rehearsal"
+)
+
+// newGroup makes one of the groups. The calling thread is in a namespace then that shows
+// it as the whole.
+func newGroup(name string) (g group, err error) {
+	place := groupPlace + name
 	if err := unix.Mkdir(place, 0o755); err != nil && err != unix.EEXIST {
 		return g, err
 	}

@@ -20,6 +20,8 @@ func Run(args []string) int {
 	switch {
 	case len(args) > 0 && args[0] == companionName:
 		return companion(args)
+	case len(args) > 0 && args[0] == rehearsalName:
+		return rehearsal()
 	case os.Getpid() == 1:
 		boot()
 	case len(args) == 3:

@@ -69,17 +69,37 @@ func connect(n *spec.Network) error {
 		return root.Wrap(err, "set up "+card)
 	}
 	for _, a := range withLinkLocal(n) {
-		if err := l.address(card, a); err != nil {
+		if err := l.address(unix.RTM_NEWADDR, card, a); err != nil {
 			return root.Wrap(err, "give "+card+" the address "+a)
 		}
 	}
 	for _, g := range n.Gateways {
-		if err := l.gateway(g); err != nil {
+		if err := l.gateway(unix.RTM_NEWROUTE, g); err != nil {
 			return root.Wrap(err, "route through "+g)
 		}
 	}
 	until(func() bool { return readLine(cardPlace+"/carrier") == "1" }) // a cable that is out is no fault of the run
 	return nil
+}
+
+// disconnect takes back what connect gave the card, which had the address mac.
+func disconnect(n *spec.Network, mac string) error {
+	l, err := dial()
+	if err != nil {
+		return err
+	}
+	defer unix.Close(l.sock)
+	for _, g := range n.Gateways {
+		if err := l.gateway(unix.RTM_DELROUTE, g); err != nil {
+			return root.Wrap(err, "route no more through "+g)
+		}
+	}
+	for _, a := range withLinkLocal(n) {
+		if err := l.address(unix.RTM_DELADDR, card, a); err != nil {
+			return root.Wrap(err, "take the address "+a)
+		}
+	}
+	return l.set(card, mac, n.MTU)
 }
 
 // withLinkLocal returns n's addresses, and where any is of IPv6 the one that a kernel
@@ -133,7 +153,8 @@ func (l *link) set(name, mac string, mtu int) error {
 	return l.ask(unix.RTM_NEWLINK, 0, body)
 }
 
-func (l *link) address(name, text string) error {
+// address adds an address (RTM_NEWADDR) or removes it (RTM_DELADDR).
+func (l *link) address(kind uint16, name, text string) error {
 	prefix, err := netip.ParsePrefix(text)
 	if err != nil {
 		return root.Fail(root.Invalid, "address", text+" is no address with a prefix length")
@@ -159,10 +180,11 @@ func (l *link) address(name, text string) error {
 		}
 		body = attribute(body, unix.IFA_BROADCAST, last)
 	}
-	return l.ask(unix.RTM_NEWADDR, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+	return l.ask(kind, adding(kind), body)
 }
 
-func (l *link) gateway(text string) error {
+// gateway adds a default route (RTM_NEWROUTE) or removes it (RTM_DELROUTE).
+func (l *link) gateway(kind uint16, text string) error {
 	address, err := netip.ParseAddr(text)
 	if err != nil {
 		return root.Fail(root.Invalid, "gateways", text+" is no address")
@@ -179,7 +201,15 @@ func (l *link) gateway(text string) error {
 	body[4], body[5], body[6], body[7] = unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
 	body = attribute(body, unix.RTA_GATEWAY, address.AsSlice())
 	body = attribute(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
-	return l.ask(unix.RTM_NEWROUTE, unix.NLM_F_CREATE|unix.NLM_F_REPLACE, body)
+	return l.ask(kind, adding(kind), body)
+}
+
+// adding are the flags of a request that adds something; one that removes it has none.
+func adding(kind uint16) int {
+	if kind == unix.RTM_NEWADDR || kind == unix.RTM_NEWROUTE {
+		return unix.NLM_F_CREATE | unix.NLM_F_REPLACE
+	}
+	return 0
 }
 
 // ask sends one request and waits for the kernel's word on it.

@@ -61,22 +61,25 @@ var kernelSettings = []agentspec.Sysctl{
 	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "-1"},
 }
 
-// run does the one run of this system. It returns once the main program runs, or,
+// run does the one run of this system, or a rehearsal before that. It returns once the main program runs, or,
 // with kind system, is about to take the place of process 1.
 func (a *agent) run(text []byte) error {
-	a.mu.Lock()
-	again := a.asked
-	a.asked = true
-	a.mu.Unlock()
-	if again {
-		return root.Fail("conflict", "", "this system was told what to run already")
-	}
 	r, err := agentspec.ReadRun(text)
 	if err != nil {
 		return root.Wrap(err, "read the specification of the run")
 	}
 	if !r.Idle && (r.Main == nil || len(r.Main.Args) == 0) {
 		return root.Fail(root.Invalid, "command", "no command was given")
+	}
+	a.mu.Lock()
+	again := a.asked
+	a.asked = a.asked || !r.Rehearsal
+	a.mu.Unlock()
+	if again {
+		return root.Fail("conflict", "", "this system was told what to run already")
+	}
+	if r.Rehearsal {
+		return a.rehearse(r, text)
 	}
 	if a.do(func() { err = a.put(r) }); err != nil {
 		return err

@@ -21,6 +21,8 @@ func (r *reader) runScalars(s *vm.Run, name string) bool {
 		s.Hostname = r.text()
 	case "system":
 		s.System = r.bool()
+	case "rehearsal":
+		s.Rehearsal = r.bool()
 	case "idle":
 		s.Idle = r.bool()
 	case "read_only":

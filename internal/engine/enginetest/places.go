@@ -231,7 +231,7 @@ func (n *Network) Connect(_ context.Context, id string, _ int, _ api.Address, _ 
 }
 
 // ConnectTap notes that id is on its network, and gives a file that is no tap's.
-func (n *Network) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port) (*stratum.Tap, error) {
+func (n *Network) ConnectTap(ctx context.Context, id string, a api.Address, ports []api.Port, _ *os.File) (*stratum.Tap, error) {
 	if _, err := n.Connect(ctx, id, 0, a, ports); err != nil {
 		return nil, err
 	}

@@ -214,15 +214,28 @@ type daemonSocket struct{ k *keeper }
 func (d daemonSocket) ready(uint32) {
 	k := d.k
 	b := k.buffer()
-	n, err := receive(k.daemon, b)
+	n, fd, err := receivePacket(k.daemon, b)
 	if err == unix.EAGAIN || err == unix.EINTR {
 		return
 	}
+	defer func() { discard(fd) }()
 	var m wire.Message
 	if err != nil || n == 0 || json.Unmarshal(b[:n], &m) != nil {
 		m.Type = ""
 	}
 	switch {
+	case m.Type == wire.Take && k.phase == waiting && m.Take != nil:
+		client := fd
+		fd = -1
+		f := k.take(m.Take, client)
+		if f == nil {
+			if err := sendJSON(k.daemon, wire.Message{Type: wire.Took}); err != nil {
+				f = internal("tell the daemon", err)
+			}
+		}
+		if f != nil {
+			k.fail(f)
+		}
 	case m.Type == wire.Go && k.phase == waiting:
 		k.phase = starting
 		if k.machine != nil && k.spec.Machine.Alone {

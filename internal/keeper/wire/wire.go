@@ -13,6 +13,11 @@
 //	daemon → keeper  {go}                 network and all else is in place
 //	keeper → daemon  {started} | {failed} the main program runs, or why not
 //
+//	daemon → keeper  {take} + fd          before "go": who a machine becomes that was started
+//	                                      before that was known (a spare), and stands still; the
+//	                                      descriptor, if any, is the main program's first client
+//	keeper → daemon  {taken}              it is that now
+//
 // After started or failed the daemon closes the socket. If it is closed before
 // "go", or the daemon says {abort} at any time before started, the keeper ends the
 // payload and itself, and leaves nothing. A socket closed after "go" is a daemon
@@ -183,15 +188,32 @@ type Counter struct {
 
 // Message is one packet between keeper and daemon at start, or keeper and payload.
 type Message struct {
-	Type   string   `json:"type"` // cloned, go, started, failed, tty, notify, ended, abort
+	Type   string   `json:"type"` // cloned, take, taken, go, started, failed, tty, notify, ended, abort
 	PID    int      `json:"pid,omitempty"`
 	Status int      `json:"status,omitempty"` // wait status as wait4 gives it
 	Fault  *Failure `json:"fault,omitempty"`
+	Take   *Taken   `json:"take,omitempty"` // with take
+}
+
+// Taken is who a spare machine becomes: what is in a Spec of any other. Its run folder was
+// renamed before, with the sockets in it.
+type Taken struct {
+	ID         string `json:"id"`
+	Socket     string `json:"socket"`
+	ExitFile   string `json:"exit_file"`
+	StatusFile string `json:"status_file"`
+	Log        Log    `json:"log"`
+	ConsoleLog Log    `json:"console_log"`
+	System     bool   `json:"system,omitempty"`
+	TTY        bool   `json:"tty"`
+	Stdin      bool   `json:"stdin"`
 }
 
 // The types of Message.
 const (
 	Cloned  = "cloned"
+	Take    = "take"
+	Took    = "taken"
 	Go      = "go"
 	Started = "started"
 	Failed  = "failed"

@@ -12,6 +12,10 @@ import (
 // what it saves; who loads needs it as well. Source: QEMU, qapi/migration.json.
 const ignoreShared = "x-ignore-shared"
 
+// announceLast is the latest that QEMU has a card announce itself after a move. Unit: milliseconds.
+// Source: QEMU, qapi/migration.json, announce-initial: at most 100000.
+const announceLast = 100_000
+
 type capability struct {
 	Capability string `json:"capability"`
 	State      bool   `json:"state"`
@@ -44,6 +48,14 @@ func Save(ctx context.Context, q *qemu.QMP, f *os.File) error {
 // the source's. ctx bounds the wait. Kinds: Unable (QEMU refuses the image: the machine is of no more use),
 // Busy where ctx ended.
 func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
+	if err := Load(ctx, q, i); err != nil {
+		return err
+	}
+	return resume(ctx, q, disk)
+}
+
+// Load is the first half of Restore: the machine has the saved system, and stands still.
+func Load(ctx context.Context, q *qemu.QMP, i *Image) error {
 	state, err := reopen(i.state)
 	if err != nil {
 		return err
@@ -53,8 +65,10 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 		return err
 	}
 	// A card that has moved has the system tell its neighbours, several times. This one has
-	// no address yet.
-	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int{"announce-rounds": 0}, nil); err != nil {
+	// no address yet. With no round at all QEMU 7.2 dies when the card is reset, as the agent
+	// does where there is to be no network: its timer is none then.
+	once := map[string]int{"announce-rounds": 1, "announce-initial": announceLast, "announce-max": announceLast}
+	if err := q.Execute(ctx, "migrate-set-parameters", once, nil); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, state); err != nil {
@@ -63,11 +77,14 @@ func Restore(ctx context.Context, q *qemu.QMP, i *Image, disk int64) error {
 	if err := q.Execute(ctx, "migrate-incoming", map[string]string{"uri": "fd:state"}, nil); err != nil {
 		return err
 	}
-	if err := q.Migrated(ctx); err != nil {
-		return fault.Wrap(err, "load a saved system")
-	}
+	return fault.Wrap(q.Migrated(ctx), "load a saved system")
+}
+
+// resume lets a machine go on that stands still, with a disk of that many bytes; 0: as many
+// as the source's.
+func resume(ctx context.Context, q *qemu.QMP, disk int64) error {
 	if disk != 0 { // the system knows the size of the source's until it is told
-		if err := q.Execute(ctx, "block_resize", map[string]any{"node-name": "disk", "size": disk}, nil); err != nil {
+		if err := q.Execute(ctx, "block_resize", map[string]any{"node-name": qemu.DiskNode, "size": disk}, nil); err != nil {
 			return err
 		}
 	}

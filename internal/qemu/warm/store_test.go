@@ -321,19 +321,20 @@ func TestAKeyIsAllThatASavedSystemDependsOn(t *testing.T) {
 		change func(*qemu.Program, *qemu.Guest, []string)
 		same   bool
 	}{
-		"its name":         {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Name = "b" }, true},
-		"its address":      {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.MAC = "02:00:00:00:00:09" }, true},
-		"its descriptors":  {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Disk, g.Tap, g.Monitor = 9, 8, 7 }, true},
-		"the counter":      {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.TSC = 3_000_000 }, true},
-		"its memory":       {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Memory = 2 * unit.GiB }, false},
-		"its processors":   {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Processors = 2 }, false},
-		"the accelerator":  {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Accelerator = qemu.KVM }, false},
-		"the firmware":     {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Firmware = "" }, false},
-		"QEMU's version":   {func(p *qemu.Program, _ *qemu.Guest, _ []string) { p.Version = "7.2.1" }, false},
-		"QEMU's program":   {func(p *qemu.Program, _ *qemu.Guest, _ []string) { p.Path = "/proc/self/exe" }, false},
-		"what it boots":    {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[0] = "other" }, false},
-		"its initramfs":    {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[1] = "other" }, false},
-		"whether it waits": {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Incoming, g.StartStopped = true, true }, true},
+		"its name":             {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Name = "b" }, true},
+		"its address":          {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.MAC = "02:00:00:00:00:09" }, true},
+		"its descriptors":      {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Disk, g.Tap, g.Monitor = 9, 8, 7 }, true},
+		"the counter":          {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.TSC = 3_000_000 }, true},
+		"its memory":           {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Memory = 2 * unit.GiB }, false},
+		"its processors":       {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Processors = 2 }, false},
+		"the accelerator":      {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Accelerator = qemu.KVM }, false},
+		"the firmware":         {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Firmware = "" }, false},
+		"QEMU's version":       {func(p *qemu.Program, _ *qemu.Guest, _ []string) { p.Version = "7.2.1" }, false},
+		"QEMU's program":       {func(p *qemu.Program, _ *qemu.Guest, _ []string) { p.Path = "/proc/self/exe" }, false},
+		"what it boots":        {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[0] = "other" }, false},
+		"its initramfs":        {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[1] = "other" }, false},
+		"whether it rehearses": {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Rehearsed = true }, true},
+		"whether it waits":     {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Incoming, g.StartStopped = true, true }, true},
 	} {
 		p, g, in := program, base, []string{"kernel", "initramfs"}
 		c.change(&p, &g, in)

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"os"
 	"strings"
 	"syscall"
 
@@ -16,7 +17,7 @@ type failingLink struct{}
 
 func (failingLink) IntoNamespace(context.Context, int) error { return errors.New("no network today") }
 
-func (failingLink) Tap(context.Context) (*stratum.Tap, error) {
+func (failingLink) Tap(context.Context, *os.File) (*stratum.Tap, error) {
 	return nil, errors.New("no network today")
 }
 

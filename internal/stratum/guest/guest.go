@@ -1,6 +1,7 @@
 package guest
 
 import (
+	"context"
 	"log/slog"
 	"path/filepath"
 	"sync"
@@ -22,14 +23,16 @@ type Options struct {
 	Pool      *disk.Pool     // where private disks come from
 	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
 	Log       *slog.Logger   // nil: nothing is logged
+	Standby   int            // how many spares are kept of each kind of machine in use; at most MaxStandby
 	Patience  time.Duration  // with a system that starts and of which nothing is seen to go on; 0: 90 s
 }
 
 // Driver runs guests. Make one with New.
 type Driver struct {
 	*virtual.Driver
-	o     Options
-	saved *warm.Store
+	o       Options
+	saved   *warm.Store
+	standby *standby
 
 	background sync.WaitGroup // systems that are being saved
 }
@@ -47,14 +50,21 @@ func New(o Options) (*Driver, error) {
 	if d.saved, err = warm.Open(filepath.Join(o.Places.State, "warm"), warm.Options{Log: v.Log}); err != nil {
 		return nil, err
 	}
-	return d, nil
+	return d, d.openStandby()
 }
 
-// Close gives back what the driver holds. Runs go on.
+// Close gives back what the driver holds. Runs go on; spares end.
 func (d *Driver) Close() error {
+	d.standby.close(context.Background())
 	d.Driver.Close()
 	d.background.Wait()
 	return d.saved.Close()
+}
+
+// Destroy removes what is left on the host when nothing runs any more, spares with it.
+func (d *Driver) Destroy(ctx context.Context) error {
+	d.standby.drain(ctx)
+	return d.Driver.Destroy(ctx)
 }
 
 // Capabilities returns what guests can do besides.

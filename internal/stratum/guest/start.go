@@ -27,6 +27,7 @@ const (
 type launch struct {
 	*virtual.Launch
 	Machine qemu.Guest  // without descriptors
+	key     warm.Key    // of what it is saved as
 	Saved   *warm.Image // to go on from; nil: it boots
 }
 
@@ -112,21 +113,36 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	defer release()
+	defer d.standby.begin()()
 	l, err := d.prepare(ctx, p)
 	if err != nil {
 		return nil, err
 	}
-	if err := l.Connect(ctx, o.Link); err != nil {
-		return nil, err
-	}
-	defer l.Disconnect()
 	if l.From != nil {
+		if err := l.Connect(ctx, o.Link, nil); err != nil {
+			return nil, err
+		}
+		defer l.Disconnect()
 		l.Machine.Incoming, l.Machine.Kernel, l.Machine.Initrd, l.Machine.Fixed = true, "", "", l.Notes.Fixed
 		return d.Attempt(ctx, p, l.Launch, o)
 	}
 	save := d.warm(ctx, l, p)
 	if l.Saved != nil {
 		defer l.Saved.Close()
+	}
+	ready := d.spareFor(l, p)
+	if err := connect(ctx, l, o.Link, ready); err != nil {
+		return nil, err
+	}
+	defer l.Disconnect()
+	if ready != nil {
+		live, err := d.become(ctx, p, l, o, ready)
+		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
+			return live, err
+		}
+		d.Log.Warn("a spare machine could not be used, and another is started", "id", p.ID, "error", err)
+	}
+	if l.Saved != nil {
 		live, err := d.Attempt(ctx, p, l.Launch, o)
 		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
 			return live, err
@@ -144,6 +160,19 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		save()
 	}
 	return live, err
+}
+
+// connect joins l to its network, by the tap of ready where that is not nil, which ends
+// where it fails.
+func connect(ctx context.Context, l *launch, link stratum.Link, ready *machineSpare) error {
+	if ready == nil {
+		return l.Connect(ctx, link, nil)
+	}
+	err := l.Connect(ctx, link, ready.Tap)
+	if err != nil {
+		ready.End(ctx)
+	}
+	return err
 }
 
 // Adopt implements stratum.Driver.

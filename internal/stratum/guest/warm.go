@@ -40,6 +40,7 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 	}
 	key, err := warm.KeyOf(l.QEMU, l.Machine, l.Kernel.ID, l.Image.Digest)
 	if err == nil {
+		l.key = key
 		l.Saved, err = d.saved.Get(ctx, key)
 	}
 	if err != nil {

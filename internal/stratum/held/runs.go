@@ -21,6 +21,7 @@ const (
 	Socket = "keeper.sock"
 	Status = "status.json"
 	Exit   = "exit.json"
+	group  = "group"      // the name of its control group, where that is not the id
 	notes  = "notes.json" // what further programs of a run depend on, for a daemon that adopts
 )
 
@@ -60,10 +61,54 @@ func (r *Runs) List() ([]string, error) {
 	for _, e := range entries {
 		if e.IsDir() {
 			ids = append(ids, e.Name())
+			// Its group is no run of its own, whatever that is called.
+			if name := r.group(e.Name()); name != e.Name() {
+				ids = slices.DeleteFunc(ids, func(id string) bool { return id == name })
+			}
 		}
 	}
 	slices.Sort(ids)
 	return slices.Compact(ids), nil
+}
+
+// group is the name of a run's control group.
+func (r *Runs) group(id string) string {
+	if name, err := os.ReadFile(r.Path(id, group)); err == nil && filepath.IsLocal(string(name)) {
+		return string(name)
+	}
+	return id
+}
+
+// Rename makes the run from, which was started before it was known for whom, the run of
+// another id that is claimed as well; n is kept in its folder from then on. Its
+// control group keeps its name, and what an earlier run of the id left goes. A live
+// one is a Conflict.
+func (r *Runs) Rename(ctx context.Context, from, id string, n any) error {
+	if err := r.vacate(ctx, id); err != nil {
+		return err
+	}
+	if err := r.Note(from, n); err != nil {
+		return err
+	}
+	err := os.WriteFile(r.Path(from, group), []byte(from), 0o600)
+	if err == nil {
+		err = os.Rename(r.Path(from), r.Path(id))
+	}
+	if err != nil {
+		return fault.Internalf("name the run folder %s: %w", id, err)
+	}
+	return nil
+}
+
+// vacate takes away what an earlier run of an id left. Kinds: Conflict (it runs).
+func (r *Runs) vacate(ctx context.Context, id string) error {
+	if _, err := os.Lstat(r.Path(id)); err != nil {
+		return nil
+	}
+	if _, err := keeper.Open(ctx, r.Path(id, Socket), r.Path(id, Status)); err == nil {
+		return fault.Conflictf("%s is running already", id)
+	}
+	return r.sweep(ctx, id)
 }
 
 // Claim makes sure that one start or Clean at a time is at work on an id.
@@ -85,13 +130,8 @@ func (r *Runs) Claim(id string) (release func(), err error) {
 // Make makes the run folder of an id that is claimed, and keeps n in it. What an
 // earlier run left goes; a live one is a Conflict.
 func (r *Runs) Make(ctx context.Context, id string, n any) error {
-	if _, err := os.Lstat(r.Path(id)); err == nil {
-		if _, err := keeper.Open(ctx, r.Path(id, Socket), r.Path(id, Status)); err == nil {
-			return fault.Conflictf("%s is running already", id)
-		}
-		if err := r.sweep(ctx, id); err != nil {
-			return err
-		}
+	if err := r.vacate(ctx, id); err != nil {
+		return err
 	}
 	if err := os.Mkdir(r.Path(id), 0o700); err != nil {
 		return fault.Internalf("make the run folder: %w", err)
@@ -158,7 +198,7 @@ func (r *Runs) Clean(ctx context.Context, id string) (*api.Exit, error) {
 // sweep removes what a run has left. It kills what is still in the control
 // group: a keeper that was lost leaves a payload without anybody to end it.
 func (r *Runs) sweep(ctx context.Context, id string) error {
-	group, err := r.Groups.Find(id)
+	group, err := r.Groups.Find(r.group(id))
 	if err == nil {
 		if err := group.Kill(ctx); err != nil {
 			return err

@@ -271,7 +271,7 @@ func (d *Driver) startForeign(ctx context.Context, p stratum.Plan, o stratum.Sta
 	if err != nil {
 		return nil, err
 	}
-	if err := l.Connect(ctx, o.Link); err != nil {
+	if err := l.Connect(ctx, o.Link, nil); err != nil {
 		return nil, err
 	}
 	defer l.Disconnect()

@@ -213,7 +213,7 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if err != nil {
 		return nil, err
 	}
-	if err := l.Connect(ctx, o.Link); err != nil {
+	if err := l.Connect(ctx, o.Link, nil); err != nil {
 		return nil, err
 	}
 	defer l.Disconnect()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"log/slog"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -42,6 +43,8 @@ type Driver struct {
 	end            context.CancelFunc
 	o              Options
 	keeper, inside string // programs: the keeper, the agent inside
+
+	spares sync.Map // ids of spares, and of one that is being made
 
 	mu      sync.Mutex
 	filters map[string][]byte // seccomp filters for kind app, by kernel release
@@ -122,7 +125,13 @@ func (d *Driver) Probe(ctx context.Context) (kvm bool, why string, err error) {
 }
 
 // Runs implements stratum.Driver.
-func (d *Driver) Runs(context.Context) ([]string, error) { return d.Held.List() }
+func (d *Driver) Runs(context.Context) ([]string, error) {
+	ids, err := d.Held.List()
+	return slices.DeleteFunc(ids, d.IsSpare), err
+}
+
+// Around are the programs of strata's own that run around a machine.
+func (d *Driver) Around() []string { return []string{d.keeper, d.Agent} }
 
 // Patience is how long a system may show no sign of life.
 func (d *Driver) Patience() time.Duration { return d.o.Patience }

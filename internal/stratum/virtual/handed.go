@@ -86,10 +86,10 @@ func listen(path string) (*os.File, error) {
 	return f, nil
 }
 
-// openDisk opens a private disk for one machine, and locks it, so that nobody else
+// OpenDisk opens a private disk for one machine, and locks it, so that nobody else
 // ever has it at the same time. The lock is the open file's, and so QEMU's for as long
 // as that lives. Kinds: Missing, Conflict where another has it.
-func (d *Driver) openDisk(ctx context.Context, path string) (*os.File, error) {
+func (d *Driver) OpenDisk(ctx context.Context, path string) (*os.File, error) {
 	f, err := d.o.Pool.Hold(ctx, path)
 	if fault.Is(err, fault.Conflict) {
 		e := *fault.All(err)[0]

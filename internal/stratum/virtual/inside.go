@@ -33,6 +33,7 @@ type Notes struct {
 	NewPrivileges bool          `json:"new_privileges"`
 	Boot          api.Boot      `json:"boot"`
 	Limits        api.Resources `json:"limits"`
+	User          uint32        `json:"user,omitempty"` // QEMU's, where it began as a spare; else the environment's
 
 	// What a suspended system can go on in.
 	Disk      string `json:"disk,omitempty"`      // path of the private disk

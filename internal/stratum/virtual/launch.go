@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"context"
+	"os"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -129,12 +130,12 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 	return l, nil
 }
 
-// Connect makes the network's end of its card.
-func (l *Launch) Connect(ctx context.Context, link stratum.Link) (err error) {
+// Connect makes the network's end of its card; made is as stratum.Link has it.
+func (l *Launch) Connect(ctx context.Context, link stratum.Link, made *os.File) (err error) {
 	if link == nil {
 		return nil
 	}
-	l.Tap, err = link.Tap(ctx)
+	l.Tap, err = link.Tap(ctx, made)
 	return fault.Wrap(err, "connect the network")
 }
 

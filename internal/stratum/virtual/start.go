@@ -119,16 +119,11 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	if err := d.Listen(p.ID, w, h); err != nil {
 		return nil, err
 	}
-	k := &keeper.Machine{Alone: l.Alone, ConsoleLog: wire.Log{Dir: p.Console.Dir, Size: p.Console.Size, Files: p.Console.Files}}
-	var err error
-	for _, s := range []struct {
-		number *int
-		ours   **os.File
-	}{{&w.Streams, &k.Streams}, {&w.Console, &k.Console}, {&w.Events, &k.Monitor}} {
-		if *s.ours, err = h.Connected(s.number); err != nil {
-			return nil, err
-		}
+	k, err := keeperEnds(w, h)
+	if err != nil {
+		return nil, err
 	}
+	k.Alone, k.ConsoleLog = l.Alone, consoleLog(p)
 	if err := d.volumes(ctx, p, l, k, w, h); err != nil {
 		return nil, err
 	}
@@ -138,6 +133,24 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	return k, l.Hardware.Open(h)
 }
 
+func consoleLog(p stratum.Plan) wire.Log {
+	return wire.Log{Dir: p.Console.Dir, Size: p.Console.Size, Files: p.Console.Files}
+}
+
+// keeperEnds connects QEMU and the keeper.
+func keeperEnds(w *Wires, h *Handed) (_ *keeper.Machine, err error) {
+	k := &keeper.Machine{}
+	for _, s := range []struct {
+		number *int
+		ours   **os.File
+	}{{&w.Streams, &k.Streams}, {&w.Console, &k.Console}, {&w.Events, &k.Monitor}} {
+		if *s.ours, err = h.Connected(s.number); err != nil {
+			return nil, err
+		}
+	}
+	return k, nil
+}
+
 // disks opens the template's image and the private disk.
 func (d *Driver) disks(ctx context.Context, p stratum.Plan, w *Wires, h *Handed) error {
 	template, err := os.Open(p.Whole.Path)
@@ -145,7 +158,7 @@ func (d *Driver) disks(ctx context.Context, p stratum.Plan, w *Wires, h *Handed)
 		return fault.Internalf("open the template's image: %w", err)
 	}
 	w.Template = h.Add(template)
-	disk, err := d.openDisk(ctx, p.Disk)
+	disk, err := d.OpenDisk(ctx, p.Disk)
 	if err != nil {
 		return err
 	}
@@ -162,7 +175,7 @@ func (d *Driver) card(l *Launch, w *Wires, h *Handed) error {
 			return err
 		}
 		w.Tap, w.MAC = h.Add(f), t.MAC
-		l.Run.Network = &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
+		l.Run.Network = network(t)
 	case l.Unplug:
 		f, err := Unplugged()
 		if err != nil {
@@ -192,6 +205,11 @@ func (d *Driver) server(ctx context.Context, p stratum.Plan) (virtiofs.Program, 
 		return virtiofs.Program{}, fault.Invalidf("%d volumes are more than a %s can have", len(p.Volumes), d.o.Stratum).At("volumes").Help("at most %d", virtiofs.MaxVolumes)
 	}
 	return virtiofs.Find(ctx)
+}
+
+// network is what the agent is told of a tap.
+func network(t *stratum.Tap) *spec.Network {
+	return &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
 }
 
 // volumes has a server for each volume beside QEMU.

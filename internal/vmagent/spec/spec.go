@@ -10,10 +10,11 @@ const MaxSize = 4 << 20
 
 // Run is one run of one environment.
 type Run struct {
-	Hostname string `json:"hostname"`
-	System   bool   `json:"system,omitempty"` // the template's init becomes process 1, the agent a process beside it
-	Idle     bool   `json:"idle,omitempty"`   // no main program: only files are to be reached
-	ReadOnly bool   `json:"read_only,omitempty"`
+	Hostname  string `json:"hostname"`
+	System    bool   `json:"system,omitempty"`    // the template's init becomes process 1, the agent a process beside it
+	Rehearsal bool   `json:"rehearsal,omitempty"` // it is done and undone at once, and the system waits as before
+	Idle      bool   `json:"idle,omitempty"`      // no main program: only files are to be reached
+	ReadOnly  bool   `json:"read_only,omitempty"`
 
 	Template string   `json:"template"` // block device of the template's EROFS, such as /dev/vda
 	Disk     string   `json:"disk"`     // block device of the private disk's ext4

@@ -1,0 +1,249 @@
+package guest
+
+import (
+	"context"
+	_ "embed"
+	"errors"
+	"fmt"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/warm"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/virtual"
+	"github.com/strata-project/strata/internal/vmagent/spec"
+)
+
+// rehearsalImage is the template of a rehearsal, an EROFS image with one program that
+// writes a line and ends: testdata/rehearsal.s. Made by
+// `as rehearsal.s -o r.o && ld -s -n r.o -o DIR/rehearsal` and
+// `mkfs.erofs -T0 -U 00000000-0000-0000-0000-000000000000 rehearsal.erofs DIR` of erofs-utils 1.5.
+//
+//go:embed rehearsal.erofs
+var rehearsalImage []byte
+
+// rehearsalPlan is an environment that is nobody's, of the same kind of machine as p's.
+func rehearsalPlan(p stratum.Plan) stratum.Plan {
+	return stratum.Plan{
+		ID: "standby", Name: "standby", Hostname: "standby", Kernel: p.Kernel,
+		Resources: api.Resources{Memory: p.Resources.Memory, CPUs: p.Resources.CPUs},
+		Whole:     stratum.LayerFile{Path: "rehearsal"},
+		Main:      stratum.Process{Args: []string{"/rehearsal"}, Env: []string{"PATH=/"}},
+		Files:     []stratum.File{{Path: "/etc/hosts", Data: []byte("127.0.0.1\tlocalhost\n")}},
+	}
+}
+
+// rehearsalNetwork has addresses that are nobody's. Source: RFC 5737 and 3849, for documentation.
+func rehearsalNetwork() *spec.Network {
+	return &spec.Network{
+		MAC: "02:00:00:00:00:02", MTU: 1500,
+		Address: []string{"192.0.2.2/24", "2001:db8::2/64"}, Gateways: []string{"192.0.2.1", "2001:db8::1"},
+	}
+}
+
+// machineSpare is a clone that has done all once that a start does, and stands still.
+type machineSpare struct{ *virtual.Spare }
+
+// classOf is the class that l, which goes on from a saved system, belongs to.
+func (d *Driver) classOf(l *launch, p stratum.Plan) (class, error) {
+	all := []string{l.key.Digest(), l.Saved.Made.Format(time.RFC3339Nano)}
+	// What runs around a spare is of the strata that made it.
+	for _, path := range d.Around() {
+		var st unix.Stat_t
+		if err := unix.Stat(path, &st); err != nil {
+			return class{}, fault.Internalf("look at %s: %w", path, err)
+		}
+		all = append(all, fmt.Sprint(st.Dev, st.Ino, st.Size, st.Mtim.Nano()))
+	}
+	b := l.Notes.Boot
+	return class{
+		Shape: fmt.Sprint(b.Kernel, " ", b.Memory, " ", b.CPUs, " ", b.Accelerator),
+		Key:   strings.Join(all, " "), Of: rehearsalPlan(p),
+	}, nil
+}
+
+// again is a guest of c as one would be started now, and the saved system that it goes on
+// from, which the caller closes. Kinds: Conflict where it would not be of c any more.
+func (d *Driver) again(ctx context.Context, c class) (*launch, error) {
+	l, err := d.prepare(ctx, c.Of)
+	if err != nil {
+		return nil, err
+	}
+	d.warm(ctx, l, c.Of)
+	if l.Saved == nil {
+		return nil, fault.Conflictf("there is no saved system for spare machines any more")
+	}
+	if now, err := d.classOf(l, c.Of); err != nil || now.Key != c.Key {
+		l.Saved.Close()
+		return nil, errors.Join(err, fault.Conflictf("what spare machines are made of has changed"))
+	}
+	return l, nil
+}
+
+// current tells whether a guest like c's would still be of c.
+func (d *Driver) current(ctx context.Context, c class) bool {
+	l, err := d.again(ctx, c)
+	if err != nil {
+		return false
+	}
+	l.Saved.Close()
+	return true
+}
+
+// spareOf makes a spare of c.
+func (d *Driver) spareOf(ctx context.Context, c class) (_ spare, err error) {
+	l, err := d.again(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Saved.Close()
+	ctx, cancel := context.WithTimeout(ctx, d.Patience())
+	defer cancel()
+	name := strconv.FormatInt(time.Now().UnixNano(), 36)
+	disk := filepath.Join(d.standbyDir(), name)
+	if err := d.o.Pool.Create(ctx, disk, blankDisk); err != nil {
+		return nil, err
+	}
+	defer d.o.Pool.Remove(disk) // the machine has it open
+	l.Machine.Rehearsed = true
+	s, err := d.Spare(ctx, l.Launch, name, func(w *virtual.Wires, h *virtual.Handed) error {
+		w.MAC = warm.SourceMAC
+		return d.rehearsalFiles(ctx, disk, w, h)
+	})
+	if err != nil {
+		return nil, err
+	}
+	if err := d.rehearseIn(ctx, l, s); err != nil {
+		s.End(ctx)
+		return nil, err
+	}
+	return machineSpare{s}, nil
+}
+
+// rehearsalFiles opens what is behind the disks of a machine that rehearses.
+func (d *Driver) rehearsalFiles(ctx context.Context, disk string, w *virtual.Wires, h *virtual.Handed) error {
+	private, err := d.o.Pool.Hold(ctx, disk)
+	if err != nil {
+		return err
+	}
+	w.Disk = h.Add(private)
+	fd, err := unix.MemfdCreate("strata-rehearsal", unix.MFD_CLOEXEC)
+	if err != nil {
+		return fault.Internalf("make the template of a rehearsal: %w", err)
+	}
+	whole := os.NewFile(uintptr(fd), "rehearsal")
+	defer whole.Close()
+	if _, err := whole.Write(rehearsalImage); err != nil {
+		return fault.Internalf("make the template of a rehearsal: %w", err)
+	}
+	template, err := os.Open("/proc/self/fd/" + strconv.Itoa(fd)) // QEMU takes a descriptor only as it is to be used
+	if err != nil {
+		return fault.Internalf("make the template of a rehearsal: %w", err)
+	}
+	w.Template = h.Add(template)
+	return nil
+}
+
+// rehearseIn has s go on from its saved system, do all once that a start does, and stand still.
+func (d *Driver) rehearseIn(ctx context.Context, l *launch, s *virtual.Spare) error {
+	q, err := qemu.Dial(ctx, s.Monitor())
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	if err := warm.Restore(ctx, q, l.Saved, 0); err != nil {
+		return err
+	}
+	r := l.Run
+	r.Network = rehearsalNetwork()
+	if err := s.Rehearse(ctx, r); err != nil {
+		return err
+	}
+	select { // as for a system that is saved
+	case <-time.After(settleBefore):
+	case <-ctx.Done():
+		return fault.Busyf("a rehearsal: %w", ctx.Err())
+	}
+	return q.Execute(ctx, "stop", nil, nil)
+}
+
+// spareFor is a spare that l can go on in; nil: there is none.
+func (d *Driver) spareFor(l *launch, p stratum.Plan) *machineSpare {
+	if d.o.Standby == 0 || l.Saved == nil {
+		return nil
+	}
+	c, err := d.classOf(l, p)
+	if err != nil {
+		return nil
+	}
+	s, ok := d.standby.take(c).(machineSpare)
+	if !ok {
+		return nil
+	}
+	return &s
+}
+
+// become lets a spare go on as p's. After an error nothing of it is left.
+func (d *Driver) become(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, s *machineSpare) (*virtual.Live, error) {
+	return s.Become(ctx, p, l.Launch, o, func(ctx context.Context, monitor string) error {
+		ctx, cancel := context.WithTimeout(ctx, d.Patience())
+		defer cancel()
+		template, err := os.Open(p.Whole.Path)
+		if err != nil {
+			return fault.Internalf("open the template's image: %w", err)
+		}
+		defer template.Close()
+		disk, err := d.OpenDisk(ctx, p.Disk)
+		if err != nil {
+			return err
+		}
+		defer disk.Close()
+		info, err := disk.Stat()
+		if err != nil {
+			return fault.Internalf("look at the private disk: %w", err)
+		}
+		size := info.Size()
+		if size == blankDisk {
+			size = 0
+		}
+		q, err := qemu.Dial(ctx, monitor)
+		if err != nil {
+			return err
+		}
+		defer q.Close()
+		return warm.Give(ctx, q, warm.Disks{Template: template, Disk: disk, Size: size, Ring: l.QEMU.Ring})
+	})
+}
+
+func (d *Driver) standbyDir() string { return filepath.Join(d.o.Places.State, "standby") }
+
+// openStandby begins to keep spares, where that is asked for.
+func (d *Driver) openStandby() error {
+	if d.o.Standby < 0 || d.o.Standby > MaxStandby {
+		return fault.Invalidf("%d are no number of spare machines to keep", d.o.Standby).At("standby").Help("0 to %d", MaxStandby)
+	}
+	d.standby = newStandby(d.o.Standby, d.Log)
+	d.standby.make, d.standby.valid = d.spareOf, d.current
+	if err := os.RemoveAll(d.standbyDir()); err != nil {
+		return fault.Internalf("empty the folder of rehearsals: %w", err)
+	}
+	if d.o.Standby == 0 {
+		return nil
+	}
+	if err := os.MkdirAll(d.standbyDir(), 0o700); err != nil {
+		return fault.Internalf("make the folder of rehearsals: %w", err)
+	}
+	d.background.Go(func() { d.standby.run(d.Life) })
+	return nil
+}
+
+// Standby tells how many spares there are, and how many bytes of memory they hold.
+func (d *Driver) Standby() (spares int, bytes int64) { return d.standby.size() }

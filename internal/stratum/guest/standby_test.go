@@ -1,0 +1,204 @@
+package guest
+
+import (
+	"context"
+	"errors"
+	"log/slog"
+	"sync/atomic"
+	"testing"
+	"time"
+)
+
+// fakeSpare is a machine that is none.
+type fakeSpare struct {
+	class class
+	gone  chan struct{}
+	ended atomic.Bool
+}
+
+func (f *fakeSpare) Gone() <-chan struct{} { return f.gone }
+func (f *fakeSpare) Bytes() int64          { return 10 }
+func (f *fakeSpare) End(context.Context)   { f.ended.Store(true) }
+
+// bench is a standby of fakes.
+type bench struct {
+	*standby
+	t     *testing.T
+	made  chan *fakeSpare // each that was made
+	fails atomic.Bool
+	valid atomic.Bool
+	once  atomic.Int32 // how many are being made
+}
+
+func newBench(t *testing.T, want int) *bench {
+	b := &bench{standby: newStandby(want, slog.New(slog.DiscardHandler)), t: t, made: make(chan *fakeSpare, 64)}
+	b.valid.Store(true)
+	b.standby.valid = func(context.Context, class) bool { return b.valid.Load() }
+	b.standby.make = func(_ context.Context, c class) (spare, error) {
+		if b.once.Add(1) > 1 {
+			t.Error("two are made at once")
+		}
+		defer b.once.Add(-1)
+		if b.fails.Load() {
+			return nil, errors.New("not today")
+		}
+		f := &fakeSpare{class: c, gone: make(chan struct{})}
+		b.made <- f
+		return f, nil
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan struct{})
+	go func() { defer close(done); b.run(ctx) }()
+	t.Cleanup(func() { cancel(); <-done })
+	return b
+}
+
+// start is a start of a guest of c.
+func (b *bench) start(c class) spare {
+	defer b.begin()()
+	return b.take(c)
+}
+
+func (b *bench) next() *fakeSpare {
+	b.t.Helper()
+	select {
+	case f := <-b.made:
+		return f
+	case <-time.After(20 * time.Second):
+		b.t.Fatal("none was made")
+		return nil
+	}
+}
+
+func (b *bench) none() {
+	b.t.Helper()
+	select {
+	case <-b.made:
+		b.t.Fatal("one more was made")
+	case <-time.After(4 * calm):
+	}
+}
+
+func (b *bench) until(what string, f func() bool) {
+	b.t.Helper()
+	for end := time.Now().Add(20 * time.Second); !f(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			b.t.Fatal("not within 20 s: " + what)
+		}
+	}
+}
+
+func (b *bench) count(n int) {
+	b.t.Helper()
+	b.until("their number", func() bool { got, bytes := b.size(); return got == n && bytes == int64(10*n) })
+}
+
+var small, large = class{Shape: "small", Key: "s1"}, class{Shape: "large", Key: "l1"}
+
+func TestSparesAreTakenOnceAndRefilled(t *testing.T) {
+	b := newBench(t, 2)
+	b.none() // nothing is in use
+	if b.start(small) != nil {
+		t.Fatal("there is one already")
+	}
+	first, second := b.next(), b.next()
+	b.none()
+	b.count(2)
+	if got := b.start(small); got != first {
+		t.Fatalf("%v is not the first", got)
+	}
+	third := b.next()
+	b.count(2)
+	if b.start(small) != second || first.ended.Load() {
+		t.Fatal("the first was handed out again, or ended")
+	}
+	b.next()
+	b.count(2)
+	b.close(t.Context())
+	if !third.ended.Load() || first.ended.Load() || b.start(small) != nil {
+		t.Fatal("close ends those that are nobody's, and no other")
+	}
+	b.none()
+}
+
+func TestNoneIsMadeWhileAStartIsUnderWay(t *testing.T) {
+	b := newBench(t, 1)
+	over := b.begin()
+	b.take(small)
+	other := b.begin()
+	other()
+	b.none()
+	over()
+	b.next()
+}
+
+func TestADeadSpareIsNotHandedOut(t *testing.T) {
+	b := newBench(t, 1)
+	b.start(small)
+	f := b.next()
+	b.count(1)
+	close(f.gone)
+	if b.start(small) != nil {
+		t.Fatal("a dead one was handed out")
+	}
+	b.until("its end", f.ended.Load)
+	b.count(0)
+}
+
+func TestAChangeOfWhatTheyDependOnEndsThem(t *testing.T) {
+	b := newBench(t, 1)
+	b.start(small)
+	old := b.next()
+	b.count(1)
+	changed := small
+	changed.Key = "s2"
+	if b.start(changed) != nil {
+		t.Fatal("one of before was handed out")
+	}
+	b.until("the end of the old", old.ended.Load)
+	now := b.next()
+	b.count(1)
+	if now.class.Key != "s2" {
+		t.Fatal("it is made of what was before")
+	}
+	b.valid.Store(false)
+	b.look(t.Context())
+	b.until("the end of one that no start would use", now.ended.Load)
+	b.count(0)
+	b.none()
+}
+
+func TestOnlyTheClassesThatWereUsedLastHaveSpares(t *testing.T) {
+	b := newBench(t, 1)
+	b.start(small)
+	first := b.next()
+	b.start(large)
+	b.next()
+	b.count(2)
+	b.start(class{Shape: "huge", Key: "h1"})
+	b.until("the end of the class that was used first", first.ended.Load)
+	b.next()
+	b.count(2)
+	b.drain(t.Context())
+	b.count(0)
+	b.none()
+}
+
+func TestAFailureWaitsBeforeTheNext(t *testing.T) {
+	b := newBench(t, 1)
+	b.fails.Store(true)
+	b.start(small)
+	b.until("the failure", func() bool {
+		b.mu.Lock()
+		defer b.mu.Unlock()
+		return len(b.classes) == 1 && !b.classes[0].after.IsZero()
+	})
+	b.fails.Store(false)
+	b.none()
+}
+
+func TestNoneAreKeptUnlessAsked(t *testing.T) {
+	b := newBench(t, 0)
+	b.start(small)
+	b.none()
+}
