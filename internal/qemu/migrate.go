@@ -68,12 +68,23 @@ func (q *QMP) SaveAll(ctx context.Context, f *os.File) error {
 	return nil
 }
 
+// announceLast is the latest that QEMU has a card announce itself after a move. Unit: milliseconds.
+// Source: QEMU, qapi/migration.json, announce-initial: at most 100000.
+const announceLast = 100_000
+
+// AnnounceLate is for a machine that is about to load a saved state. A card that has moved
+// has the system tell its neighbours, at once and several times; this one has no address
+// yet, or is where it was. With no round at all QEMU 7.2 dies when the card is
+// reset, as by an agent that is to have no network: it has no timer to stop then.
+func (q *QMP) AnnounceLate(ctx context.Context) error {
+	once := map[string]int{"announce-rounds": 1, "announce-initial": announceLast, "announce-max": announceLast}
+	return q.Execute(ctx, "migrate-set-parameters", once, nil)
+}
+
 // LoadAll reads what SaveAll wrote into a machine that waits for it (-incoming defer).
 // Its processors stand still then. Kinds: as SaveAll's; the machine is of no more use.
 func (q *QMP) LoadAll(ctx context.Context, f *os.File) error {
-	// A card that has moved has the system tell its neighbours, several times. This one
-	// is where it was.
-	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int{"announce-rounds": 0}, nil); err != nil {
+	if err := q.AnnounceLate(ctx); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, f); err != nil {

@@ -12,10 +12,6 @@ import (
 // what it saves; who loads needs it as well. Source: QEMU, qapi/migration.json.
 const ignoreShared = "x-ignore-shared"
 
-// announceLast is the latest that QEMU has a card announce itself after a move. Unit: milliseconds.
-// Source: QEMU, qapi/migration.json, announce-initial: at most 100000.
-const announceLast = 100_000
-
 type capability struct {
 	Capability string `json:"capability"`
 	State      bool   `json:"state"`
@@ -64,11 +60,7 @@ func Load(ctx context.Context, q *qemu.QMP, i *Image) error {
 	if err := capable(ctx, q); err != nil {
 		return err
 	}
-	// A card that has moved has the system tell its neighbours, several times. This one has
-	// no address yet. With no round at all QEMU 7.2 dies when the card is reset, as the agent
-	// does where there is to be no network: its timer is none then.
-	once := map[string]int{"announce-rounds": 1, "announce-initial": announceLast, "announce-max": announceLast}
-	if err := q.Execute(ctx, "migrate-set-parameters", once, nil); err != nil {
+	if err := q.AnnounceLate(ctx); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, state); err != nil {

@@ -85,6 +85,7 @@ func untilSpare(t testing.TB, d *guest.Driver, plan func() stratum.Plan) {
 func TestASpareIsTakenUsedAndRefilled(t *testing.T) {
 	r := &root{Root: virtualtest.New(t, kernelName)}
 	d := r.newDriver(t, standing)
+	empty := r.host(t)
 	untilSpare(t, d, func() stratum.Plan { return r.Plan(t) })
 	before := r.host(t)
 	if ids, err := d.Runs(t.Context()); err != nil || len(ids) > 0 {
@@ -113,7 +114,7 @@ func TestASpareIsTakenUsedAndRefilled(t *testing.T) {
 	if err := d.Destroy(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if left := r.host(t); left != "" {
+	if left := r.host(t); left != empty {
 		t.Errorf("the end leaves\n%s", left)
 	}
 }
@@ -167,6 +168,7 @@ func TestSparesEndWithADaemonThatIsKilled(t *testing.T) {
 	}
 	r := newRoot(t)
 	p := r.Plan(t)
+	empty := r.host(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSparesEndWithADaemonThatIsKilled$", "-test.timeout=10m")
 	cmd.Env = append(os.Environ(), standbyChild+"="+r.Places.Root, "STRATA_TEST_DISK="+p.Disk, "STRATA_TEST_LAYER="+p.Whole.Path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
@@ -214,7 +216,7 @@ func TestSparesEndWithADaemonThatIsKilled(t *testing.T) {
 			t.Error(err)
 		}
 	}
-	if left := r.host(t); left != "" {
+	if left := r.host(t); left != empty {
 		t.Errorf("it leaves\n%s", left)
 	}
 }
