@@ -74,7 +74,7 @@ const announceLast = 100_000
 
 // AnnounceLate is for a machine that is about to load a saved state. A card that has moved
 // has the system tell its neighbours, at once and several times; this one has no address
-// yet, or is where it was. With no round at all QEMU 7.2 dies when the card is
+// yet. With no round at all QEMU 7.2 dies when the card is
 // reset, as by an agent that is to have no network: it has no timer to stop then.
 func (q *QMP) AnnounceLate(ctx context.Context) error {
 	once := map[string]int{"announce-rounds": 1, "announce-initial": announceLast, "announce-max": announceLast}
@@ -84,7 +84,9 @@ func (q *QMP) AnnounceLate(ctx context.Context) error {
 // LoadAll reads what SaveAll wrote into a machine that waits for it (-incoming defer).
 // Its processors stand still then. Kinds: as SaveAll's; the machine is of no more use.
 func (q *QMP) LoadAll(ctx context.Context, f *os.File) error {
-	if err := q.AnnounceLate(ctx); err != nil {
+	// A card that has moved has the system tell its neighbours, several times. This one
+	// is where it was.
+	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int{"announce-rounds": 0}, nil); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, f); err != nil {
