@@ -13,11 +13,12 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// watched is how long each side of the comparison is looked at, and bound the share
-// of one processor that a top may cost together with the daemon.
+// watched is how long each side of the comparison is looked at. bound is the share of
+// one processor that a top of crowded environments may cost together with the daemon.
 const (
 	watched = 20 * time.Second
 	bound   = 3.0 // percent
+	crowded = 500
 )
 
 // observe tells what it costs to watch many environments: the daemon's sampler
@@ -44,13 +45,13 @@ func (e *env) observe() error {
 			return err
 		}
 		name, verdict := "environments", ""
-		if view != nil {
+		switch {
+		case view != nil:
 			name = "processes"
-		} else if verdict = "within"; daemon+top > bound {
-			verdict = "beyond"
-		}
-		if verdict != "" {
-			verdict = fmt.Sprintf(", %s the %.0f %% that it may", verdict, bound)
+		case daemon+top > bound:
+			verdict = fmt.Sprintf(", beyond the %.0f %% that it may with %d", bound, crowded)
+		case e.many >= crowded:
+			verdict = fmt.Sprintf(", within the %.0f %% that it may with %d", bound, crowded)
 		}
 		fmt.Printf("  top of %-12s  daemon %6.2f, top %6.2f: %6.2f %%%s\n", name, daemon, top, daemon+top, verdict)
 	}

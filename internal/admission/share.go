@@ -15,10 +15,11 @@ const (
 )
 
 // surplus makes up for that the kernel divides the time of each processor by weight,
-// and moves programs between processors only roughly so. Measured with 2 processors,
-// one program guaranteed 0.5 against eight of twice its weight: 0.40 without it
-// (0.59 in theory), as five of the eight stayed on its processor. However large it is,
-// every guarantee is served: they are at most the host's, and divide it among them.
+// and moves programs between processors only roughly so. Seen with 2 processors,
+// one program guaranteed 0.5 against eight of twice its weight: 0.40 without it,
+// where 0.59 would be its part; 0.66 with it. Other cases were not measured. However
+// large it is, every guarantee is served: they are at most the host's, and divide it
+// among them; who has none gets less than its exact part of the rest.
 const surplus = 2
 
 // NoGuarantee stands for the kept memory of a group where nobody has a guarantee.

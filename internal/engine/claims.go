@@ -14,9 +14,9 @@ import (
 )
 
 // overheads are what strata itself spends of the host's memory for one running
-// environment, until its price is measured on the host. Source:
-// docs/measurements.md: keeper, agent and the kernel's own for a zone; a cold system with
-// nothing in it, under TCG, for a guest (whose clones take less) and a machine.
+// environment: keeper, agent and the kernel's own for a zone; what QEMU held of a cold
+// system with nothing in it, under TCG and rounded up, for a guest (whose clones take
+// less) and a machine.
 var overheads = map[string]unit.Size{
 	stratum.Zone:    2 * unit.MiB,
 	stratum.Guest:   250 * unit.MiB,

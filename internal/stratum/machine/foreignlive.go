@@ -110,7 +110,7 @@ const (
 )
 
 // nothingBoots is what firmware shows that finds nothing to boot. Source: SeaBIOS,
-// src/boot.c; of OVMF, which shows dots, the console's log has BdsDxe's words.
+// src/boot.c, and MdeModulePkg's BdsDxe, whose words only a text screen shows.
 var nothingBoots = regexp.MustCompile(`No bootable device|No bootable option or device was found`)
 
 // watch looks at the screen for what firmware says that finds nothing to boot, until the
