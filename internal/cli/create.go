@@ -65,7 +65,15 @@ func (a *app) create(ctx context.Context, c *client.Client, s *specFlags, spec a
 		made, err = create()
 	}
 	if s.pull != "never" && spec.Kernel == "" && lacksKernel(err) {
-		if err := a.fetchKernel(ctx, c, spec.Stratum, s.quiet); err != nil {
+		at := spec.Stratum
+		if at == "" { // the needs say
+			p, err := c.Plan(ctx, spec)
+			if err != nil {
+				return made, err
+			}
+			at = p.Choice.Stratum
+		}
+		if err := a.fetchKernel(ctx, c, at, s.quiet); err != nil {
 			return made, err
 		}
 		made, err = create()
