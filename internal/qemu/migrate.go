@@ -84,9 +84,7 @@ func (q *QMP) AnnounceLate(ctx context.Context) error {
 // LoadAll reads what SaveAll wrote into a machine that waits for it (-incoming defer).
 // Its processors stand still then. Kinds: as SaveAll's; the machine is of no more use.
 func (q *QMP) LoadAll(ctx context.Context, f *os.File) error {
-	// A card that has moved has the system tell its neighbours, several times. This one
-	// is where it was.
-	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int{"announce-rounds": 0}, nil); err != nil {
+	if err := q.AnnounceLate(ctx); err != nil {
 		return err
 	}
 	if err := q.Execute(ctx, "getfd", map[string]string{"fdname": "state"}, nil, f); err != nil {
