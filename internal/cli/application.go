@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io"
+	"reflect"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
@@ -70,6 +71,10 @@ func (w *application) plan(ctx context.Context) error {
 			why, err := w.judge(ctx, s)
 			bad = append(bad, err)
 			s.Why = why
+		}
+		if s.MoveTo != "" {
+			_, err := w.c.Move(ctx, s.Name, api.MoveRequest{Stratum: s.MoveTo, DryRun: true})
+			bad = append(bad, w.file.Locate(s.Name, err))
 		}
 		w.steps = append(w.steps, step{Step: s})
 	}
@@ -145,13 +150,13 @@ func doneText(s envfile.Step) string {
 	case s.Action == envfile.None:
 		return ""
 	}
-	return map[string]string{envfile.Create: "created", envfile.Change: "changed", envfile.Restart: "restarted", envfile.Replace: "replaced", envfile.Remove: "removed"}[s.Action]
+	return map[string]string{envfile.Create: "created", envfile.Change: "changed", envfile.Move: "moved", envfile.Restart: "restarted", envfile.Replace: "replaced", envfile.Remove: "removed"}[s.Action]
 }
 
 // summary says what was done.
 func (w *application) summary(counts map[string]int, failed int) {
 	text := ""
-	for _, what := range []string{"created", "started", "changed", "restarted", "replaced", "removed"} {
+	for _, what := range []string{"created", "started", "changed", "moved", "restarted", "replaced", "removed"} {
 		if counts[what] > 0 {
 			text += ", " + what + " " + count(int64(counts[what]))
 		}
@@ -169,6 +174,11 @@ func (w *application) summary(counts map[string]int, failed int) {
 // take does one step.
 func (w *application) take(ctx context.Context, s envfile.Step) error {
 	var err error
+	if s.MoveTo != "" {
+		if _, err := w.app.move(ctx, w.c, s.Name, api.MoveRequest{Stratum: s.MoveTo}, w.flags.quiet); err != nil {
+			return err
+		}
+	}
 	switch s.Action {
 	case envfile.Remove:
 		return w.c.Remove(ctx, s.Name, true)
@@ -187,8 +197,10 @@ func (w *application) take(ctx context.Context, s envfile.Step) error {
 		if err != nil { // it ran before, so it runs again
 			return fault.Join(err, w.c.Start(ctx, s.Name))
 		}
-	case envfile.Change:
-		_, err = w.c.Update(ctx, s.Name, s.Update)
+	case envfile.Change, envfile.Move:
+		if !reflect.DeepEqual(s.Update, api.Update{}) {
+			_, err = w.c.Update(ctx, s.Name, s.Update)
+		}
 	}
 	if err != nil || !s.Start {
 		return err

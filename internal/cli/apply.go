@@ -124,7 +124,7 @@ func (a *app) readEnvironmentFile(path string) (envfile.File, error) {
 }
 
 // marks stand before what is done to an environment.
-var marks = map[string]string{envfile.Create: "+", envfile.Change: "~", envfile.Restart: "~", envfile.Replace: "!", envfile.Remove: "-", envfile.None: "="}
+var marks = map[string]string{envfile.Create: "+", envfile.Change: "~", envfile.Move: "~", envfile.Restart: "~", envfile.Replace: "!", envfile.Remove: "-", envfile.None: "="}
 
 // printDifference writes one line for each environment, and one for each field that differs.
 func (a *app) printDifference(steps []step) {
@@ -149,6 +149,8 @@ func actionText(s envfile.Step) string {
 		return "create" + start + reason(s.Why)
 	case envfile.Change:
 		return "change" + start
+	case envfile.Move:
+		return "move to " + s.MoveTo + start
 	case envfile.Restart:
 		return "stop, change and start"
 	case envfile.Replace:
@@ -163,7 +165,7 @@ func actionText(s envfile.Step) string {
 }
 
 func howText(how string) string {
-	return map[string]string{envfile.Live: "live", envfile.Restart: "takes a stop and a start", envfile.Replace: "takes --recreate"}[how]
+	return map[string]string{envfile.Live: "live", envfile.Move: "moves, with its disk", envfile.Restart: "takes a stop and a start", envfile.Replace: "takes --recreate"}[how]
 }
 
 func or(text, otherwise string) string {
@@ -181,7 +183,7 @@ func (w *application) allowed() error {
 		case envfile.Replace:
 			replaced = append(replaced, s.Name)
 			hard = append(hard, s.Name)
-		case envfile.Remove, envfile.Restart:
+		case envfile.Remove, envfile.Restart, envfile.Move:
 			hard = append(hard, s.Name)
 		}
 	}

@@ -19,8 +19,9 @@
 // # What changes how
 //
 // New compares a file with environments that exist. What api.Update has is changed
-// live (a disk that runs: by a stop and a start); for everything else an environment has
-// to be replaced, which loses its private disk and so is done only where it is asked for.
+// live (a disk that runs: by a stop and a start), and another stratum is moved to, with the
+// disk; for everything else an environment has to be replaced, which loses its private
+// disk and so is done only where it is asked for.
 //
 // # Where it is carried out
 //

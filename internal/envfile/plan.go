@@ -16,6 +16,7 @@ import (
 const (
 	Create  = "create"  // it is not there
 	Change  = "change"  // it is changed as it is
+	Move    = "move"    // it is run at another stratum, with its disk, and changed
 	Restart = "restart" // it is stopped, changed and started
 	Replace = "replace" // it is removed and made anew, without its disk's content
 	Remove  = "remove"  // it is the project's, and no longer in the file
@@ -38,7 +39,8 @@ type Step struct {
 	Fields []Difference `json:"fields,omitempty"`
 	Notes  []string     `json:"notes,omitempty"`
 
-	Update api.Update   `json:"-"` // what changes, with Change and Restart
+	MoveTo string       `json:"-"` // the stratum that it moves to, with Move and Restart; "": it stays
+	Update api.Update   `json:"-"` // what changes, with Change, Move and Restart
 	Spec   api.Spec     `json:"-"` // what it should be; zero with Remove
 	Waits  []Dependency `json:"-"`
 }
@@ -48,10 +50,10 @@ type Difference struct {
 	Field string `json:"field"`
 	From  string `json:"from,omitempty"`
 	To    string `json:"to,omitempty"`
-	How   string `json:"how"` // live, restart or replace
+	How   string `json:"how"` // live, move, restart or replace
 }
 
-// Live is how a difference is made good without a stop. The other ways are Restart and Replace.
+// Live is how a difference is made good without a stop. The other ways are Move, Restart and Replace.
 const Live = "live"
 
 // Options of New. Templates says which template the name of one stands for now, as far
@@ -136,12 +138,17 @@ func compare(f File, e Entry, env api.Environment, o Options) Step {
 			s.Notes = append(s.Notes, "it stays at the stratum "+env.Stratum+", which the file does not name")
 		}
 		was.Stratum = e.Stratum
+	} else {
+		was.Stratum = env.Stratum
 	}
 	s.Fields = append(s.Fields, differences(reflect.ValueOf(was), reflect.ValueOf(s.Spec), "", env)...)
 	s.Action = action(s.Fields)
 	switch s.Action {
-	case Change, Restart:
+	case Change, Move, Restart:
 		s.Update = update(s.Fields, was, s.Spec)
+		if was.Stratum != s.Spec.Stratum {
+			s.MoveTo = s.Spec.Stratum
+		}
 	case Replace:
 		s.Start = e.Start != Never
 	}
@@ -174,6 +181,8 @@ func action(all []Difference) string {
 			return Replace
 		case d.How == Restart:
 			worst = Restart
+		case d.How == Move && worst != Restart:
+			worst = Move
 		case worst == None:
 			worst = Change
 		}
@@ -199,8 +208,11 @@ func differences(was, now reflect.Value, path string, env api.Environment) []Dif
 		if name == "env" { // values may be secrets
 			d.From, d.To = namesOnly(from.Interface().([]string), to.Interface().([]string)), namesOnly(to.Interface().([]string), from.Interface().([]string))
 		}
-		if changeable(f) != "" {
+		switch {
+		case changeable(f) != "":
 			d.How = how(name, from, to, env)
+		case name == "stratum" && env.Spec.Foreign == nil:
+			d.How = Move
 		}
 		all = append(all, d)
 	}
