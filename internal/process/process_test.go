@@ -26,7 +26,7 @@ func TestAProcessIsRead(t *testing.T) {
 		if p, ok = NewReader().Read(cmd.Process.Pid); !ok {
 			t.Fatal("it is not there")
 		}
-		if p.Command == "sleep 6543" { // it is executed by now
+		if p.Command == "sleep 6543" && p.Memory > 0 { // it is executed by now, and has begun
 			break
 		}
 	}

@@ -1,18 +1,23 @@
 package contract
 
 import (
+	"encoding/json"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strconv"
 	"strings"
 	"syscall"
 	"testing"
 	"time"
+
+	"github.com/strata-project/strata/api"
 )
 
 func init() {
 	promise(
 		row{"limit-memory", limitMemory},
+		row{"limit-processors", limitProcessors},
 		row{"limit-processes", limitProcesses},
 		row{"limit-disk", limitDisk},
 		row{"oom", outOfMemory},
@@ -27,6 +32,30 @@ func init() {
 func limitMemory(t *testing.T, a at) {
 	line := "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
 	expect(t, a.sh(t, line, "--memory", "64M"), 0, strconv.Itoa(64<<20))
+}
+
+func limitProcessors(t *testing.T, a at) {
+	name := a.start(t, "while :; do :; done & while :; do :; done", "--cpus", "0.5")
+	inside := strings.TrimSpace(a.exec(t, name, "nproc").Stdout)
+	if want := strconv.Itoa(runtime.NumCPU()); a.stratum == "zone" && inside != want {
+		t.Errorf("nproc says %s; want the host's %s", inside, want)
+	} else if a.stratum != "zone" && inside != "1" {
+		t.Errorf("nproc says %s; want 1, which is 0.5 rounded up", inside)
+	}
+	used := func() (int64, time.Time) {
+		var s []api.Stats
+		if err := json.Unmarshal([]byte(a.Run("stats", "--json", name)), &s); err != nil || len(s) != 1 {
+			t.Fatalf("stats: %v, %v", s, err)
+		}
+		return s[0].CPUTime, s[0].Time
+	}
+	before, begun := used()
+	time.Sleep(4 * time.Second)
+	after, ended := used()
+	// Two periods of the kernel's accounting (100 ms) may be counted at the ends.
+	if got := float64(after-before) / float64(ended.Sub(begun)); got > 0.56 || got < 0.05 {
+		t.Errorf("two loops got %.2f of a processor under a limit of 0.5", got)
+	}
 }
 
 func limitProcesses(t *testing.T, a at) {
