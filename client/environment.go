@@ -96,6 +96,14 @@ func (c *Client) PressReset(ctx context.Context, ref string) error { return c.ac
 // Interrupt sends a machine an interrupt that it cannot mask.
 func (c *Client) Interrupt(ctx context.Context, ref string) error { return c.act(ctx, ref, "nmi") }
 
+// Insert puts the image of a CD, a path of the daemon's host, into the drive of a foreign system.
+func (c *Client) Insert(ctx context.Context, ref, iso string) error {
+	return c.act(ctx, ref, "insert", "iso", iso)
+}
+
+// Eject empties the CD drive of a foreign system.
+func (c *Client) Eject(ctx context.Context, ref string) error { return c.act(ctx, ref, "eject") }
+
 // Resume lets a paused or suspended environment go on.
 func (c *Client) Resume(ctx context.Context, ref string) error { return c.act(ctx, ref, "resume") }
 

@@ -14,7 +14,7 @@ func (c *check) foreign(spec api.Spec) {
 	if spec.Template != "" {
 		c.fault("template", "a foreign system has a disk or a CD of its own, and no template").Help("leave out one of the two: the template, or disk image and ISO")
 	}
-	if f.DiskImage == "" && f.ISO == "" {
+	if f.DiskImage == "" && f.ISO == "" && spec.Resources.Disk == 0 {
 		c.fault("foreign", "a foreign system has nothing to boot").Help("give a disk image or an ISO")
 	}
 	if f.DiskImage != "" {

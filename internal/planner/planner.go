@@ -100,7 +100,7 @@ var implied = []struct {
 	{"--kernel", func(s api.Spec) bool { return s.Kernel != "" }, "own-kernel"},
 	{"--firmware", func(s api.Spec) bool { return s.Firmware != "" }, "own-firmware"},
 	{"--disk-image", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage != "" }, "foreign-os"},
-	{"--iso", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.ISO != "" }, "foreign-os"},
+	{"--iso", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage == "" }, "foreign-os"},
 }
 
 func unknown(name, from string) error {

@@ -16,6 +16,7 @@ type Engine interface {
 	Records
 	Lifecycle
 	Moves
+	Drives
 	Admission
 	Streams
 	Observation
@@ -70,6 +71,12 @@ type Lifecycle interface {
 	Resume(ctx context.Context, ref string) error
 	// Wait blocks until the condition (stopped, next-exit, removed) holds.
 	Wait(ctx context.Context, ref, condition string) (api.Exit, error)
+}
+
+// Drives changes what is in the drives of foreign systems.
+type Drives interface {
+	Insert(ctx context.Context, ref, iso string) error
+	Eject(ctx context.Context, ref string) error
 }
 
 // Admission is what the host can guarantee.

@@ -63,6 +63,15 @@ func (s *Server) lifecycleRoutes() {
 	act("reset", "Press the reset button of a machine", s.engine.Reset)
 	act("nmi", "Send a machine an interrupt that it cannot mask", s.engine.Interrupt)
 
+	act("eject", "Empty the CD drive of a foreign system", s.engine.Eject)
+	huma.Register(s.api, route("insert", http.MethodPost, "/v1/environments/{ref}/insert", "Put the image of a CD into the drive of a foreign system"),
+		func(ctx context.Context, in *struct {
+			EnvironmentRef
+			ISO string `query:"iso" required:"true" minLength:"1" maxLength:"4096" doc:"Absolute path of the image, on the daemon's host."`
+		}) (*none, error) {
+			return nil, s.engine.Insert(ctx, in.Ref, in.ISO)
+		})
+
 	stop := func(id, summary string, do func(context.Context, string, engine.StopOptions) error) {
 		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
 			func(ctx context.Context, in *stopQuery) (*none, error) {

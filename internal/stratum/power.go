@@ -20,6 +20,15 @@ type Resetter interface {
 	Reset(ctx context.Context) (over bool, err error)
 }
 
+// Changer has a CD drive, and systems that know when it is opened.
+type Changer interface {
+	// Insert puts the image of a CD into the drive, after what is in it is out.
+	// Kinds: Invalid where it is none, Missing, Conflict where the system keeps the drive shut.
+	Insert(ctx context.Context, iso string) error
+	// Eject empties the drive. Kinds: Conflict as Insert's.
+	Eject(ctx context.Context) error
+}
+
 // Interrupter can be interrupted in a way that no system can mask.
 type Interrupter interface {
 	Interrupt(ctx context.Context) error

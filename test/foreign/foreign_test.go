@@ -194,6 +194,31 @@ func TestNothingToBootIsReported(t *testing.T) {
 	}
 }
 
+// TestACDIsChanged boots, by resets alone, from what is in the drive at that moment.
+func TestACDIsChanged(t *testing.T) {
+	b := start(t)
+	iso := memtest(t)
+	b.Run("run", "--name", "drive", "--iso", iso, "--disk", "16M", "--memory", "64M")
+	shows(t, b, "drive", `Memtest86\+ v6`)
+	b.Run("eject", "drive")
+	b.Run("reset", "drive")
+	shows(t, b, "drive", `No bootable device`)
+	if out := b.Try("insert", "drive", file(t, "none.iso", make([]byte, 1<<20))); out.Status == 0 || !strings.Contains(out.Stderr, "foreign.iso") {
+		t.Errorf("a file of zeros was inserted: %+v", out)
+	}
+	if out := b.Try("insert", "drive", "/no/such.iso"); out.Status == 0 || !strings.Contains(out.Stderr, "/no/such.iso") {
+		t.Errorf("no file was inserted: %+v", out)
+	}
+	b.Run("insert", "drive", iso)
+	b.Run("reset", "drive")
+	shows(t, b, "drive", `Memtest86\+ v6`)
+	b.Run("kill", "drive")
+	b.Run("eject", "drive")
+	b.Run("start", "drive")
+	shows(t, b, "drive", `No bootable device`)
+	b.Run("rm", "-f", "drive")
+}
+
 // TestIPXEGetsItsAddress is a boot loader that asks for one by DHCP, on a card that it
 // has a driver of its own for.
 func TestIPXEGetsItsAddress(t *testing.T) {

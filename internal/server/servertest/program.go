@@ -250,6 +250,16 @@ func (e *Engine) Interrupt(_ context.Context, ref string) error {
 	return e.turn(ref, api.Running, api.Running)
 }
 
+// Insert implements server.Drives.
+func (e *Engine) Insert(_ context.Context, ref, _ string) error {
+	return e.turn(ref, api.Running, api.Running)
+}
+
+// Eject implements server.Drives.
+func (e *Engine) Eject(_ context.Context, ref string) error {
+	return e.turn(ref, api.Running, api.Running)
+}
+
 func (e *Engine) turn(ref string, from, to api.State) error {
 	r, err := e.get(ref)
 	if err != nil {

@@ -223,8 +223,8 @@ func (l *Live) Wait(ctx context.Context) (api.Exit, error) {
 	return exit, err
 }
 
-// monitor does f with QEMU's monitor.
-func (l *Live) monitor(ctx context.Context, f func(*qemu.QMP) error) error {
+// Monitor does f in one session of QEMU's monitor.
+func (l *Live) Monitor(ctx context.Context, f func(*qemu.QMP) error) error {
 	q, err := qemu.Dial(ctx, l.d.Held.Path(l.ID, MonitorSocket))
 	if err != nil {
 		return err
@@ -235,12 +235,12 @@ func (l *Live) monitor(ctx context.Context, f func(*qemu.QMP) error) error {
 
 // Execute does a command of QEMU's monitor, in a session of its own.
 func (l *Live) Execute(ctx context.Context, command string, args, result any, files ...*os.File) error {
-	return l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, command, args, result, files...) })
+	return l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, command, args, result, files...) })
 }
 
 // Pause implements stratum.Pauser.
 func (l *Live) Pause(ctx context.Context) error {
-	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "stop", nil, nil) })
+	err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "stop", nil, nil) })
 	if err != nil {
 		return fault.Wrap(err, "stop the machine's processors")
 	}
@@ -252,7 +252,7 @@ func (l *Live) Pause(ctx context.Context) error {
 
 // Resume implements stratum.Pauser. The guest's clock stood still, and is set.
 func (l *Live) Resume(ctx context.Context) error {
-	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "cont", nil, nil) })
+	err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "cont", nil, nil) })
 	if err != nil {
 		return fault.Wrap(err, "go on with the machine's processors")
 	}
@@ -277,7 +277,7 @@ func (l *Live) stopped(ctx context.Context) bool {
 	var status struct {
 		Status string `json:"status"`
 	}
-	err := l.monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
+	err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
 	return err == nil && (status.Status == "paused" || status.Status == "postmigrate")
 }
 

@@ -79,7 +79,7 @@ func (l *Live) writeAll(ctx context.Context, path string) (size int64, err error
 		return 0, fault.Internalf("make the file of a suspended system: %w", err)
 	}
 	defer f.Close()
-	if err := l.monitor(ctx, func(q *qemu.QMP) error { return q.SaveAll(ctx, f) }); err != nil {
+	if err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.SaveAll(ctx, f) }); err != nil {
 		return 0, err
 	}
 	if err := f.Sync(); err != nil {

@@ -1,0 +1,52 @@
+package machine
+
+import (
+	"context"
+	"errors"
+	"strconv"
+	"strings"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// Insert implements stratum.Changer.
+func (f *Foreign) Insert(ctx context.Context, iso string) error {
+	c, err := openCD(iso)
+	if err != nil {
+		return err
+	}
+	defer c.Close()
+	return f.Monitor(ctx, func(q *qemu.QMP) (err error) {
+		// QEMU opens nothing by itself; what is in use of a set stays when the set goes.
+		var set struct {
+			Number int `json:"fdset-id"`
+		}
+		if err := q.Execute(ctx, "add-fd", nil, &set, c.Layers[0].Parts[0].File); err != nil {
+			return err
+		}
+		defer func() {
+			err = errors.Join(err, q.Execute(ctx, "remove-fd", map[string]int{"fdset-id": set.Number}, nil))
+		}()
+		return shut(q.Execute(ctx, "blockdev-change-medium", map[string]string{
+			"id": foreignCD, "filename": "/dev/fdset/" + strconv.Itoa(set.Number), "format": "raw", "read-only-mode": "read-only",
+		}, nil))
+	})
+}
+
+// Eject implements stratum.Changer.
+func (f *Foreign) Eject(ctx context.Context) error {
+	return shut(f.Execute(ctx, "eject", map[string]string{"id": foreignCD}, nil))
+}
+
+// shut says it in strata's words where the system inside keeps the drive shut. Source:
+// QEMU, block/qapi-sysemu.c, do_open_tray.
+func shut(err error) error {
+	if err == nil || !strings.Contains(err.Error(), "is locked") {
+		return err
+	}
+	return fault.Conflictf("the system inside keeps the CD drive shut, and was asked to open it").At("foreign.iso").Help("have it let go of the CD (eject, umount), and try again")
+}
+
+var _ stratum.Changer = (*Foreign)(nil)
