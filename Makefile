@@ -31,16 +31,16 @@ demo: setup build ## run the tour in a private root, and clean up after it
 	@$(AS_ROOT) demo/tour
 
 .PHONY: test
-test: build ## install what is missing, and run the tests, with the contract at all three depths
+test: build ## install what is missing, and run the tests, with the contract at zones and guests, and a part of it at machines
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
-GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./internal/stratum/machine ./test/contract ./test/move
+GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... ./internal/screen ./internal/cli ./internal/vmagent ./internal/stratum/guest ./internal/stratum/machine ./test/contract ./test/foreign ./test/move
 
 .PHONY: test-guest
 test-guest: build ## run all tests that boot machines
 	@scripts/setup tests
-	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 20m $(GUEST_TESTS)
+	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest,machine STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 40m $(GUEST_TESTS)
 	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run Guests ./test/crash ./test/script
 
 .PHONY: test-v2

@@ -51,6 +51,11 @@ func (q *QMP) SaveAll(ctx context.Context, f *os.File) error {
 	if err := q.Execute(ctx, "stop", nil, nil); err != nil {
 		return err
 	}
+	// A clone was loaded without its memory (package warm), and would be refused with it.
+	whole := map[string]any{"capabilities": []map[string]any{{"capability": "x-ignore-shared", "state": false}}}
+	if err := q.Execute(ctx, "migrate-set-capabilities", whole, nil); err != nil {
+		return err
+	}
 	if err := q.Execute(ctx, "migrate-set-parameters", map[string]int64{"max-bandwidth": unbounded}, nil); err != nil {
 		return err
 	}

@@ -53,7 +53,7 @@ func dns(t *testing.T, a at) {
 	expect(t, a.exec(t, one, "ping -c 1 -W 5 "+two+" >/dev/null"), 0, "")
 	renamed := a.name(t)
 	a.Run("rename", two, renamed)
-	says(t, a.exec(t, one, "nslookup "+renamed).Stdout, ip)
+	until(t, "the new name answers", 10*time.Second, func() bool { return strings.Contains(a.exec(t, one, "nslookup "+renamed).Stdout, ip) })
 	if out := a.exec(t, one, "nslookup "+two); strings.Contains(out.Stdout, ip) {
 		t.Errorf("the old name still answers: %s", out.Stdout)
 	}
