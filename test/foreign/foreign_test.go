@@ -198,7 +198,7 @@ func TestNothingToBootIsReported(t *testing.T) {
 func TestACDIsChanged(t *testing.T) {
 	b := start(t)
 	iso := memtest(t)
-	b.Run("run", "--name", "drive", "--iso", iso, "--disk", "16M", "--memory", "64M")
+	b.Run("run", "--name", "drive", "--iso", iso, "--disk", "32M", "--memory", "64M")
 	shows(t, b, "drive", `Memtest86\+ v6`)
 	b.Run("eject", "drive")
 	b.Run("reset", "drive")
