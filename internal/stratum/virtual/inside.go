@@ -2,9 +2,6 @@ package virtual
 
 import (
 	"crypto/rand"
-	"path"
-	"slices"
-	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -24,8 +21,6 @@ const maxFiles = 1 << 20
 // guest's: as many as its kernel keeps state of. Source: drivers/char/random.c, a
 // ChaCha20 key of 32 bytes, twice over.
 const entropySize = 64
-
-const defaultPath = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 // Notes are what further programs of a run depend on, kept in the run folder.
 type Notes struct {
@@ -64,18 +59,11 @@ func inside(p stratum.Plan, filter []byte) spec.Run {
 	for _, t := range p.Tmpfs {
 		r.Tmpfs = append(r.Tmpfs, spec.Tmpfs{Target: t.Target, Size: int64(t.Size), Mode: t.Mode, NoExec: true})
 	}
-	// Outer targets before inner ones, whatever order they were asked in.
-	slices.SortStableFunc(r.Tmpfs, func(a, b spec.Tmpfs) int { return depth(a.Target) - depth(b.Target) })
+	stratum.OuterFirst(r.Tmpfs, func(t spec.Tmpfs) string { return t.Target })
 	n := notesOf(p)
 	switch {
 	case p.System:
-		main := p.Main
-		main.TTY = true // its console: an init without one has nowhere to report to
-		main.User, main.WorkDir = "", "/"
-		if !slices.ContainsFunc(main.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-			main.Env = append(slices.Clone(main.Env), defaultPath)
-		}
-		r.Main = process(main, n, filter)
+		r.Main = process(p.Init(), n, filter)
 		r.Main.Rlimits = nil // an init sets its own
 	case !p.Idle:
 		r.Main = process(p.Main, n, filter)
@@ -83,13 +71,6 @@ func inside(p stratum.Plan, filter []byte) spec.Run {
 	}
 	return r
 }
-
-// sortVolumes puts outer targets before inner ones.
-func sortVolumes(v []spec.Volume) {
-	slices.SortStableFunc(v, func(a, b spec.Volume) int { return depth(a.Target) - depth(b.Target) })
-}
-
-func depth(target string) int { return strings.Count(path.Clean(target), "/") }
 
 // fresh adds what no two runs may share.
 func fresh(r *spec.Run, now time.Time) {
@@ -116,25 +97,9 @@ func process(p stratum.Process, n Notes, filter []byte) *wire.Process {
 }
 
 func (d *Driver) check(p stratum.Plan) error {
-	var errs []error
-	if p.ID == "" || p.ID != path.Base(p.ID) || p.ID == "." || p.ID == ".." {
-		errs = append(errs, fault.Invalidf("%q is no id of a run", p.ID))
-	}
+	err := p.Check()
 	if p.Whole.Path == "" {
-		errs = append(errs, fault.Invalidf("a %s needs the one image of its template", d.o.Stratum).At("template"))
+		err = fault.Join(err, fault.Invalidf("a %s needs the one image of its template", d.o.Stratum).At("template"))
 	}
-	if !p.Idle && len(p.Main.Args) == 0 {
-		errs = append(errs, fault.Invalidf("there is no command to run").At("command").Help("name one, or use a template that has one"))
-	}
-	for i, v := range p.Volumes {
-		if !path.IsAbs(v.Target) || path.Clean(v.Target) == "/" {
-			errs = append(errs, fault.Invalidf("%q is no place for volume %d", v.Target, i+1).At("volumes").Help("write an absolute path other than /"))
-		}
-	}
-	for _, t := range p.Tmpfs {
-		if !path.IsAbs(t.Target) || path.Clean(t.Target) == "/" {
-			errs = append(errs, fault.Invalidf("%q is no place for a tmpfs", t.Target).At("tmpfs").Help("write an absolute path other than /"))
-		}
-	}
-	return fault.Join(errs...)
+	return err
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/undo"
 	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
@@ -113,14 +114,11 @@ func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Hande
 		return err
 	}
 	o := keeper.Options{Binary: d.keeper, Spec: d.spec(stratum.Plan{ID: s.ID, IDBase: s.user}, l, w, &h), Files: h.Files, Machine: machine}
-	o.Spec.Payload.Join = s.Group.ThreadFiles()
-	o.Spec.OOM.File, o.Spec.OOM.Key = s.Group.OOMSource()
-	if cgroup, err := s.Group.OpenUnified(); err == nil {
-		defer cgroup.Close()
-		o.Cgroup = cgroup
-	} else if fault.KindOf(err) != fault.Unable {
+	entered, err := held.Enter(&o, s.Group)
+	if err != nil {
 		return err
 	}
+	defer entered.Close()
 	s.starting, err = keeper.Start(ctx, o)
 	return err
 }

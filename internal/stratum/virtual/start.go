@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/qemu/virtiofs"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/undo"
 	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
@@ -81,14 +82,11 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	options := keeper.Options{
 		Binary: d.keeper, Spec: d.spec(p, l, w, &h), Files: h.Files, Attach: o.Attach, Machine: machine,
 	}
-	options.Spec.Payload.Join = group.ThreadFiles()
-	options.Spec.OOM.File, options.Spec.OOM.Key = group.OOMSource()
-	if cgroup, err := group.OpenUnified(); err == nil {
-		defer cgroup.Close()
-		options.Cgroup = cgroup
-	} else if fault.KindOf(err) != fault.Unable {
+	entered, err := held.Enter(&options, group)
+	if err != nil {
 		return nil, nil, err
 	}
+	defer entered.Close()
 	starting, err := keeper.Start(ctx, options)
 	if err != nil {
 		return nil, nil, err
@@ -232,7 +230,7 @@ func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keep
 		w.Volumes = append(w.Volumes, qemu.Volume{Tag: s.Tag, FD: h.Add(s.QEMU)})
 		l.Run.Volumes = append(l.Run.Volumes, spec.Volume{Tag: s.Tag, Type: "virtiofs", File: s.File, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
-	sortVolumes(l.Run.Volumes)
+	stratum.OuterFirst(l.Run.Volumes, func(v spec.Volume) string { return v.Target })
 	return nil
 }
 

@@ -2,8 +2,6 @@ package zone
 
 import (
 	"path"
-	"slices"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
@@ -67,10 +65,7 @@ var sysctls = []spec.Sysctl{
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
 }
 
-const (
-	notifySocket = "/run/host/notify"
-	defaultPath  = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-)
+const notifySocket = "/run/host/notify"
 
 // Bounds of a zone's tmpfs mounts that nobody asked a size for. Unit: bytes.
 const runSize = 64 << 20
@@ -106,27 +101,11 @@ func plan(p stratum.Plan, f hostFacts) (*launch, error) {
 }
 
 func check(p stratum.Plan) error {
-	var errs []error
-	if p.ID == "" || p.ID != path.Base(p.ID) || p.ID == "." || p.ID == ".." {
-		errs = append(errs, fault.Invalidf("%q is no id of a run", p.ID))
-	}
+	err := p.Check()
 	if len(p.Layers) == 0 {
-		errs = append(errs, fault.Invalidf("a zone needs a layer").At("template"))
+		err = fault.Join(err, fault.Invalidf("a zone needs a layer").At("template"))
 	}
-	if !p.Idle && len(p.Main.Args) == 0 {
-		errs = append(errs, fault.Invalidf("there is no command to run").At("command").Help("name one, or use a template that has one"))
-	}
-	for i, v := range p.Volumes {
-		if !path.IsAbs(v.Target) || path.Clean(v.Target) == "/" {
-			errs = append(errs, fault.Invalidf("%q is no place for volume %d", v.Target, i+1).At("volumes").Help("write an absolute path other than /"))
-		}
-	}
-	for _, t := range p.Tmpfs {
-		if !path.IsAbs(t.Target) || path.Clean(t.Target) == "/" {
-			errs = append(errs, fault.Invalidf("%q is no place for a tmpfs", t.Target).At("tmpfs").Help("write an absolute path other than /"))
-		}
-	}
-	return fault.Join(errs...)
+	return err
 }
 
 // files: an app sees them over its own, a system manages them itself.
@@ -136,7 +115,6 @@ func (l *launch) files(p stratum.Plan) {
 	}
 }
 
-// mounts puts outer targets before inner ones, whatever order they were asked in.
 func (l *launch) mounts(p stratum.Plan) {
 	for _, t := range p.Tmpfs {
 		l.Init.Tmpfs = append(l.Init.Tmpfs, spec.Tmpfs{Target: t.Target, Size: int64(t.Size), Mode: t.Mode, NoExec: true})
@@ -144,11 +122,9 @@ func (l *launch) mounts(p stratum.Plan) {
 	for i, v := range p.Volumes {
 		l.Init.Volumes = append(l.Init.Volumes, spec.Volume{FD: volumeFD + i, Target: v.Target})
 	}
-	slices.SortStableFunc(l.Init.Tmpfs, func(a, b spec.Tmpfs) int { return depth(a.Target) - depth(b.Target) })
-	slices.SortStableFunc(l.Init.Volumes, func(a, b spec.Volume) int { return depth(a.Target) - depth(b.Target) })
+	stratum.OuterFirst(l.Init.Tmpfs, func(t spec.Tmpfs) string { return t.Target })
+	stratum.OuterFirst(l.Init.Volumes, func(v spec.Volume) string { return v.Target })
 }
-
-func depth(target string) int { return strings.Count(path.Clean(target), "/") }
 
 // system is what a template's own init finds besides.
 func (l *launch) system(p stratum.Plan, f hostFacts) {
@@ -157,14 +133,7 @@ func (l *launch) system(p stratum.Plan, f hostFacts) {
 	i.Cgroups, i.Open, i.Notify = f.systemCgroups, opened, notifySocket
 	i.Tmpfs = append([]spec.Tmpfs{{Target: "/run", Size: runSize, Mode: 0o755}}, i.Tmpfs...)
 	i.Files = append(i.Files, spec.File{Path: "/run/host/container-manager", Data: []byte("strata\n")})
-	main := p.Main
-	main.TTY = true // its console: an init without one has nowhere to report to
-	main.User, main.WorkDir = "", "/"
-	main.Env = append([]string{"container=strata", "NOTIFY_SOCKET=" + notifySocket}, main.Env...)
-	if !slices.ContainsFunc(main.Env, func(v string) bool { return strings.HasPrefix(v, "PATH=") }) {
-		main.Env = append(main.Env, defaultPath)
-	}
-	i.Main = process(main, l.Notes, f)
+	i.Main = process(p.Init("container=strata", "NOTIFY_SOCKET="+notifySocket), l.Notes, f)
 	i.Main.Rlimits = nil // an init sets its own
 }
 

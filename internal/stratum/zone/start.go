@@ -13,6 +13,7 @@ import (
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/undo"
 )
 
@@ -90,14 +91,11 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *launch, o stratum
 		return nil, nil, err
 	}
 	options := keeper.Options{Binary: d.keeper, Spec: l.Keeper, Files: files, Attach: o.Attach}
-	options.Spec.Payload.Join = group.ThreadFiles()
-	options.Spec.OOM.File, options.Spec.OOM.Key = group.OOMSource()
-	if cgroup, err := group.OpenUnified(); err == nil {
-		defer cgroup.Close()
-		options.Cgroup = cgroup
-	} else if fault.KindOf(err) != fault.Unable {
+	entered, err := held.Enter(&options, group)
+	if err != nil {
 		return nil, nil, err
 	}
+	defer entered.Close()
 	starting, err := keeper.Start(ctx, options)
 	if err != nil {
 		return nil, nil, err
