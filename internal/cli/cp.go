@@ -36,7 +36,7 @@ Examples:
   strata cp site/. web:/var/www/html
   strata cp web:/etc/nginx/nginx.conf .
   strata cp web:/var/log - | tar tv`,
-		Args: exactly(2, "a source or a target"),
+		Args: exactly(2, "a source and a target"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			from, err := parseSide(args[0])
 			if err != nil {

@@ -27,7 +27,7 @@ Examples:
   strata exec web nginx -t
   strata exec -it -u postgres db psql
   strata exec -i web sh -c 'cat > /srv/index.html' < index.html`,
-		Args:        atLeast(2, "a name or a command"),
+		Args:        atLeast(2, "a name and a command"),
 		Annotations: programStatus,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			var err error

@@ -95,7 +95,7 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 		if len(args) >= n {
 			return nil
 		}
-		return usage(cmd, fmt.Errorf("%s is missing: the command is `%s`", what, cmd.UseLine()))
+		return usage(cmd, fmt.Errorf("`%s` takes %s: the command is `%s`", cmd.CommandPath(), what, cmd.UseLine()))
 	}
 }
 

@@ -39,7 +39,7 @@ func (a *app) renameCommand() *cobra.Command {
 
 Examples:
   strata rename web web-old`,
-		Args: exactly(2, "a name or the new name"),
+		Args: exactly(2, "a name and the new name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			return c.Rename(ctx, args[0], args[1])
 		}),

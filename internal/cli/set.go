@@ -29,7 +29,7 @@ Examples:
   strata set web cpus=2 cpu.weight=300
   strata set db disk=40G
   strata set web restart=always label.team=web`,
-		Args: atLeast(2, "a name or KEY=VALUE"),
+		Args: atLeast(2, "a name and KEY=VALUE"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			u, err := parseUpdate(args[1:])
 			if err != nil {

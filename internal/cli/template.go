@@ -138,7 +138,7 @@ func (a *app) templateTagCommand() *cobra.Command {
 
 Examples:
   strata template tag debian:bookworm base`,
-		Args: exactly(2, "a template or the name"),
+		Args: exactly(2, "a template and a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			return c.TagTemplate(ctx, args[0], args[1])
 		}),
