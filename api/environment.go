@@ -12,6 +12,8 @@ type Spec struct {
 	Name     string   `json:"name,omitempty" maxLength:"63" doc:"Name for life, also its DNS name. Default: made up."`
 	Template string   `json:"template,omitempty" maxLength:"512" doc:"Name or id of the template; none for a foreign system."`
 	Kernel   string   `json:"kernel,omitempty" maxLength:"255" doc:"Name or id of the kernel, at strata guest and machine. Default: the default kernel; a machine takes the newest that has drivers for stock hardware where that has none."`
+	Modules  []string `json:"modules,omitempty" maxItems:"64" doc:"Modules that its kernel loads before anything runs, at strata guest and machine."`
+	Console  string   `json:"console,omitempty" enum:"graphical" doc:"graphical: it is to have a screen and a keyboard, as machines do."`
 	UndoDisk bool     `json:"undo_disk,omitempty" doc:"What a run changes on the private disk is gone at its end."`
 	Firmware string   `json:"firmware,omitempty" enum:"bios,uefi,secure" doc:"What a machine boots by: bios (SeaBIOS), uefi (OVMF) or secure (OVMF that starts only what is signed; not for templates). Default: bios; what is usual for the kind of a foreign system."`
 	Foreign  *Foreign `json:"foreign,omitempty" doc:"A system that strata does not know, instead of a template."`

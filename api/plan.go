@@ -7,6 +7,7 @@ type Need struct {
 	Stratum string `json:"stratum" enum:"zone,guest,machine" doc:"The shallowest stratum that serves it."`
 	Deepest string `json:"deepest,omitempty" doc:"The deepest stratum that still serves it. Default: any."`
 	Takes   string `json:"takes,omitempty" doc:"What it also takes of the host."`
+	Without string `json:"without,omitempty" doc:"What an environment with it cannot have."`
 	Why     string `json:"why" doc:"What the stratum has that serves it."`
 	Source  string `json:"source" doc:"The document that it is known from."`
 	Later   bool   `json:"later,omitempty" doc:"No stratum of this version serves it: asking for it is refused."`

@@ -108,6 +108,7 @@ func (a *app) completeSpecFlags(cmd *cobra.Command) {
 	for flag, offer := range map[string]completer{
 		"kind":     few("app", "system"),
 		"stratum":  few("zone", "guest", "machine"),
+		"console":  few("graphical"),
 		"firmware": few("bios", "uefi"),
 		"restart":  few("no", "on-failure", "always", "unless-stopped"),
 		"pull":     few("always", "missing", "never"),

@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -103,7 +104,7 @@ Examples:
 				if n.Later {
 					at = "(none yet)"
 				}
-				rows.row(n.Name, at, n.Takes, n.Means)
+				rows.row(n.Name, at, strings.Trim(n.Takes+"; "+n.Without, "; "), n.Means)
 			}
 			return rows.flush()
 		}),

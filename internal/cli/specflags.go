@@ -73,6 +73,8 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.spec.Kind, "kind", "", "app or system (default: what the template says)")
 	f.StringVar(&s.spec.Stratum, "stratum", "", "depth: zone, guest or machine (default: the shallowest that serves the needs)")
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest or machine: a name or id of `strata kernel ls` (default: the default one)")
+	f.StringArrayVar(&s.spec.Modules, "module", nil, "kernel `module` that a guest or machine loads before anything runs")
+	f.StringVar(&s.spec.Console, "console", "", "graphical: it is to have a screen and a keyboard, as machines do")
 	f.StringVar(&s.spec.Firmware, "firmware", "", "what a machine boots by: bios, uefi or, for foreign systems, secure (default: bios)")
 	s.foreign.add(f)
 	f.BoolVar(&s.spec.UndoDisk, "undo-disk", false, "forget at every end what was changed on the private disk")
@@ -128,6 +130,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	}
 	keep(oneOf("kind", spec.Kind, "app", "system"))
 	keep(oneOf("stratum", spec.Stratum, "zone", "guest", "machine"))
+	keep(oneOf("console", spec.Console, "graphical"))
 	keep(oneOf("firmware", spec.Firmware, "bios", "uefi", "secure"))
 	keep(oneOf("pull", s.pull, "always", "missing", "never"))
 	return spec, fault.Join(all...)

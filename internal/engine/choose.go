@@ -29,7 +29,7 @@ func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api
 // virtual machine none is looked at, since most environments are zones.
 func (e *Engine) facts(ctx context.Context, spec api.Spec, t api.Template) planner.Host {
 	h := planner.Host{Strata: e.strata(), Lacks: map[string]*fault.Error{}}
-	if spec.Stratum == stratum.Zone || spec.Stratum == "" && len(spec.Needs) == 0 && spec.Kernel == "" && spec.Firmware == "" && spec.Foreign == nil && t.Config.Labels[planner.Label] == "" {
+	if spec.Stratum == stratum.Zone || !planner.Asks(spec, t) {
 		return h
 	}
 	for _, d := range e.o.Drivers {

@@ -67,6 +67,7 @@ func (c *check) templateOnly(spec api.Spec) {
 		{"read_only", spec.ReadOnly, "mounts its own root"},
 		{"new_privileges", spec.NewPrivileges, "decides on privileges itself"},
 		{"kernel", spec.Kernel != "", "has a kernel of its own"},
+		{"modules", len(spec.Modules) > 0, "loads its own modules"},
 		{"kind", spec.Kind != "", "is neither app nor system"},
 		{"health", spec.Health != nil && len(spec.Health.Test) > 0 && spec.Health.Test[0] != "NONE", "runs no checks: nothing of strata's is inside"},
 		{"resources.pids", spec.Resources.PIDs != 0, "has processes that nobody counts"},

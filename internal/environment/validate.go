@@ -74,6 +74,12 @@ func (c *check) identity(spec api.Spec) {
 	}
 	c.oneOf("kind", spec.Kind, App, System)
 	c.oneOf("stratum", spec.Stratum, "zone", "guest", "machine")
+	c.oneOf("console", spec.Console, "graphical")
+	for i, name := range spec.Modules {
+		if !moduleName(name) {
+			c.fault(index("modules", i), "%q cannot be a kernel module", clip(name)).Help("use its name, such as nf_tables: up to 63 letters, digits, '_' and '-'")
+		}
+	}
 	c.oneOf("firmware", spec.Firmware, "bios", "uefi", "secure")
 	if spec.Hostname != "" && !hostname(spec.Hostname) {
 		c.fault("hostname", "%q cannot be a host name", clip(spec.Hostname)).Help("use up to 63 letters, digits, '-' and '.'")
@@ -84,6 +90,10 @@ func (c *check) oneOf(field, got string, words ...string) {
 	if got != "" && !slices.Contains(words, got) {
 		c.fault(field, "%q is not known", clip(got)).Help("use one of: %s", strings.Join(words, ", "))
 	}
+}
+
+func moduleName(s string) bool {
+	return s != "" && len(s) < 64 && strings.Trim(s, "abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789_-") == ""
 }
 
 func hostname(s string) bool {

@@ -24,6 +24,7 @@ type need struct {
 	why     string // what the stratum has that serves it
 	source  string // what this is known from
 	later   bool   // a word of the vocabulary that no stratum of this version serves
+	without string // what an environment with it cannot have, in words; see bars
 }
 
 // Sources of rows. They are documents of the project.
@@ -60,8 +61,8 @@ var needs = []need{
 		why: "it runs a kernel of its own", source: fromGuests},
 	{name: "kernel-modules", means: "it depends on modules that this host's kernel must not load", stratum: stratum.Guest,
 		why: "a system's root loads what its template carries into a kernel of its own", source: fromGuests},
-	{name: "checkpoint", means: "its whole running state is written down and gone on from", stratum: stratum.Guest, later: true,
-		why: "its whole state can be written down", source: fromDesign},
+	{name: "checkpoint", means: "its whole running state is written down and gone on from", stratum: stratum.Guest,
+		why: "its memory and devices can be written down", source: fromGuests, without: "no volumes, and none with --rm"},
 	{name: "live-migration", means: "it moves to another host while it runs", stratum: stratum.Guest, later: true,
 		why: "its whole state can be moved while it runs", source: fromDesign},
 	{name: "foreign-os", means: "it is no Linux, or must not know that it is virtual", stratum: stratum.Machine,
@@ -91,9 +92,21 @@ func Vocabulary() []api.Need {
 		if n.kvm {
 			row.Takes = "KVM, at strata deeper than zone"
 		}
+		row.Without = n.without
 		all = append(all, row)
 	}
 	return all
+}
+
+// bars are options that take away what serves a need, at every stratum.
+var bars = []struct {
+	need, field, option string
+	given               func(api.Spec) bool
+	why                 string
+}{
+	{"checkpoint", "volumes", "volumes", func(s api.Spec) bool { return len(s.Volumes) > 0 }, "a system with volumes cannot be written down, since QEMU saves no virtiofs"},
+	{"checkpoint", "auto_remove", "--rm", func(s api.Spec) bool { return s.AutoRemove }, "its run ends when it is written down, and --rm removes it then"},
+	{"checkpoint", "foreign", "the foreign system", func(s api.Spec) bool { return s.Foreign != nil }, "a foreign system cannot be written down"},
 }
 
 // named returns the row of a need, nil where there is none.

@@ -18,6 +18,9 @@ const maxLabel = 4096
 // NotMeasured is the price of what was not measured: none is ever made up.
 const NotMeasured = "not measured"
 
+// Graphical is the console of a spec that is a screen.
+const Graphical = "graphical"
+
 // Host is what a choice depends on besides what was asked.
 type Host struct {
 	Strata []string                // those that have a driver
@@ -48,7 +51,7 @@ func Choose(spec api.Spec, t api.Template, h Host, prices map[string]string) (ap
 	if spec.Stratum != "" {
 		err = byName(&c, spec, h)
 	} else {
-		err = shallowest(&c, h)
+		err = shallowest(&c, spec, h)
 	}
 	if err != nil {
 		return api.Choice{}, err
@@ -91,6 +94,20 @@ func gather(spec api.Spec, t api.Template) ([]api.Wanted, error) {
 	return all, fault.Join(bad...)
 }
 
+// Asks tells whether anything of spec or t speaks for one stratum rather than another.
+// What a host has beyond zones need not be looked at where nothing does.
+func Asks(spec api.Spec, t api.Template) bool {
+	if spec.Stratum != "" || len(spec.Needs) > 0 || t.Config.Labels[Label] != "" {
+		return true
+	}
+	for _, i := range implied {
+		if i.given(spec) {
+			return true
+		}
+	}
+	return false
+}
+
 // implied are the options that only some strata can have.
 var implied = []struct {
 	option string
@@ -98,6 +115,8 @@ var implied = []struct {
 	need   string
 }{
 	{"--kernel", func(s api.Spec) bool { return s.Kernel != "" }, "own-kernel"},
+	{"--module", func(s api.Spec) bool { return len(s.Modules) > 0 }, "kernel-modules"},
+	{"--console graphical", func(s api.Spec) bool { return s.Console == Graphical }, "graphical-console"},
 	{"--firmware", func(s api.Spec) bool { return s.Firmware != "" }, "own-firmware"},
 	{"--disk-image", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage != "" }, "foreign-os"},
 	{"--iso", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage == "" }, "foreign-os"},
@@ -116,7 +135,7 @@ func unknown(name, from string) error {
 }
 
 // shallowest chooses by needs alone.
-func shallowest(c *api.Choice, h Host) error {
+func shallowest(c *api.Choice, spec api.Spec, h Host) error {
 	least, cause := stratum.Zone, ""
 	for _, w := range c.Needs {
 		if n := named(w.Need); n.later {
@@ -131,7 +150,7 @@ func shallowest(c *api.Choice, h Host) error {
 		return err
 	}
 	for _, w := range c.Needs {
-		if problem := unserved(*named(w.Need), at, h); problem != nil {
+		if problem := unserved(*named(w.Need), at, spec, h); problem != nil {
 			return problem.refusal(w, at)
 		}
 	}
@@ -206,7 +225,7 @@ func byName(c *api.Choice, spec api.Spec, h Host) error {
 	}
 	var bad []error
 	for _, w := range c.Needs {
-		if problem := unserved(*named(w.Need), spec.Stratum, h); problem != nil {
+		if problem := unserved(*named(w.Need), spec.Stratum, spec, h); problem != nil {
 			bad = append(bad, problem.refusal(w, spec.Stratum))
 			c.Unmet = append(c.Unmet, w.Need)
 		}
@@ -223,36 +242,37 @@ func byName(c *api.Choice, spec api.Spec, h Host) error {
 
 // gap is why a stratum does not serve a need.
 type gap struct {
-	kind    fault.Kind
-	says    string
-	remedy  string
-	tooDeep bool
+	kind   fault.Kind
+	says   string
+	remedy string
+	field  string
 }
 
-func unserved(n need, at string, h Host) *gap {
+func unserved(n need, at string, spec api.Spec, h Host) *gap {
 	switch {
 	case n.later:
-		return &gap{kind: fault.Unable, says: "no stratum of this version serves it", remedy: "leave the need out"}
+		return &gap{kind: fault.Unable, field: "needs", says: "no stratum of this version serves it", remedy: "leave the need out"}
 	case depthOf(at) < depthOf(n.stratum):
-		return &gap{kind: fault.Invalid, says: "stratum " + at + " is too shallow: " + n.why + " at stratum " + n.stratum, remedy: "leave the stratum out, or ask for " + n.stratum}
+		return &gap{kind: fault.Invalid, field: "stratum", says: "stratum " + at + " is too shallow: " + n.why + " at stratum " + n.stratum, remedy: "leave the stratum out, or ask for " + n.stratum}
 	case n.deepest != "" && depthOf(at) > depthOf(n.deepest):
-		return &gap{kind: fault.Invalid, says: "stratum " + at + " is too deep: " + n.deepest + " is the deepest that serves it", remedy: "leave the stratum or the need out", tooDeep: true}
+		return &gap{kind: fault.Invalid, says: "stratum " + at + " is too deep: " + n.deepest + " is the deepest that serves it", remedy: "leave the stratum or the need out", field: "needs"}
 	case n.kvm && at != stratum.Zone && !h.KVM:
 		says := "stratum " + at + " takes KVM for it, which this host has not"
 		if h.NoKVM != "" {
 			says += " (" + h.NoKVM + ")"
 		}
-		return &gap{kind: fault.Unable, says: says, remedy: "turn on virtualization in the host's firmware, or leave the need out"}
+		return &gap{kind: fault.Unable, field: "needs", says: says, remedy: "turn on virtualization in the host's firmware, or leave the need out"}
+	}
+	for _, b := range bars {
+		if b.need == n.name && b.given(spec) {
+			return &gap{kind: fault.Invalid, field: b.field, says: b.why, remedy: "leave the need or " + b.option + " out"}
+		}
 	}
 	return nil
 }
 
 func (g *gap) refusal(w api.Wanted, at string) error {
-	e := fault.New(g.kind, "the need %s%s is not served: %s", w.Need, owner(w), g.says).At("needs")
-	if g.kind == fault.Invalid && !g.tooDeep {
-		e = e.At("stratum")
-	}
-	return e.Help("%s; --stratum %s --force takes it all the same", g.remedy, at)
+	return fault.New(g.kind, "the need %s%s is not served: %s", w.Need, owner(w), g.says).At(g.field).Help("%s; --stratum %s --force takes it all the same", g.remedy, at)
 }
 
 // owner says whose need it is, where it is not the user's.

@@ -5,6 +5,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -58,6 +59,21 @@ func TestChoose(t *testing.T) {
 		"without a kernel it is said what to fetch":          {spec: api.Spec{Needs: []string{"own-kernel"}}, host: noKernel, kind: fault.Missing, says: "own-kernel,strata kernel add"},
 		"a deeper stratum stands in":                         {spec: api.Spec{Needs: []string{"own-kernel"}}, host: deep, want: "machine", says: "own-kernel,guest"},
 		"speed below zones takes KVM":                        {spec: api.Spec{Needs: []string{"native-speed", "own-kernel"}}, host: full, kind: fault.Unable, says: "native-speed,KVM"},
+		"a module implies a need":                            {spec: api.Spec{Modules: []string{"nf_tables"}}, host: full, want: "guest", says: "kernel-modules"},
+		"a zone loads no modules":                            {spec: api.Spec{Stratum: "zone", Modules: []string{"nf_tables"}}, host: full, kind: fault.Invalid, says: "kernel-modules,--module,too shallow"},
+		"a graphical console implies a need":                 {spec: api.Spec{Console: "graphical"}, host: full, want: "machine", says: "graphical-console"},
+		"a guest has no screen":                              {spec: api.Spec{Stratum: "guest", Console: "graphical"}, host: full, kind: fault.Invalid, says: "--console graphical,too shallow"},
+		"firmware implies a need":                            {spec: api.Spec{Firmware: "uefi"}, host: full, want: "machine", says: "own-firmware"},
+		"a disk image implies a need":                        {spec: api.Spec{Foreign: &api.Foreign{DiskImage: "/d"}}, host: full, want: "machine", says: "foreign-os"},
+		"a CD implies a need":                                {spec: api.Spec{Foreign: &api.Foreign{ISO: "/d"}}, host: full, want: "machine", says: "foreign-os"},
+		"an option's need contradicts one that is asked for": {spec: api.Spec{Needs: []string{"fast-start"}, Firmware: "bios"}, host: full, kind: fault.Invalid, says: "fast-start,own-firmware,contradict"},
+		"what is written down is a guest":                    {spec: api.Spec{Needs: []string{"checkpoint"}}, host: full, want: "guest", says: "checkpoint"},
+		"a machine can be written down":                      {spec: api.Spec{Needs: []string{"checkpoint", "stock-hardware"}}, host: full, want: "machine", says: "stock-hardware"},
+		"a zone cannot be written down":                      {spec: api.Spec{Stratum: "zone", Needs: []string{"checkpoint"}}, host: full, kind: fault.Invalid, says: "checkpoint,too shallow,guest"},
+		"nothing with volumes can be written down":           {spec: api.Spec{Needs: []string{"checkpoint"}, Volumes: []api.Volume{{Source: "/a", Target: "/b"}}}, host: full, kind: fault.Invalid, says: "checkpoint,volumes,virtiofs"},
+		"nothing that goes at its end can be written down":   {spec: api.Spec{Needs: []string{"checkpoint"}, AutoRemove: true}, host: full, kind: fault.Invalid, says: "checkpoint,--rm"},
+		"no foreign system can be written down":              {spec: api.Spec{Needs: []string{"checkpoint"}, Foreign: &api.Foreign{ISO: "/d"}}, host: full, kind: fault.Invalid, says: "checkpoint,foreign"},
+		"volumes by force":                                   {spec: api.Spec{Stratum: "guest", Force: true, Needs: []string{"checkpoint"}, Volumes: []api.Volume{{Source: "/a", Target: "/b"}}}, host: full, want: "guest", says: "forced,checkpoint"},
 		"what nothing serves yet":                            {spec: api.Spec{Needs: []string{"live-migration"}}, host: full, kind: fault.Unable, says: "live-migration,leave the need out"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -108,19 +124,62 @@ func hosts() []planner.Host {
 	return all
 }
 
-// TestEverySetOfNeedsOnEveryHost holds for each pair of needs and none, each named
-// stratum and none, on every host: never too shallow, never deeper than the host
-// makes it, never on what the host has not, and a refusal names a need or the
-// stratum, and a remedy.
+// specs are what a choice can depend on of a spec besides needs and stratum: each
+// combination of what takes away a need's service and what implies one.
+func specs() []api.Spec {
+	var all []api.Spec
+	for bits := range 1 << 3 {
+		var s api.Spec
+		if bits&1 != 0 {
+			s.Volumes = []api.Volume{{Source: "/a", Target: "/b"}}
+		}
+		s.AutoRemove = bits&2 != 0
+		if bits&4 != 0 {
+			s.Modules = []string{"nf_tables"}
+		}
+		all = append(all, s)
+	}
+	return all
+}
+
+// kinds are needs of which each stands for all that are served alike.
+func kinds() []api.Need {
+	var all []api.Need
+	seen := map[string]bool{}
+	for _, n := range planner.Vocabulary() {
+		if like := fmt.Sprint(n.Stratum, n.Deepest, n.Takes, n.Without, n.Later); !seen[like] {
+			seen[like] = true
+			all = append(all, n)
+		}
+	}
+	return all
+}
+
+// subset are the members of all whose bits are set.
+func subset(all []api.Need, bits int) []api.Need {
+	var set []api.Need
+	for i, n := range all {
+		if bits>>i&1 != 0 {
+			set = append(set, n)
+		}
+	}
+	return set
+}
+
+// TestEverySetOfNeedsOnEveryHost holds for every set of the kinds of needs, each named
+// stratum and none, each option that matters, on every host: never too shallow, never
+// deeper than the host makes it, never on what the host has not, and a refusal names a
+// need or the stratum, and a remedy.
 func TestEverySetOfNeedsOnEveryHost(t *testing.T) {
-	rows := planner.Vocabulary()
+	t.Parallel()
+	rows, options := kinds(), specs()
 	for _, h := range hosts() {
-		for i := range rows {
-			for j := i; j < len(rows); j++ {
-				for _, named := range append([]string{""}, strata...) {
-					set := []api.Need{rows[i], rows[j]}
-					if err := holds(set, named, h); err != nil {
-						t.Fatalf("%s and %s, stratum %q, host %+v: %v", rows[i].Name, rows[j].Name, named, h, err)
+		for bits := range 1 << len(rows) {
+			set := subset(rows, bits)
+			for _, spec := range options {
+				for _, spec.Stratum = range append([]string{""}, strata...) {
+					if err := holds(set, spec, h); err != nil {
+						t.Fatalf("%s, %+v, host %+v: %v", names(set), spec, h, err)
 					}
 				}
 			}
@@ -128,21 +187,50 @@ func TestEverySetOfNeedsOnEveryHost(t *testing.T) {
 	}
 }
 
-func serves(n api.Need, at string, h planner.Host) bool {
-	d := slices.Index(strata, at)
-	return !n.Later && d >= slices.Index(strata, n.Stratum) && (n.Deepest == "" || d <= slices.Index(strata, n.Deepest)) && (n.Takes == "" || d == 0 || h.KVM)
+// TestEverySetOfAllNeeds holds the same of each set of the whole vocabulary, half of them
+// on a host that has everything and half on one without KVM.
+func TestEverySetOfAllNeeds(t *testing.T) {
+	t.Parallel()
+	rows := planner.Vocabulary()
+	for bits := range 1 << len(rows) {
+		h := planner.Host{Strata: strata, KVM: (bits>>8^bits)&1 != 0}
+		if err := holds(subset(rows, bits), api.Spec{}, h); err != nil {
+			t.Fatalf("%s, host %+v: %v", names(subset(rows, bits)), h, err)
+		}
+	}
 }
 
-func holds(set []api.Need, named string, h planner.Host) error {
+func names(set []api.Need) []string {
+	all := []string{}
+	for _, n := range set {
+		all = append(all, n.Name)
+	}
+	return all
+}
+
+// serves is the vocabulary's word, read anew.
+func serves(n api.Need, at string, spec api.Spec, h planner.Host) bool {
+	d := slices.Index(strata, at)
+	barred := n.Without != "" && (len(spec.Volumes) > 0 || spec.AutoRemove)
+	return !n.Later && !barred && d >= slices.Index(strata, n.Stratum) && (n.Deepest == "" || d <= slices.Index(strata, n.Deepest)) && (n.Takes == "" || d == 0 || h.KVM)
+}
+
+func holds(set []api.Need, spec api.Spec, h planner.Host) error {
+	spec.Needs = names(set)
+	if len(spec.Modules) > 0 {
+		set = append(slices.Clip(set), api.Need{Name: "kernel-modules", Stratum: "guest"})
+	}
 	here := func(at string) bool { return slices.Contains(h.Strata, at) && h.Lacks[at] == nil }
-	fits := func(at string) bool { return here(at) && serves(set[0], at, h) && serves(set[1], at, h) }
-	want := named
-	if named == "" {
+	fits := func(at string) bool {
+		return here(at) && !slices.ContainsFunc(set, func(n api.Need) bool { return !serves(n, at, spec, h) })
+	}
+	want := spec.Stratum
+	if want == "" {
 		if i := slices.IndexFunc(strata, fits); i >= 0 {
 			want = strata[i]
 		}
 	}
-	got, err := planner.Choose(api.Spec{Stratum: named, Needs: []string{set[0].Name, set[1].Name}}, api.Template{}, h, nil)
+	got, err := planner.Choose(spec, api.Template{}, h, nil)
 	if possible := want != "" && fits(want); possible != (err == nil) {
 		return fmt.Errorf("got %q, %v; possible: %v (%s)", got.Stratum, err, possible, want)
 	}
@@ -152,13 +240,17 @@ func holds(set []api.Need, named string, h planner.Host) error {
 		}
 		return nil
 	}
+	mayName := append(names(set), spec.Stratum+" ")
 	for _, f := range fault.All(err) {
-		if f.Hint == "" || !slices.ContainsFunc([]string{set[0].Name, set[1].Name, named + " "}, func(n string) bool { return n != " " && strings.Contains(f.Message+" ", n) }) {
-			return fmt.Errorf("the refusal %q [%s] lacks a name or a remedy", f.Message, f.Hint)
+		if f.Hint == "" || f.Field == "" && here(want) || !slices.ContainsFunc(mayName, func(n string) bool { return n != " " && strings.Contains(f.Message+" ", n) }) {
+			return fmt.Errorf("the refusal %q [%s] at %q lacks a name or a remedy", f.Message, f.Hint, f.Field)
 		}
 	}
-	forced, err := planner.Choose(api.Spec{Stratum: named, Force: true, Needs: []string{set[0].Name, set[1].Name}}, api.Template{}, h, nil)
-	if named != "" && here(named) && (err != nil || forced.Stratum != named || len(forced.Unmet) == 0) {
+	if spec.Stratum == "" || !here(spec.Stratum) {
+		return nil
+	}
+	spec.Force = true
+	if forced, err := planner.Choose(spec, api.Template{}, h, nil); err != nil || forced.Stratum != spec.Stratum || len(forced.Unmet) == 0 {
 		return fmt.Errorf("by force: %+v, %v", forced, err)
 	}
 	return nil
@@ -177,11 +269,57 @@ func TestWhatOthersLackAndAdd(t *testing.T) {
 	}
 }
 
+// costly is a choice with every need that a guest serves, from all three sources.
+func costly() error {
+	spec := api.Spec{Needs: []string{"isolation", "own-init", "untrusted-code", "kernel-modules", "own-kernel", "checkpoint"}, Kernel: "mine", Modules: []string{"tun"}}
+	_, err := planner.Choose(spec, labelled("host-files,limits,own-address,density"), planner.Host{Strata: strata, KVM: true}, nil)
+	return err
+}
+
+// TestAChoiceCostsLittle: it is to cost less than 1 ms. Of many tries the quickest is
+// taken, since others may have the processor; what is allocated does not depend on that.
+func TestAChoiceCostsLittle(t *testing.T) {
+	least := time.Hour
+	for range 200 {
+		begun := time.Now()
+		if err := costly(); err != nil {
+			t.Fatal(err)
+		}
+		least = min(least, time.Since(begun))
+	}
+	allocations := testing.AllocsPerRun(100, func() { costly() })
+	t.Logf("%v, %.0f allocations", least, allocations)
+	if least > time.Millisecond || allocations > 500 {
+		t.Errorf("a choice takes %v and %.0f allocations; want less than 1 ms and 500", least, allocations)
+	}
+}
+
+// TestNearestNames: a name that is not known is refused with those that it may have been
+// meant for, whoever says it.
+func TestNearestNames(t *testing.T) {
+	for wrong, want := range map[string]string{
+		"kernel": "own-kernel", "own-kernal": "own-kernel", "Isolation": "isolation", "live-migratoin": "live-migration",
+		"gui-console": "graphical-console", "checkpiont": "checkpoint", "foreign": "foreign-os", "densty": "density",
+	} {
+		_, asked := planner.Choose(api.Spec{Needs: []string{wrong}}, api.Template{}, planner.Host{Strata: strata}, nil)
+		_, label := planner.Choose(api.Spec{}, labelled(wrong), planner.Host{Strata: strata}, nil)
+		for field, err := range map[string]error{"needs": asked, "template": label} {
+			if all := fault.All(err); !fault.Is(err, fault.Invalid) || all[0].Field != field || !strings.Contains(words(err), wrong) || !strings.Contains(words(err), want) {
+				t.Errorf("%s from %s: %v, %q; want %s", wrong, field, err, words(err), want)
+			}
+		}
+	}
+	_, err := planner.Choose(api.Spec{Needs: []string{"zzzzzzzz"}}, api.Template{}, planner.Host{Strata: strata}, nil)
+	for _, n := range planner.Known() {
+		if !strings.Contains(words(err), n) {
+			t.Errorf("where nothing is near, %q does not tell all: %s", words(err), n)
+		}
+	}
+}
+
 func BenchmarkChoose(b *testing.B) {
-	spec := api.Spec{Needs: []string{"isolation", "own-init", "untrusted-code", "kernel-modules"}}
-	h := planner.Host{Strata: strata, KVM: true}
 	for b.Loop() {
-		if _, err := planner.Choose(spec, labelled("host-files,limits"), h, nil); err != nil {
+		if err := costly(); err != nil {
 			b.Fatal(err)
 		}
 	}

@@ -13,13 +13,13 @@ func Reference(w io.Writer) error {
 		"A need is a reason to virtualize, in the user's words. Say it with `--need` (many times), or in a template's label\n`" + Label +
 		"`, separated by commas; an option that only some strata can have implies one. The shallowest stratum\nthat serves all needs is chosen, " +
 		"and `strata plan` and `strata why` say which need decided. Without any need it is a zone.\n\n" +
-		"| need | what it means | shallowest stratum | deepest | also takes | how it is served | source |\n| --- | --- | --- | --- | --- | --- | --- |\n")
+		"| need | what it means | shallowest stratum | deepest | also takes | goes with | how it is served | source |\n| --- | --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, n := range Vocabulary() {
 		at := n.Stratum
 		if n.Later {
 			at += " (not in this version: refused)"
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | [%s](../%s) |\n", n.Name, n.Means, at, or(n.Deepest, "any"), or(n.Takes, "nothing"), n.Why, n.Source, strings.TrimPrefix(n.Source, "docs/"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s | %s | %s | [%s](../%s) |\n", n.Name, n.Means, at, or(n.Deepest, "any"), or(n.Takes, "nothing"), or(n.Without, "anything"), n.Why, n.Source, strings.TrimPrefix(n.Source, "docs/"))
 	}
 	b.WriteString("\n## Options that imply a need\n\n| option | need |\n| --- | --- |\n")
 	for _, i := range implied {

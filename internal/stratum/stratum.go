@@ -198,6 +198,9 @@ type Plan struct {
 	Kernel string // name or id of the kernel of a system of its own; "": the default one
 	Cold   bool   // no warm start
 
+	Modules  []string // that its kernel loads before anything runs
+	Suspends bool     // it must be possible to suspend it
+
 	Firmware string // of a machine: bios, uefi or secure; "": the stratum's choice
 
 	Foreign *Foreign // a system that strata does not know, instead of a template; nil: none

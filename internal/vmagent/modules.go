@@ -58,6 +58,18 @@ func moduleName(path string) string {
 	return strings.ReplaceAll(strings.TrimSuffix(name, ".ko"), "-", "_")
 }
 
+// loaded fails where one of the modules that a run asks for could not be loaded.
+func (a *agent) loaded(names []string) error {
+	for _, name := range names {
+		for _, f := range a.faults {
+			if why, ok := strings.CutPrefix(f, name+": "); ok {
+				return root.Fail(root.Unable, "modules", "the kernel does not load module "+name+": "+why)
+			}
+		}
+	}
+	return nil
+}
+
 // blame adds to err what was said of modules, where something is missing that
 // one of them may have been to bring.
 func (a *agent) blame(err error) error {

@@ -111,6 +111,9 @@ func (a *agent) put(r *spec.Run) error {
 
 // inside makes the environment's inside, and moves there.
 func (a *agent) inside(r *spec.Run) (err error) {
+	if err := a.loaded(r.Modules); err != nil {
+		return err
+	}
 	i := layout(r)
 	if r.Memory != 0 || r.PIDs != 0 {
 		err = a.group.limit(spec.Limits{Memory: r.Memory, PIDs: r.PIDs})

@@ -55,6 +55,8 @@ func (r *reader) runLists(s *vm.Run, name string) bool {
 		r.array(func() { s.Tmpfs = append(s.Tmpfs, r.runTmpfs()) })
 	case "volumes":
 		r.array(func() { s.Volumes = append(s.Volumes, r.runVolume()) })
+	case "modules":
+		r.array(func() { s.Modules = append(s.Modules, r.text()) })
 	case "network":
 		s.Network = r.network()
 	default:

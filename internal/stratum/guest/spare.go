@@ -33,7 +33,7 @@ var rehearsalImage []byte
 // rehearsalPlan is an environment that is nobody's, of the same kind of machine as p's.
 func rehearsalPlan(p stratum.Plan) stratum.Plan {
 	return stratum.Plan{
-		ID: "standby", Name: "standby", Hostname: "standby", Kernel: p.Kernel,
+		ID: "standby", Name: "standby", Hostname: "standby", Kernel: p.Kernel, Modules: p.Modules,
 		Resources: api.Resources{Memory: p.Resources.Memory, CPUs: p.Resources.CPUs},
 		Whole:     stratum.LayerFile{Path: "rehearsal"},
 		Main:      stratum.Process{Args: []string{"/rehearsal"}, Env: []string{"PATH=/"}},
@@ -177,7 +177,7 @@ func (d *Driver) rehearseIn(ctx context.Context, l *launch, s *virtual.Spare) er
 
 // spareFor is a spare that l can go on in; nil: there is none.
 func (d *Driver) spareFor(l *launch, p stratum.Plan) *machineSpare {
-	if d.o.Standby == 0 || l.Saved == nil {
+	if d.o.Standby == 0 || l.Saved == nil || p.Suspends { // one that stood by cannot be
 		return nil
 	}
 	c, err := d.classOf(l, p)

@@ -2,6 +2,7 @@ package virtual
 
 import (
 	"crypto/rand"
+	"strings"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -51,7 +52,7 @@ func notesOf(p stratum.Plan) Notes {
 func inside(p stratum.Plan, filter []byte) spec.Run {
 	r := spec.Run{
 		Hostname: p.Hostname, System: p.System, Idle: p.Idle, ReadOnly: p.ReadOnly,
-		Memory: int64(p.Resources.Memory), PIDs: p.Resources.PIDs,
+		Modules: modules(p), Memory: int64(p.Resources.Memory), PIDs: p.Resources.PIDs,
 	}
 	for _, f := range p.Files {
 		r.Files = append(r.Files, spec.File{Path: f.Path, Data: f.Data})
@@ -70,6 +71,15 @@ func inside(p stratum.Plan, filter []byte) spec.Run {
 		r.Main.MakeWorkDir = true
 	}
 	return r
+}
+
+// modules are the names of those that p asks for, as the kernel has them.
+func modules(p stratum.Plan) []string {
+	var names []string
+	for _, name := range p.Modules {
+		names = append(names, strings.ReplaceAll(name, "-", "_"))
+	}
+	return names
 }
 
 // fresh adds what no two runs may share.

@@ -3,6 +3,7 @@ package virtual
 import (
 	"context"
 	"os"
+	"slices"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -77,6 +78,7 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 			return nil, err
 		}
 	}
+	needed.Required = append(slices.Clip(needed.Required), modules(p)...)
 	l := &Launch{}
 	if l.QEMU, err = qemu.Find(ctx); err != nil {
 		return nil, err

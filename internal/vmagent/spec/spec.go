@@ -16,6 +16,7 @@ type Run struct {
 	Idle      bool   `json:"idle,omitempty"`      // no main program: only files are to be reached
 	ReadOnly  bool   `json:"read_only,omitempty"`
 
+	Modules  []string `json:"modules,omitempty"` // that must have been loaded
 	Template string   `json:"template"` // block device of the template's EROFS, such as /dev/vda
 	Disk     string   `json:"disk"`     // block device of the private disk's ext4
 	Files    []File   `json:"files,omitempty"`
