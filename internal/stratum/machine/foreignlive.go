@@ -72,8 +72,18 @@ func (f *Foreign) Signal(ctx context.Context, sig syscall.Signal) error {
 	return fault.Unablef("a foreign system has a power button and takes no signals").At("signal").Help("TERM presses the button, KILL turns it off")
 }
 
-// Kill implements stratum.Live.
-func (f *Foreign) Kill(ctx context.Context) error { return f.Cut(ctx) }
+// flushPatience is how long QEMU has to write down a disk's tables before it is killed.
+const flushPatience = 10 * time.Second
+
+// Kill implements stratum.Live. A system that never asks its disk to keep what it wrote,
+// as old ones do not, finds it there all the same: QEMU writes down what it has in memory
+// of the disk when the machine stands still. One that does not answer is killed as it is.
+func (f *Foreign) Kill(ctx context.Context) error {
+	bounded, cancel := context.WithTimeout(ctx, flushPatience)
+	defer cancel()
+	_ = f.Execute(bounded, "stop", nil, nil)
+	return f.Cut(ctx)
+}
 
 // Reset implements stratum.Resetter: the button on the front.
 func (f *Foreign) Reset(ctx context.Context) (over bool, err error) {
