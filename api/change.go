@@ -21,6 +21,8 @@ type Update struct {
 	IOWrite         *unit.Size `json:"io_write,omitempty" doc:"Most bytes written in a second; 0: no limit."`
 	IOReadOps       *int64     `json:"io_read_ops,omitempty" minimum:"0" doc:"Most reads in a second; 0: no limit."`
 	IOWriteOps      *int64     `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes in a second; 0: no limit."`
+	NetIn           *unit.Size `json:"net_in,omitempty" doc:"Most bytes received in a second; 0: no limit."`
+	NetOut          *unit.Size `json:"net_out,omitempty" doc:"Most bytes sent in a second; 0: no limit."`
 
 	Restart      *Restart          `json:"restart,omitempty" doc:"New restart policy."`
 	Labels       map[string]string `json:"labels,omitempty" doc:"Labels to set."`

@@ -70,6 +70,8 @@ type Resources struct {
 	IOWrite         unit.Size  `json:"io_write,omitempty" doc:"Most bytes that are written to disks in a second."`
 	IOReadOps       int64      `json:"io_read_ops,omitempty" minimum:"0" doc:"Most reads from disks in a second."`
 	IOWriteOps      int64      `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes to disks in a second."`
+	NetIn           unit.Size  `json:"net_in,omitempty" doc:"Most bytes that are received from its network in a second."`
+	NetOut          unit.Size  `json:"net_out,omitempty" doc:"Most bytes that are sent to its network in a second."`
 }
 
 // Port is one published port.

@@ -36,8 +36,8 @@ func (t Task) CPU() float64 {
 // Counter is one resource of an environment, counted as beancounters did. What is
 // not there is not known here, or not set.
 type Counter struct {
-	Resource  string `json:"resource" doc:"memory, swap, processes, cpu, cpu-time, throttled, disk, disk-read, disk-written, net-received, net-sent, host-memory."`
-	Unit      string `json:"unit" enum:"bytes,count,millicpu,nanoseconds"`
+	Resource  string `json:"resource" doc:"memory, swap, processes, cpu, cpu-time, throttled, disk, disk-read, disk-written, net-received, net-sent, net-in, net-out (in a second), host-memory."`
+	Unit      string `json:"unit" enum:"bytes,bytes/s,count,millicpu,nanoseconds"`
 	Held      *int64 `json:"held,omitempty" doc:"Now; of what is used up and not given back: since it started."`
 	Most      *int64 `json:"most,omitempty" doc:"The most since it started."`
 	Guarantee *int64 `json:"guarantee,omitempty"`
@@ -89,6 +89,8 @@ type Usage struct {
 	Sent            int64     `json:"sent" doc:"Bytes in a second, to its network."`
 	ReceivedTotal   int64     `json:"received_total" doc:"Bytes since it started."`
 	SentTotal       int64     `json:"sent_total" doc:"Bytes since it started."`
+	ReceivedLimit   int64     `json:"received_limit,omitempty" doc:"Bytes in a second."`
+	SentLimit       int64     `json:"sent_limit,omitempty" doc:"Bytes in a second."`
 }
 
 // HostUsage is how the whole host is used. Its memory is used, shared, guaranteed

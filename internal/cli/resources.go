@@ -79,8 +79,10 @@ func figureText(n *int64, unit string) string {
 	switch {
 	case n == nil:
 		return ""
-	case unit == "bytes" && *n == 0, unit == "count":
+	case *n == 0 && (unit == "bytes" || unit == "bytes/s"), unit == "count":
 		return fmt.Sprint(*n)
+	case unit == "bytes/s":
+		return rateText(*n)
 	case unit == "bytes":
 		return roundText(*n)
 	case unit == "millicpu":

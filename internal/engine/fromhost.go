@@ -84,6 +84,10 @@ func (n hosted) Traffic() map[string]Traffic {
 	return all
 }
 
+func (n hosted) SetRate(id string, r Rate) error { return n.h.SetRate(id, network.Rate(r)) }
+
+func (n hosted) Dropped(id string) Rate { return Rate(n.h.Dropped(id)) }
+
 func (n hosted) Lease(id string) error { return n.h.Lease(id) }
 
 func (n hosted) Disconnect(ctx context.Context, id string) error { return n.h.Disconnect(ctx, id) }
@@ -112,7 +116,7 @@ func (n hosted) Sync(ctx context.Context, running map[string]Running) error {
 		if err != nil {
 			return err
 		}
-		all[id] = network.Running{PID: r.PID, Tap: r.Tap, Address: a, Ports: ports}
+		all[id] = network.Running{PID: r.PID, Tap: r.Tap, Address: a, Ports: ports, Rate: network.Rate(r.Rate)}
 	}
 	if err := n.h.Sync(ctx, all); err != nil {
 		return err

@@ -148,7 +148,7 @@ func (e *Engine) running() map[string]Running {
 	for _, en := range e.entries() {
 		en.mu.Lock()
 		if en.run != nil {
-			all[en.rec.ID] = Running{en.run.live.PID(), en.rec.Stratum != stratum.Zone, en.rec.Address, en.rec.Spec.Ports}
+			all[en.rec.ID] = Running{en.run.live.PID(), en.rec.Stratum != stratum.Zone, en.rec.Address, en.rec.Spec.Ports, rateOf(en.rec.Spec.Resources)}
 		}
 		en.mu.Unlock()
 	}

@@ -116,6 +116,7 @@ type Running struct {
 	Tap     bool // it has a tap, and no namespace of its network
 	Address api.Address
 	Ports   []api.Port
+	Rate    Rate
 }
 
 // Layers are the layer mounts of this root.
@@ -180,6 +181,7 @@ type link struct {
 	id      string
 	address api.Address
 	ports   []api.Port
+	rate    Rate
 	leased  bool // its system is told its address by DHCP
 }
 
@@ -190,8 +192,10 @@ func (l link) IntoNamespace(ctx context.Context, pid int) error {
 		return l.network.LoopbackOnly(ctx, pid)
 	}
 	// What Connect made goes with the namespace; the engine disconnects when the start fails.
-	_, err := l.network.Connect(ctx, l.id, pid, l.address, l.ports)
-	return err
+	if _, err := l.network.Connect(ctx, l.id, pid, l.address, l.ports); err != nil {
+		return err
+	}
+	return setRate(l.network, l.id, l.rate)
 }
 
 func (l link) Tap(ctx context.Context, made *os.File) (*stratum.Tap, error) {
@@ -200,11 +204,15 @@ func (l link) Tap(ctx context.Context, made *os.File) (*stratum.Tap, error) {
 	}
 	// The device goes with the file; the engine disconnects when the start fails.
 	tap, err := l.network.ConnectTap(ctx, l.id, l.address, l.ports, made)
-	if err == nil && l.leased {
-		if err = lease(l.network, l.id); err != nil {
-			tap.File.Close()
-			return nil, err
-		}
+	if err != nil {
+		return nil, err
 	}
-	return tap, err
+	if err = setRate(l.network, l.id, l.rate); err == nil && l.leased {
+		err = lease(l.network, l.id)
+	}
+	if err != nil {
+		tap.File.Close()
+		return nil, err
+	}
+	return tap, nil
 }

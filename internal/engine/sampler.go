@@ -35,9 +35,12 @@ type track struct {
 	run     *run // that the figures are of
 	row     api.Usage
 	last    sighting
-	most    struct{ cpu, memory, processes, disk int64 } // since the run started, or this daemon did
+	most    most // since the run started, or this daemon did
 	history history.History
 }
+
+// most is the most of each that was seen at one moment.
+type most struct{ cpu, memory, processes, disk, received, sent int64 }
 
 // sighting is what was seen of a run at one moment. Its sums only grow.
 type sighting struct {
@@ -127,6 +130,7 @@ func (e *Engine) toSample() []sampled {
 				ID: en.rec.ID, Environment: en.rec.Name, Stratum: en.rec.Stratum, State: en.state.Public(),
 				CPULimit: int64(l.CPUs), MemoryLimit: int64(l.Memory), ProcessesLimit: l.PIDs,
 				CPUGuarantee: int64(l.CPUGuarantee), MemoryGuarantee: int64(l.MemoryGuarantee),
+				ReceivedLimit: int64(l.NetIn), SentLimit: int64(l.NetOut),
 			}})
 		}
 		en.mu.Unlock()
@@ -163,7 +167,7 @@ func (s *sampler) note(one sampled, now sighting) {
 		s.tracks[one.row.ID] = t
 	}
 	if t.run != one.run {
-		t.run, t.last, t.most = one.run, sighting{}, struct{ cpu, memory, processes, disk int64 }{}
+		t.run, t.last, t.most = one.run, sighting{}, most{}
 	}
 	if now.diskSize == 0 {
 		now.disk, now.diskSize = t.last.disk, t.last.diskSize
@@ -183,6 +187,7 @@ func (s *sampler) note(one sampled, now sighting) {
 	}
 	t.most.cpu, t.most.memory = max(t.most.cpu, row.CPU), max(t.most.memory, row.Memory)
 	t.most.processes, t.most.disk = max(t.most.processes, row.Processes), max(t.most.disk, row.Disk)
+	t.most.received, t.most.sent = max(t.most.received, row.Received), max(t.most.sent, row.Sent)
 	row.MemoryMost = t.most.memory
 	t.row, t.last = row, now
 }

@@ -129,7 +129,7 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 }
 
 func (e *Engine) link(rec environment.Record) link {
-	return link{network: e.o.Network, id: rec.ID, address: rec.Address, ports: rec.Spec.Ports, leased: rec.Spec.Foreign != nil}
+	return link{network: e.o.Network, id: rec.ID, address: rec.Address, ports: rec.Spec.Ports, rate: rateOf(rec.Spec.Resources), leased: rec.Spec.Foreign != nil}
 }
 
 // disconnect takes the environment off its network; it is only logged where that

@@ -75,6 +75,15 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 	if r == nil || !settings.Changed(old, now, en.snapshot().Stratum) {
 		return nil
 	}
+	settle, err := e.changeRate(en, old, now)
+	if err != nil {
+		return err
+	}
+	return settle(e.setLimits(ctx, en, r, now))
+}
+
+// setLimits has the driver change what runs.
+func (e *Engine) setLimits(ctx context.Context, en *entry, r *run, now api.Resources) error {
 	d, err := e.driver(en)
 	if err != nil {
 		return err

@@ -121,11 +121,13 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 	if t.last.at.IsZero() {
 		cpu.Held, cpu.Most, space.Held, space.Most = stratum.Unknown, stratum.Unknown, stratum.Unknown, stratum.Unknown
 	}
+	in, out := e.rates(w, t)
 	rows := []api.Counter{
 		row("memory", "bytes", c.Memory), row("swap", "bytes", c.Swap), row("processes", "count", c.Processes),
 		row("cpu", "millicpu", cpu), total("cpu-time", "nanoseconds", c.CPU), total("throttled", "nanoseconds", c.Throttled),
 		row("disk", "bytes", space), total("disk-read", "bytes", c.Read), total("disk-written", "bytes", c.Written),
 		total("net-received", "bytes", t.row.ReceivedTotal), total("net-sent", "bytes", t.row.SentTotal),
+		in, out,
 		row("host-memory", "bytes", c.HostMemory),
 	}
 	for i := range rows {

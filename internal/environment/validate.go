@@ -221,6 +221,7 @@ const MostWeight = 10000
 
 // shares checks guarantees, weights and rates.
 func (c *check) shares(r api.Resources) {
+	c.rates(r)
 	if r.MemoryGuarantee < 0 || r.Memory != 0 && r.MemoryGuarantee > r.Memory {
 		c.fault("resources.memory_guarantee", "a guarantee of %s is above the limit of %s", r.MemoryGuarantee, r.Memory).Help("lower it, or raise the limit: --memory")
 	}
@@ -283,7 +284,32 @@ func (c *check) mounts(spec api.Spec) {
 	}
 }
 
+// Bounds of a rate of the network. Below the least, a connection's own
+// acknowledgements hardly pass; the most is what the kernel can count for.
+// Source: net/netfilter/nft_limit.c, nft_limit_init (2^63 billionths).
+const (
+	LeastNetRate unit.Size = 4 << 10
+	MostNetRate  unit.Size = 8 << 30
+)
+
+// rates checks those of the network.
+func (c *check) rates(r api.Resources) {
+	for field, rate := range map[string]unit.Size{"net_in": r.NetIn, "net_out": r.NetOut} {
+		if rate != 0 && (rate < LeastNetRate || rate > MostNetRate) {
+			c.fault("resources."+field, "%d bytes in a second are out of range", int64(rate)).Help("give %s to %s; 0 for no limit", LeastNetRate, MostNetRate)
+		}
+	}
+}
+
+// limitless refuses rates where there is no network.
+func (c *check) limitless(spec api.Spec) {
+	if spec.Network == NoNetwork && spec.Resources.NetIn+spec.Resources.NetOut != 0 {
+		c.fault("resources.net_in", "without a network there is no rate to limit").Help("leave --network none out, or --net-in and --net-out")
+	}
+}
+
 func (c *check) network(spec api.Spec) {
+	c.limitless(spec)
 	if spec.Network != "" {
 		c.add(CheckName(spec.Network, "network"))
 	}

@@ -159,8 +159,14 @@ func (h *Host) put(elements []nft.Element) error {
 // match makes the filter hold exactly what is wanted, with h.ensuring held.
 func (h *Host) match() error {
 	made, err := h.table.Ensure(h.wanted)
-	if err != nil || made {
+	if err != nil {
 		return err
+	}
+	if err := h.table.MatchRates(h.wantedRates()); err != nil {
+		return err
+	}
+	if made {
+		return nil
 	}
 	added, removed, err := h.table.Match(h.wanted)
 	if err == nil && added+removed > 0 {
@@ -288,8 +294,8 @@ func (h *Host) Disconnect(ctx context.Context, id string) error {
 		h.mu.Unlock()
 		return nil
 	}
-	link, elements := e.link, e.elements
-	e.link, e.ports, e.elements = "", nil, nil
+	link, elements, limited := e.link, e.elements, e.rate != Rate{}
+	e.link, e.ports, e.elements, e.rate = "", nil, nil, Rate{}
 	if e.unlease != nil {
 		e.unlease()
 		e.unlease = nil
@@ -297,6 +303,11 @@ func (h *Host) Disconnect(ctx context.Context, id string) error {
 	h.watched[link] = true
 	h.mu.Unlock()
 	time.AfterFunc(grace, func() { h.reap(link) })
+	if limited {
+		if err := h.table.SetRate(link, Rate{}); err != nil { // the next Sync removes it
+			h.log.Debug("the limits of a link that is gone stay", "link", link, "err", err)
+		}
+	}
 	err := h.table.Change(elements, nil)
 	if !nft.Missing(err) {
 		return err

@@ -213,7 +213,7 @@ func (h *Host) Destroy(ctx context.Context) error {
 		n.index = 0
 	}
 	for _, e := range h.environments {
-		e.link, e.ports, e.elements = "", nil, nil
+		e.link, e.ports, e.elements, e.rate = "", nil, nil, Rate{}
 	}
 	clear(h.watched)
 	h.mu.Unlock()

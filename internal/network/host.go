@@ -66,6 +66,7 @@ type environment struct {
 	link     string // "" while it is not connected
 	ports    []Port
 	elements []nft.Element
+	rate     Rate   // of the link, as it is
 	unlease  func() // ends the answering of DHCP; nil: there is none
 }
 

@@ -13,6 +13,7 @@ type Running struct {
 	Tap     bool // it was joined by ConnectTap, so PID's namespace is none of its network's
 	Address Address
 	Ports   []Port
+	Rate    Rate
 }
 
 // idDigits is the length of an environment's id.
@@ -68,6 +69,9 @@ func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
 		} else {
 			_, err = h.Connect(ctx, id, r.PID, r.Address, r.Ports)
 		}
+		if err == nil {
+			err = h.SetRate(id, r.Rate)
+		}
 		failed = append(failed, fault.Wrap(err, "connect %s again", id))
 	}
 	for _, link := range leftover {
@@ -94,7 +98,7 @@ func (h *Host) adopt(ports []bridgePort, running map[string]Running) (leftover, 
 			h.watched[p.name] = true
 			continue
 		}
-		e.link, e.ports = p.name, append([]Port(nil), r.Ports...)
+		e.link, e.ports, e.rate = p.name, append([]Port(nil), r.Ports...), r.Rate
 		e.elements = e.wanted()
 	}
 	for id, r := range running {

@@ -37,7 +37,7 @@ type Setting struct {
 
 // Key is what `strata set` calls it: cpu.guarantee.
 func (s Setting) Key() string {
-	for _, family := range []string{"memory-", "cpu-", "io-"} {
+	for _, family := range []string{"memory-", "cpu-", "io-", "net-"} {
 		if rest, ok := strings.CutPrefix(s.Flag, family); ok {
 			return strings.TrimSuffix(family, "-") + "." + rest
 		}

@@ -41,4 +41,8 @@ var All = []Setting{
 		func(r *api.Resources) *int64 { return &r.IOReadOps }, func(u *api.Update) **int64 { return &u.IOReadOps }),
 	number(Setting{Flag: "io-write-ops", Value: aNumber, Means: "most writes to disks in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.IOWriteOps }, func(u *api.Update) **int64 { return &u.IOWriteOps }),
+	size(Setting{Flag: "net-in", Value: aSize, Means: "most bytes received from its network in a second, such as 10M", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *unit.Size { return &r.NetIn }, func(u *api.Update) **unit.Size { return &u.NetIn }),
+	size(Setting{Flag: "net-out", Value: aSize, Means: "most bytes sent to its network in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
+		func(r *api.Resources) *unit.Size { return &r.NetOut }, func(u *api.Update) **unit.Size { return &u.NetOut }),
 }

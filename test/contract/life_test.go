@@ -18,6 +18,7 @@ func init() {
 		row{"address", address},
 		row{"dns", dns},
 		row{"published-port", publishedPort},
+		row{"network-rate", networkRate},
 		row{"network-none", networkNone},
 		row{"clock", clock},
 		row{"ready", ready},

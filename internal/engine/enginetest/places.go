@@ -177,13 +177,14 @@ type Network struct {
 	Held      map[string]string // id to name
 	Connected map[string]bool
 	nets      []api.Network
+	rates     map[string]engine.Rate    // of who is connected
 	Synced    map[string]engine.Running // what the last Sync was told
 	Taken     uint16                    // a host port that a program of the host holds
 }
 
 // NewNetwork returns a network with nobody on it.
 func NewNetwork() *Network {
-	return &Network{Held: map[string]string{}, Connected: map[string]bool{}, nets: []api.Network{{Name: "default"}}}
+	return &Network{Held: map[string]string{}, Connected: map[string]bool{}, rates: map[string]engine.Rate{}, nets: []api.Network{{Name: "default"}}}
 }
 
 // Allocate gives an address.
@@ -257,6 +258,7 @@ func (n *Network) Disconnect(_ context.Context, id string) error {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	delete(n.Connected, id)
+	delete(n.rates, id)
 	return nil
 }
 

@@ -310,13 +310,13 @@ func Difference(held, wanted []Element) (out, in []Element) {
 	return out, in
 }
 
-// Destroy removes both tables; it is no error when they are gone.
+// Destroy removes all tables; it is no error when they are gone.
 func (t *Table) Destroy() error {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	inet, bridge := t.tables()
 	err := t.batch(func(c *nftables.Conn) error {
-		for _, table := range []*nftables.Table{inet, bridge} {
+		for _, table := range []*nftables.Table{inet, bridge, t.rates()} {
 			c.AddTable(table)
 			c.DelTable(table)
 		}

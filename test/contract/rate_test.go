@@ -1,0 +1,94 @@
+package contract
+
+import (
+	"fmt"
+	"net"
+	"strings"
+	"testing"
+	"time"
+)
+
+// networkRate has an environment send to the host and receive from it, once at the rate
+// that it was given and once without.
+func networkRate(t *testing.T, a at) {
+	var out, in net.Listener
+	var err error
+	a.Host(func() {
+		if out, err = net.Listen("tcp4", ":0"); err == nil {
+			in, err = net.Listen("tcp4", ":0")
+		}
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { out.Close(); in.Close() })
+	go pour(in)
+	port := func(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
+	// What a quiet link has saved up goes first: a second's worth, and a little.
+	name := a.start(t, fmt.Sprintf(`gw=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
+		nc $gw %d </dev/null | { head -c 1572864; echo begun >&3; head -c 2097152; echo done >&3; } 3>&1 >/dev/null
+		nc $gw %d </dev/zero >/dev/null
+		sleep 1000`, port(in), port(out)), "--net-in", "1M", "--net-out", "1M")
+	said := func(word string) time.Time {
+		t.Helper()
+		until(t, "it has received enough: "+word, 30*time.Second, func() bool { return strings.Contains(a.Run("logs", name), word) })
+		return time.Now()
+	}
+	begun := said("begun")
+	if took := said("done").Sub(begun).Seconds(); took < 2/1.2 || took > 2/0.8 {
+		t.Errorf("2 MiB were received in %.2f s; want 2 within a fifth", took)
+	}
+	from, err := out.Accept()
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer from.Close()
+	count(t, from, 1200*time.Millisecond)
+	limited := count(t, from, 2*time.Second)
+	if limited < 0.8*(1<<20) || limited > 1.2*(1<<20) {
+		t.Errorf("%.0f bytes a second were sent; want a MiB within a fifth", limited)
+	}
+	a.Run("set", name, "net.out=0")
+	if free := count(t, from, 2*time.Second); free < 3*limited {
+		t.Errorf("%.0f bytes a second are sent without a limit, %.0f were with one", free, limited)
+	}
+	if table := a.Run("resources", name); !strings.Contains(table, "net-in") {
+		t.Errorf("no rates are shown:\n%s", table)
+	}
+}
+
+// pour sends without end to whoever connects.
+func pour(l net.Listener) {
+	b := make([]byte, 64<<10)
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return
+		}
+		for err == nil {
+			_, err = c.Write(b)
+		}
+		c.Close()
+	}
+}
+
+// count reads for a while and returns how many bytes came in a second.
+func count(t *testing.T, c net.Conn, d time.Duration) float64 {
+	t.Helper()
+	b := make([]byte, 64<<10)
+	n, start := 0, time.Now()
+	if err := c.SetReadDeadline(start.Add(d)); err != nil {
+		t.Fatal(err)
+	}
+	for {
+		got, err := c.Read(b)
+		n += got
+		if err == nil {
+			continue
+		}
+		if ne, ok := err.(net.Error); !ok || !ne.Timeout() {
+			t.Fatal(err)
+		}
+		return float64(n) / time.Since(start).Seconds()
+	}
+}
