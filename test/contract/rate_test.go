@@ -26,7 +26,7 @@ func networkRate(t *testing.T, a at) {
 	port := func(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 	// What a quiet link has saved up goes first: a second's worth, and a little.
 	name := a.start(t, fmt.Sprintf(`gw=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
-		nc $gw %d </dev/null | { head -c 1572864; echo begun >&3; head -c 2097152; echo done >&3; } 3>&1 >/dev/null
+		nc $gw %d </dev/null | { head -c 1572864; for i in 0 1 2 3; do echo at$i >&3; head -c 2097152; done; } 3>&1 >/dev/null
 		nc $gw %d </dev/zero >/dev/null
 		sleep 1000`, port(in), port(out)), "--net-in", "1M", "--net-out", "1M")
 	said := func(word string) time.Time {
@@ -34,8 +34,16 @@ func networkRate(t *testing.T, a at) {
 		until(t, "it has received enough: "+word, 30*time.Second, func() bool { return strings.Contains(a.Run("logs", name), word) })
 		return time.Now()
 	}
-	begun := said("begun")
-	if took := said("done").Sub(begun).Seconds(); took < 2/1.2 || took > 2/0.8 {
+	// A busy host may slow it down for a while, but nothing makes it quicker.
+	before, best := said("at0"), time.Hour
+	for _, word := range []string{"at1", "at2", "at3"} {
+		now := said(word)
+		best, before = min(best, now.Sub(before)), now
+		if best.Seconds() <= 2/0.8 {
+			break
+		}
+	}
+	if took := best.Seconds(); took < 2/1.2 || took > 2/0.8 {
 		t.Errorf("2 MiB were received in %.2f s; want 2 within a fifth", took)
 	}
 	from, err := out.Accept()
