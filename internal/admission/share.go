@@ -14,13 +14,10 @@ const (
 	defaultWeight = 100
 )
 
-// surplus makes up for that the kernel divides the time of each processor by weight,
-// and moves programs between processors only roughly so. Seen with 2 processors,
-// one program guaranteed 0.5 against eight of twice its weight: 0.40 without it,
-// where 0.59 would be its part; 0.66 with it. Other cases were not measured. However
-// large it is, every guarantee is served: they are at most the host's, and divide it
-// among them; who has none gets less than its exact part of the rest.
-const surplus = 2
+// uneven is how much more weight one processor may hold than another before the
+// kernel moves programs away from it. Source: kernel/sched/topology.c, sd_init,
+// imbalance_pct.
+const uneven = 1.17
 
 // NoGuarantee stands for the kept memory of a group where nobody has a guarantee.
 const NoGuarantee unit.Size = -1
@@ -43,37 +40,21 @@ func Rest() Part { return Part{Own: Share{defaultWeight, NoGuarantee}} }
 
 // Shares returns what the running get, by stratum.
 //
-// Where all want processors, an environment of weight w and guarantee g is to get
-// g + (C-G)·w/W: its guarantee, and its part of what is left of the host's C
-// when all guarantees (G) are served; W is the sum of weights. The kernel divides
-// by weight alone, so that is what the weights are made proportional to. They are
-// multiplied by W/(C-G), so that who has no guarantee keeps the weight it was given.
-// C-G is never below the reserve, as G never passes the capacity. A guarantee's part
-// of the weight is taken twice: see surplus.
+// An environment of weight r and guarantee g is given the weight r + g·u in the kernel,
+// where u is the most that one processor can hold (see heaviest): of the one that it is
+// on it gets at least (r+g·u)/u > g then. All weights are scaled together, and who has
+// no guarantee keeps the weight it was given where the kernel's bounds allow it.
 //
 // A stratum's own group gets the sum of those in it, so that weights mean the same
-// across strata. Together they stand against the rest of the host with 100 for each
-// stratum, or, where there are guarantees, as the capacity stands against the reserve.
+// across strata where all are busy. Together they stand against the rest of the host
+// with 100 for each stratum, or, where there are guarantees, as the capacity stands
+// against the reserve.
 func Shares(h Host, running []Claim) map[string]Part {
 	sum := h.Total(running)
-	weights, all := map[string]float64{}, 0.0
-	for _, c := range running {
-		all += weight(c)
-	}
-	left := math.Max(float64(h.CPUs-sum.CPUs), math.Max(float64(h.ReserveCPUs), float64(h.CPUs)/100))
-	most := 0.0
-	for _, c := range running {
-		w := weight(c)
-		if left > 0 {
-			w += surplus * float64(c.CPUs) * all / left
-		}
-		weights[c.ID] = w
-		most = math.Max(most, w)
-	}
-	scale := math.Min(1, maxWeight/math.Max(most, 1))
-	parts, owns := map[string]Part{}, map[string]float64{}
+	weights := weigh(h, running, sum.CPUs)
+	parts, owns, holds := map[string]Part{}, map[string]float64{}, map[string]bool{}
 	kept := sum.Memory > 0
-	for _, c := range running {
+	for i, c := range running {
 		p, ok := parts[c.Stratum]
 		if !ok {
 			p = Part{Own: Share{Memory: NoGuarantee}, Each: map[string]Share{}}
@@ -81,8 +62,11 @@ func Shares(h Host, running []Claim) map[string]Part {
 				p.Own.Memory = 0
 			}
 		}
-		owns[c.Stratum] += weights[c.ID]
-		s := Share{Weight: bounded(weights[c.ID] * scale), Memory: NoGuarantee}
+		s := Share{Weight: weights[i], Memory: NoGuarantee}
+		owns[c.Stratum] += float64(s.Weight)
+		if c.CPUs > 0 {
+			holds[c.Stratum] = true
+		}
 		if kept {
 			s.Memory = 0
 			if c.Memory > 0 {
@@ -92,22 +76,87 @@ func Shares(h Host, running []Claim) map[string]Part {
 		}
 		p.Each[c.ID], parts[c.Stratum] = s, p
 	}
-	level(h, parts, owns, sum.CPUs > 0)
+	level(h, parts, owns, holds)
 	return parts
 }
 
-// level gives the strata's own groups their weights.
-func level(h Host, parts map[string]Part, owns map[string]float64, guaranteed bool) {
+// weigh returns the weights of the running, within the kernel's bounds: guarantees are
+// what is kept where not all can be as it should.
+func weigh(h Host, running []Claim, guaranteed unit.CPUs) []int {
+	given, weights := make([]float64, len(running)), make([]int, len(running))
+	for i, c := range running {
+		given[i] = weight(c)
+	}
+	// What is scaled down stops at the least weight, and is more than its part then; so
+	// the guarantees are worked out anew beside it, until nothing has to be scaled.
+	for range rounds {
+		u, most := heaviest(h, given, guaranteed), 0.0
+		for i, c := range running {
+			full := given[i] + cores(c.CPUs)*u
+			weights[i], most = whole(full, c.CPUs > 0), math.Max(most, full)
+		}
+		if most <= maxWeight {
+			break
+		}
+		for i := range given {
+			given[i] = math.Max(minWeight, given[i]*maxWeight/most)
+		}
+	}
+	return weights
+}
+
+// rounds bounds the search for weights within the kernel's bounds. It ends after two
+// but where hundreds have the least weight.
+const rounds = 8
+
+// heaviest returns the most weight that the busy programs of one processor have
+// together, when each environment has the weight r + g·u and u is what is returned.
+//
+// The kernel balances whole programs. It leaves processors alone whose weights are
+// within the factor b (uneven) of each other, or where moving the lightest program of
+// the heavier one would only turn the two around. So on the heaviest, with weight L, and
+// a lightest program of m at most, each of the C-1 others has at least (L-m)/b; and as
+// all have T together, T >= L + (C-1)(L-m)/b. T itself is R + G·u, the sums of given
+// weights and of what guarantees add. With L = u that is
+//
+//	u = (b·R + (C-1)·m) / (C-1 + b - b·G)
+//
+// m is at most the largest given weight, unless guarantees are alone on a processor.
+// There they divide it among themselves, which serves them all if they, and what they
+// get by weight, fit on it; how programs are packed is not decided by weights.
+//
+// Where next to all of the host is guaranteed there is no such u: the kernel's
+// unevenness alone can be more than what is left. The reserve is then what divides,
+// with which guarantees hold where processors are even.
+func heaviest(h Host, given []float64, guaranteed unit.CPUs) float64 {
+	all, most := 0.0, 0.0
+	for _, r := range given {
+		all, most = all+r, math.Max(most, r)
+	}
+	others := math.Max(0, cores(h.CPUs)-1)
+	b := uneven
+	if others == 0 {
+		b = 1 // nothing to balance with
+	}
+	left := others + b - b*cores(guaranteed)
+	left = math.Max(left, math.Max(cores(h.ReserveCPUs), cores(h.CPUs)/100))
+	return (b*all + others*most) / left
+}
+
+// level gives the strata's own groups their weights; holds are those with a guarantee
+// of processors.
+func level(h Host, parts map[string]Part, owns map[string]float64, holds map[string]bool) {
+	guaranteed := len(holds) > 0
 	together := float64(defaultWeight * len(parts))
-	if reserve := float64(h.ReserveCPUs); guaranteed && reserve > 0 {
-		together = math.Max(together, defaultWeight*float64(h.CPUs-h.ReserveCPUs)/reserve)
+	if guaranteed { // without a reserve the host has what is left
+		together = math.Max(together, defaultWeight*float64(h.CPUs-h.ReserveCPUs)/math.Max(float64(h.ReserveCPUs), 1))
 	}
 	total := 0.0
 	for _, own := range owns {
 		total += own
 	}
 	for at, p := range parts {
-		p.Own.Weight = bounded(owns[at] / total * math.Min(together, maxWeight))
+		p.Own.Weight = whole(owns[at]/total*math.Min(together, maxWeight), !guaranteed || holds[at])
 		parts[at] = p
 	}
 }
@@ -119,4 +168,12 @@ func weight(c Claim) float64 {
 	return float64(c.Weight)
 }
 
-func bounded(w float64) int { return int(math.Min(math.Max(math.Round(w), minWeight), maxWeight)) }
+func cores(n unit.CPUs) float64 { return float64(n) / 1000 }
+
+// whole is w as the kernel takes it, rounded in favour of who has a guarantee.
+func whole(w float64, up bool) int {
+	if up {
+		w = math.Ceil(w)
+	}
+	return int(math.Min(math.Max(w, minWeight), maxWeight))
+}

@@ -13,14 +13,19 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
 const spin = "while :; do :; done"
 
-// windows are how long is looked at, until what is seen is as promised. A busy
-// host disturbs a short look more than a long one.
-var windows = []time.Duration{3 * time.Second, 10 * time.Second, 30 * time.Second}
+// windows are how much processor time the environments take together while it is
+// looked at, until what is seen is as promised. It is their own time that counts, so
+// that a busy host makes a test longer, and nothing else.
+var windows = []time.Duration{2 * time.Second, 10 * time.Second, 40 * time.Second}
+
+// patience bounds a look, on a host that gives them next to nothing.
+const patience = 5 * time.Minute
 
 func show(t *testing.T, b *bed.Bed, name string) api.Environment {
 	t.Helper()
@@ -63,25 +68,32 @@ func pin(t *testing.T, pid, processor int) {
 	}
 }
 
-// used returns how much processor time each environment took within a window.
-func used(t *testing.T, b *bed.Bed, window time.Duration, names ...string) []float64 {
+// used returns how much processor time each environment takes until it is window for
+// all of them together, and in how much time that was.
+func used(t *testing.T, b *bed.Bed, window time.Duration, names ...string) (each []time.Duration, all, took time.Duration) {
 	t.Helper()
-	look := func() (all []int64) {
+	look := func() (all []time.Duration) {
 		for _, name := range names {
 			var s api.Stats
 			read(t, b.Run("stats", "--json", name), &s)
-			all = append(all, s.CPUTime)
+			all = append(all, time.Duration(s.CPUTime))
 		}
 		return all
 	}
 	before, began := look(), time.Now()
-	time.Sleep(window)
-	after, took := look(), time.Since(began)
-	var all []float64
-	for i := range names {
-		all = append(all, float64(after[i]-before[i])/float64(took))
+	each = make([]time.Duration, len(names))
+	for all < window {
+		if time.Since(began) > patience {
+			t.Fatalf("within %v they take %v of processors", patience, all)
+		}
+		time.Sleep(window / 4)
+		all = 0
+		for i, now := range look() {
+			each[i] = now - before[i]
+			all += each[i]
+		}
 	}
-	return all
+	return each, all, time.Since(began)
 }
 
 func TestWeightsDivideAProcessor(t *testing.T) {
@@ -93,6 +105,23 @@ func TestWeightsDivideAProcessor(t *testing.T) {
 	divided(t, b, 0.5)
 }
 
+// TestWeightsMeanTheSameAtEveryStratum has all pairs of strata divide a processor.
+func TestWeightsMeanTheSameAtEveryStratum(t *testing.T) {
+	require.Machines(t)
+	b := bed.New(t)
+	bed.MachineKernel(t, b)
+	for _, pair := range [][2]string{{"guest", "zone"}, {"zone", "guest"}, {"machine", "zone"}, {"guest", "machine"}} {
+		t.Run(pair[0]+" and "+pair[1], func(t *testing.T) {
+			b := b.For(t)
+			for i, name := range []string{"three", "one"} {
+				b.Run("run", "-d", "--name", name, "--stratum", pair[i], "--cpus", "1", "--cpu-weight", []string{"300", "100"}[i], "busybox", "sh", "-c", spin)
+				t.Cleanup(func() { b.Try("rm", "-f", name) })
+			}
+			divided(t, b, 0.75)
+		})
+	}
+}
+
 // divided looks whether the environment three gets its part of one processor.
 func divided(t *testing.T, b *bed.Bed, want float64) {
 	t.Helper()
@@ -101,9 +130,9 @@ func divided(t *testing.T, b *bed.Bed, want float64) {
 	}
 	var part float64
 	for _, window := range windows {
-		got := used(t, b, window, "three", "one")
-		part = got[0] / (got[0] + got[1])
-		t.Logf("within %v: %.3f and %.3f processors, %.1f %% of both", window, got[0], got[1], 100*part)
+		each, all, took := used(t, b, window, "three", "one")
+		part = each[0].Seconds() / all.Seconds()
+		t.Logf("within %v: %v and %v, %.1f %% of both", took, each[0], each[1], 100*part)
 		if math.Abs(part-want) <= 0.05 {
 			return
 		}
@@ -111,17 +140,25 @@ func divided(t *testing.T, b *bed.Bed, want float64) {
 	t.Errorf("it gets %.1f %%, want %.0f within 5", 100*part, 100*want)
 }
 
+// TestAGuaranteeHoldsAgainstBusyNeighbours counts in processors of those that all of
+// strata gets: what is busy on the host besides it was promised nothing, and takes of
+// all of them.
 func TestAGuaranteeHoldsAgainstBusyNeighbours(t *testing.T) {
 	b := bed.New(t)
+	var host api.Capacity
+	read(t, b.Run("host", "capacity", "--json"), &host)
+	names := []string{"kept"}
 	b.Run("run", "-d", "--name", "kept", "--cpu-guarantee", "0.5", "busybox", "sh", "-c", spin)
 	for i := range 8 {
 		// Without a guarantee it would get a seventeenth of the host.
-		b.Run("run", "-d", "--name", fmt.Sprint("n", i), "--cpu-weight", "200", "busybox", "sh", "-c", spin)
+		names = append(names, fmt.Sprint("n", i))
+		b.Run("run", "-d", "--name", names[i+1], "--cpu-weight", "200", "busybox", "sh", "-c", spin)
 	}
 	var got float64
 	for _, window := range windows {
-		got = used(t, b, window, "kept")[0]
-		t.Logf("within %v: %.3f processors", window, got)
+		each, all, took := used(t, b, window, names...)
+		got = each[0].Seconds() / all.Seconds() * float64(host.CPUs.Host) / 1000
+		t.Logf("within %v: %v of %v, %.3f processors", took, each[0], all, got)
 		if got >= 0.45 {
 			return
 		}
