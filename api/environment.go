@@ -172,7 +172,7 @@ type Boot struct {
 	Kernel      string    `json:"kernel" doc:"Name of the kernel."`
 	Release     string    `json:"release,omitempty" doc:"Release of the kernel, as uname -r says it."`
 	Accelerator string    `json:"accelerator" doc:"kvm: the processor runs it. tcg: QEMU translates it."`
-	Why         string    `json:"why,omitempty" doc:"Why not kvm."`
+	Why         string    `json:"why,omitempty" doc:"What kvm is known to work by, or why it is not kvm."`
 	Warm        bool      `json:"warm" doc:"It was started from a saved system instead of booted."`
 	Standby     bool      `json:"standby,omitempty" doc:"It was started from a saved system ahead of time, and stood by."`
 	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`

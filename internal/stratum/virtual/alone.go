@@ -43,17 +43,13 @@ func (d *Driver) PrepareAlone(ctx context.Context, p stratum.Plan) (*Launch, err
 		return nil, err
 	}
 	verdict := d.Judge.Choose(ctx, l.QEMU)
-	why := ""
-	if verdict.Accelerator != qemu.KVM {
-		why = verdict.Reason
-	}
 	l.Notes = notesOf(p)
 	l.Notes.Alone = true
 	if l.Notes.Disks, err = disks(p); err != nil {
 		return nil, err
 	}
 	l.Notes.Boot = api.Boot{
-		Kernel: "its own", Accelerator: verdict.Accelerator, Why: why, Cold: "a machine is always booted",
+		Kernel: "its own", Accelerator: verdict.Accelerator, Why: verdict.Reason, Cold: "a machine is always booted",
 	}
 	return l, nil
 }

@@ -106,17 +106,14 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 		return nil, err
 	}
 	verdict := d.Judge.Choose(ctx, l.QEMU)
-	accelerator, why := verdict.Accelerator, ""
-	if accelerator != qemu.KVM {
-		why = verdict.Reason
-	}
+	accelerator := verdict.Accelerator
 	l.Proven = verdict.Booted
 	l.Notes = notesOf(p)
 	if l.Notes.Disks, err = disks(p); err != nil {
 		return nil, err
 	}
 	l.Notes.Boot = api.Boot{
-		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: why, Memory: memory, CPUs: processors,
+		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: verdict.Reason, Memory: memory, CPUs: processors,
 	}
 	l.Notes.Program = programOf(l.QEMU)
 	if accelerator == qemu.KVM {
