@@ -2,9 +2,11 @@ package resource
 
 import (
 	"bufio"
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -51,6 +53,16 @@ func child(what string) {
 		}
 		fmt.Println("ate")
 		runtime.KeepAlive(mem)
+	case "read":
+		f, err := os.Open(arg)
+		if err == nil {
+			_, err = io.Copy(struct{ io.Writer }{io.Discard}, f)
+		}
+		fmt.Println("read", err)
+	case "devour":
+		for mem := [][]byte{}; ; {
+			mem = append(mem, bytes.Repeat([]byte{1}, 4<<20))
+		}
 	case "spin":
 		fmt.Println("spinning")
 		//lint:ignore SA5002 it is to use a processor
