@@ -87,6 +87,7 @@ func lay(t testing.TB, parent string) *Bed {
 	if err != nil {
 		t.Fatal(err)
 	}
+	ready(t, places.State)
 	return &Bed{t: t, Places: places, bin: programs(t), Log: filepath.Join(dir, "stratad.log")}
 }
 

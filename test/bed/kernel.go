@@ -38,6 +38,26 @@ func MachineKernel(t testing.TB, b *Bed) {
 	}
 }
 
+// kernelsVariable names a folder of kernels that a daemon has kept before, which every
+// bed has from its beginning: to take a package takes minutes on an emulated processor.
+const kernelsVariable = "STRATA_TEST_KERNELS"
+
+// ready gives a root's state the kernels that there are already.
+func ready(t testing.TB, state string) {
+	t.Helper()
+	from := os.Getenv(kernelsVariable)
+	if from == "" {
+		return
+	}
+	err := os.MkdirAll(state, 0o711)
+	if err == nil {
+		err = exec.Command("cp", "-al", from, filepath.Join(state, "kernels")).Run()
+	}
+	if err != nil {
+		t.Fatalf("give a bed the kernels of %s: %v", from, err)
+	}
+}
+
 // KernelPackage returns the path of the package of Debian's cloud kernel.
 func KernelPackage(t testing.TB) string { return packageOf(t, cloudKernel) }
 
