@@ -74,8 +74,9 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 	return nil
 }
 
-// startPatience bounds a start, whatever the caller's context says.
-const startPatience = 3 * time.Minute
+// startPatience bounds a start, whatever the caller's context says. It is the last
+// resort: drivers know how long nothing may go on at theirs, and try another way then.
+const startPatience = 12 * time.Minute
 
 // launch makes the run. If it fails nothing of it is left.
 func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live stratum.Live, err error) {

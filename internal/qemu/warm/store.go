@@ -47,7 +47,7 @@ func (o Options) filled() Options {
 type Boot func(ctx context.Context, memory, state *os.File) error
 
 // makePatience bounds how long an image may take. Booting is most of it.
-const makePatience = 3 * time.Minute
+const makePatience = 6 * time.Minute
 
 // Store keeps images below one folder, which is its own. It is safe for concurrent use.
 type Store struct {

@@ -23,12 +23,13 @@ type attempts struct {
 }
 
 // OrByTCG starts l, and once more by TCG where it is the first system by this KVM and
-// its agent was not met. again prepares *l anew.
+// its agent was not met; by a KVM that has run systems, one that hangs is started once
+// more. again prepares *l anew.
 func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
 	return orByTCG(ctx, d.Judge, l, attempts{
 		now: func(ctx context.Context) (*Live, error) { return d.Attempt(ctx, p, l, o) },
 		again: func(ctx context.Context) error {
-			d.Log.Warn("a "+d.o.Stratum+" did not boot by KVM, and is booted by TCG", "id", p.ID)
+			d.Log.Warn("a "+d.o.Stratum+" did not boot by KVM, and is booted once more", "id", p.ID)
 			return again(ctx)
 		},
 	})
@@ -38,8 +39,14 @@ func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o strat
 // is not a fault of one.
 func orByTCG(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error) {
 	live, err := a.now(ctx)
-	if err == nil || !l.suspects() || ctx.Err() != nil || Blames(err) {
+	if err == nil || !l.suspects() && !l.hung(err) || ctx.Err() != nil || Blames(err) {
 		return live, err
+	}
+	if l.hung(err) {
+		if err := a.again(ctx); err != nil {
+			return nil, err
+		}
+		return a.now(ctx)
 	}
 	if err := a.again(ctx); err != nil {
 		return nil, err
@@ -55,6 +62,12 @@ func orByTCG(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error)
 // suspects tells whether the accelerator may be why l did not come up.
 func (l *Launch) suspects() bool {
 	return l.Notes.Boot.Accelerator == qemu.KVM && !l.Proven && l.Begun && !l.Met
+}
+
+// hung tells whether l came to nothing by an accelerator that has run others. That is
+// seen of a KVM inside an emulated machine, about once in forty starts.
+func (l *Launch) hung(err error) bool {
+	return l.Notes.Boot.Accelerator == qemu.KVM && l.Proven && l.Begun && !l.Met && fault.KindOf(err) == fault.Busy
 }
 
 // stall is how long l may show no sign of life; usual is the time of one whose

@@ -46,16 +46,18 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 		err      error
 		blamed   bool
 	}{
-		"one that comes up stays with KVM":             {false, qemu.KVM, []outcome{{true, true, nil}}, nil, false},
-		"an agent that does not answer":                {false, qemu.KVM, []outcome{{true, false, silent}, {true, true, nil}}, nil, true},
-		"a QEMU that dies":                             {false, qemu.KVM, []outcome{{true, false, died}, {true, true, nil}}, nil, true},
-		"TCG boots it, and then its program is wrong":  {false, qemu.KVM, []outcome{{true, false, died}, {true, true, command}}, command, true},
-		"what TCG does not boot either is not KVM's":   {false, qemu.KVM, []outcome{{true, false, died}, {true, false, silent}}, silent, false},
-		"an agent that was met clears KVM":             {false, qemu.KVM, []outcome{{true, true, silent}}, silent, false},
-		"what fails before QEMU runs is not KVM's":     {false, qemu.KVM, []outcome{{false, false, died}}, died, false},
-		"a KVM that has run a guest is not given up":   {true, qemu.KVM, []outcome{{true, false, died}}, died, false},
-		"TCG has no other to fall back to":             {false, qemu.TCG, []outcome{{true, false, died}}, died, false},
-		"what was asked for wrongly is not done again": {false, qemu.KVM, []outcome{{true, false, command}}, command, false},
+		"one that comes up stays with KVM":               {false, qemu.KVM, []outcome{{true, true, nil}}, nil, false},
+		"an agent that does not answer":                  {false, qemu.KVM, []outcome{{true, false, silent}, {true, true, nil}}, nil, true},
+		"a QEMU that dies":                               {false, qemu.KVM, []outcome{{true, false, died}, {true, true, nil}}, nil, true},
+		"TCG boots it, and then its program is wrong":    {false, qemu.KVM, []outcome{{true, false, died}, {true, true, command}}, command, true},
+		"what TCG does not boot either is not KVM's":     {false, qemu.KVM, []outcome{{true, false, died}, {true, false, silent}}, silent, false},
+		"an agent that was met clears KVM":               {false, qemu.KVM, []outcome{{true, true, silent}}, silent, false},
+		"what fails before QEMU runs is not KVM's":       {false, qemu.KVM, []outcome{{false, false, died}}, died, false},
+		"a KVM that has run a guest is not given up":     {true, qemu.KVM, []outcome{{true, false, died}}, died, false},
+		"one that hangs where others ran is tried again": {true, qemu.KVM, []outcome{{true, false, silent}, {true, true, nil}}, nil, false},
+		"one that hangs again is given up":               {true, qemu.KVM, []outcome{{true, false, silent}, {true, false, silent}}, silent, false},
+		"TCG has no other to fall back to":               {false, qemu.TCG, []outcome{{true, false, died}}, died, false},
+		"what was asked for wrongly is not done again":   {false, qemu.KVM, []outcome{{true, false, command}}, command, false},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			l := launched(c.with)
@@ -72,12 +74,15 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 					l.Begun, l.Met = o.begun, o.met
 					return nil, o.err
 				},
-				again: func(context.Context) error { *l = *launched(qemu.KVM); return nil },
+				again: func(context.Context) error { *l = *launched(qemu.KVM); l.Proven = c.proven; return nil },
 			})
 			if err != c.err || len(by) != len(c.attempts) {
 				t.Errorf("tried by %v, the last says %v; want %v", by, err, c.err)
 			}
-			if len(by) == 2 && (by[1] != qemu.TCG || l.Notes.Boot.Why != accel.Unbooted(c.attempts[0].err)) {
+			if len(by) == 2 && c.proven && by[1] != qemu.KVM {
+				t.Errorf("a KVM that has run others was given up for %s", by[1])
+			}
+			if len(by) == 2 && !c.proven && (by[1] != qemu.TCG || l.Notes.Boot.Why != accel.Unbooted(c.attempts[0].err)) {
 				t.Errorf("the second attempt was by %s, because of %s", by[1], l.Notes.Boot.Why)
 			}
 			if got := len(j.given) == 1 && j.given[0] == c.attempts[0].err; got != c.blamed || len(j.given) > 1 {
