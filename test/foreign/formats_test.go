@@ -30,9 +30,14 @@ func tool(t *testing.T, name, from string) string {
 // convert makes an image of the disk in raw, by QEMU's own tool.
 func convert(t *testing.T, raw, to string, args ...string) {
 	t.Helper()
-	cmd := exec.Command(tool(t, "qemu-img", "qemu-utils"), append(append([]string{"convert", "-f", "raw"}, args...), raw, to)...)
-	if out, err := cmd.CombinedOutput(); err != nil {
-		t.Fatalf("%v: %v\n%s", cmd.Args, err, out)
+	command(t, tool(t, "qemu-img", "qemu-utils"), append(append([]string{"convert", "-f", "raw"}, args...), raw, to)...)
+}
+
+// command runs a program to its end.
+func command(t *testing.T, name string, args ...string) {
+	t.Helper()
+	if out, err := exec.Command(name, args...).CombinedOutput(); err != nil {
+		t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out[max(0, len(out)-4<<10):])
 	}
 }
 
