@@ -134,37 +134,38 @@ const (
 
 // Environment is what strata made of a Spec, and how it is doing.
 type Environment struct {
-	ID           string     `json:"id" doc:"12 hexadecimal digits."`
-	Name         string     `json:"name"`
-	State        State      `json:"state"`
-	Stratum      string     `json:"stratum"`
-	Reason       string     `json:"reason" doc:"Why this stratum."`
-	Kind         string     `json:"kind"`
-	Template     string     `json:"template" doc:"Name it was asked by."`
-	TemplateID   string     `json:"template_id"`
-	Spec         Spec       `json:"spec"`
-	IDBase       uint32     `json:"id_base" doc:"First of its 65,536 user and group ids on the host."`
-	Network      Address    `json:"address,omitzero"`
-	Ready        bool       `json:"ready" doc:"Running, and well where a health check is set, and booted where the kind is system."`
-	Health       string     `json:"health,omitempty" enum:"starting,healthy,unhealthy" doc:"Only with a health check."`
-	Failing      int        `json:"failing,omitempty" doc:"Failed health checks in a row."`
-	Exit         *Exit      `json:"exit,omitempty" doc:"How the last run ended."`
-	Restarts     int        `json:"restarts" doc:"How often the restart policy started it since the user last did."`
-	PID          int        `json:"pid,omitempty" doc:"Its first process, as the host numbers it."`
-	KeeperPID    int        `json:"keeper_pid,omitempty"`
-	Created      time.Time  `json:"created"`
-	Started      *time.Time `json:"started,omitempty"`
-	DiskUsed     int64      `json:"disk_used,omitempty" doc:"Bytes of its private disk that the host really holds; only in the detailed answer."`
-	DiskSize     int64      `json:"disk_size,omitempty" doc:"Bytes of its private disk at most; only in the detailed answer."`
-	Command      []string   `json:"command" doc:"The main program, as it runs."`
-	Notes        []string   `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
-	MovingTo     string     `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`
-	Moves        []Move     `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
-	LastFailure  string     `json:"last_failure,omitempty" doc:"Why the last start failed."`
-	Trouble      string     `json:"trouble,omitempty" doc:"What was seen to go wrong inside a foreign system, such as firmware that finds nothing to boot; only while it runs."`
-	Boot         *Boot      `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
-	MemoryUsed   int64      `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
-	ProcessCount int64      `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`
+	ID           string      `json:"id" doc:"12 hexadecimal digits."`
+	Name         string      `json:"name"`
+	State        State       `json:"state"`
+	Stratum      string      `json:"stratum"`
+	Reason       string      `json:"reason" doc:"Why this stratum."`
+	Kind         string      `json:"kind"`
+	Template     string      `json:"template" doc:"Name it was asked by."`
+	TemplateID   string      `json:"template_id"`
+	Spec         Spec        `json:"spec"`
+	IDBase       uint32      `json:"id_base" doc:"First of its 65,536 user and group ids on the host."`
+	Network      Address     `json:"address,omitzero"`
+	Ready        bool        `json:"ready" doc:"Running, and well where a health check is set, and booted where the kind is system."`
+	Health       string      `json:"health,omitempty" enum:"starting,healthy,unhealthy" doc:"Only with a health check."`
+	Failing      int         `json:"failing,omitempty" doc:"Failed health checks in a row."`
+	Exit         *Exit       `json:"exit,omitempty" doc:"How the last run ended."`
+	Restarts     int         `json:"restarts" doc:"How often the restart policy started it since the user last did."`
+	PID          int         `json:"pid,omitempty" doc:"Its first process, as the host numbers it."`
+	KeeperPID    int         `json:"keeper_pid,omitempty"`
+	Created      time.Time   `json:"created"`
+	Started      *time.Time  `json:"started,omitempty"`
+	DiskUsed     int64       `json:"disk_used,omitempty" doc:"Bytes of its private disk that the host really holds; only in the detailed answer."`
+	DiskSize     int64       `json:"disk_size,omitempty" doc:"Bytes of its private disk at most; only in the detailed answer."`
+	Command      []string    `json:"command" doc:"The main program, as it runs."`
+	Notes        []string    `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
+	MovingTo     string      `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`
+	Moves        []Move      `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
+	LastFailure  string      `json:"last_failure,omitempty" doc:"Why the last start failed."`
+	Trouble      string      `json:"trouble,omitempty" doc:"What was seen to go wrong inside a foreign system, such as firmware that finds nothing to boot; only while it runs."`
+	GuestAgent   *GuestAgent `json:"guest_agent,omitempty" doc:"Who answers inside a foreign system; only while somebody does."`
+	Boot         *Boot       `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
+	MemoryUsed   int64       `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
+	ProcessCount int64       `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`
 }
 
 // Boot is how a system with a kernel of its own was started.

@@ -1,13 +1,22 @@
 package api
 
+// GuestAgent is who answers inside a foreign system.
+type GuestAgent struct {
+	Kind      string   `json:"kind" enum:"qemu" doc:"qemu: qemu-guest-agent."`
+	Version   string   `json:"version,omitempty" doc:"As it says."`
+	System    string   `json:"system,omitempty" doc:"What runs inside, as it says."`
+	Addresses []string `json:"addresses,omitempty" doc:"Of the system's network cards, as it says, with prefix length."`
+}
+
 // Foreign asks for a system that strata does not know, at stratum machine: with a disk, a
 // CD and hardware of its own instead of a template.
 type Foreign struct {
-	DiskImage string   `json:"disk_image,omitempty" maxLength:"4096" doc:"Absolute path on the host of a disk image: raw, qcow2, vmdk, vdi, vhdx or an ISO. It is only read: what changes is kept in the environment."`
-	Format    string   `json:"format,omitempty" enum:"raw,qcow2,vmdk,vdi,vhdx,iso" doc:"Of the disk image. Default: what it is by its content, which a raw disk without partitions does not tell."`
-	Import    bool     `json:"import,omitempty" doc:"Copy the disk image, so that it is needed no longer."`
-	ISO       string   `json:"iso,omitempty" maxLength:"4096" doc:"Absolute path on the host of what is in the CD drive."`
-	OS        string   `json:"os,omitempty" enum:"linux,windows,bsd,dos,other" doc:"Kind of system, which decides on the hardware. Default: other."`
-	Boot      []string `json:"boot,omitempty" maxItems:"3" doc:"What is booted from: disk, cd, network, first first. Default: disk, cd."`
-	BootOnce  string   `json:"boot_once,omitempty" enum:"disk,cd,network" doc:"What the first start alone is from."`
+	DiskImage    string   `json:"disk_image,omitempty" maxLength:"4096" doc:"Absolute path on the host of a disk image: raw, qcow2, vmdk, vdi, vhdx or an ISO. It is only read: what changes is kept in the environment."`
+	Format       string   `json:"format,omitempty" enum:"raw,qcow2,vmdk,vdi,vhdx,iso" doc:"Of the disk image. Default: what it is by its content, which a raw disk without partitions does not tell."`
+	Import       bool     `json:"import,omitempty" doc:"Copy the disk image, so that it is needed no longer."`
+	ISO          string   `json:"iso,omitempty" maxLength:"4096" doc:"Absolute path on the host of what is in the CD drive."`
+	OS           string   `json:"os,omitempty" enum:"linux,windows,bsd,dos,other" doc:"Kind of system, which decides on the hardware. Default: other."`
+	Boot         []string `json:"boot,omitempty" maxItems:"3" doc:"What is booted from: disk, cd, network, first first. Default: disk, cd."`
+	NoGuestAgent bool     `json:"no_guest_agent,omitempty" doc:"Give it no port for qemu-guest-agent, and so no device of virtio-serial."`
+	BootOnce     string   `json:"boot_once,omitempty" enum:"disk,cd,network" doc:"What the first start alone is from."`
 }

@@ -23,6 +23,7 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&s.Import, "import", false, "copy the disk image, so that it is needed no longer")
 	f.StringVar(&s.ISO, "iso", "", "run the system on this CD instead of a template: `FILE`; with --disk an empty disk beside it")
 	f.StringVar(&s.OS, "os", "", "kind of such a system, for its hardware: linux, windows, bsd, dos or other (default: other)")
+	f.BoolVar(&s.NoGuestAgent, "no-guest-agent", false, "give such a system no port for qemu-guest-agent, and so no virtio-serial device")
 	f.StringVar(&s.boot, "boot", "", "`order` of what such a system is booted from, such as cd,disk (default: disk,cd)")
 	f.StringVar(&s.BootOnce, "boot-once", "", "what its first start alone is from: disk, cd or network")
 }
@@ -46,7 +47,7 @@ func (s *foreignFlags) build() (*api.Foreign, error) {
 	if f.DiskImage != "" || f.ISO != "" {
 		return &f, nil
 	}
-	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "boot-once": f.BootOnce != ""} {
+	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "no-guest-agent": f.NoGuestAgent, "boot-once": f.BootOnce != ""} {
 		if given {
 			return nil, fault.Invalidf("--%s is for a system with a disk image or a CD of its own", flag).At(flag).Help("give one of the two: --disk-image FILE, --iso FILE")
 		}
@@ -60,6 +61,13 @@ func (s *specFlags) template(cmd *cobra.Command, args []string) error {
 		return nil
 	}
 	return atLeast(1, "a template")(cmd, args)
+}
+
+// guestAgent writes who answers inside a foreign system.
+func (f facts) guestAgent(g api.GuestAgent) {
+	f.add("guest agent", strings.TrimSpace("qemu-guest-agent "+g.Version)+reason("it answers"))
+	f.add("runs inside", g.System)
+	f.add("has inside", strings.Join(g.Addresses, ", "))
 }
 
 // foreign writes what a foreign system was made of.

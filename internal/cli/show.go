@@ -74,6 +74,9 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("id", e.ID)
 	f.add("state", stateText(e.State, e.Health, e.Exit))
 	f.add("ready", yes(e.Ready))
+	if g := e.GuestAgent; g != nil {
+		f.guestAgent(*g)
+	}
 	f.add("stratum", e.Stratum+reason(e.Reason))
 	if b := e.Boot; b != nil {
 		release := b.Release

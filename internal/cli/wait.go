@@ -15,7 +15,7 @@ import (
 func (a *app) waitCommand() *cobra.Command {
 	var condition, screen string
 	var timeout time.Duration
-	var asJSON bool
+	var asJSON, ready bool
 	cmd := &cobra.Command{
 		Use:   "wait [flags] NAME...",
 		Short: "Wait until environments end, and print their exit statuses",
@@ -25,12 +25,24 @@ line, in the order of the names. One that is stopped already answers at once.
 With --screen, wait until what is written on a machine's screen matches a regular
 expression, and print what of it matched: its first group, if it has one.
 
+With --ready, wait until each one is ready, and print nothing: its program runs, its
+init has booted, its health check is well where it has one. A foreign system is ready
+when a guest agent answers inside, or when somebody listens on one of its published TCP
+ports; where it can have neither, as soon as it runs.
+
 Examples:
   strata wait job
   strata wait --for removed job
-  strata wait --screen 'login:' --timeout 5m debian`,
+  strata wait --screen 'login:' --timeout 5m debian
+  strata wait --ready --timeout 2m debian`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if ready {
+				if screen != "" || condition != "stopped" {
+					return fault.Invalidf("only one thing is waited for").At("ready").Help("leave out --for and --screen, or --ready")
+				}
+				return a.waitReady(ctx, c, args, timeout)
+			}
 			if screen != "" && condition != "stopped" {
 				return fault.Invalidf("a screen and an end are not waited for at once").At("screen").Help("leave out --for, or --screen")
 			}
@@ -40,7 +52,7 @@ Examples:
 				}, asJSON)
 			}
 			if timeout != 0 {
-				return fault.Invalidf("a time limit is for waiting for a screen").At("timeout").Help("add --screen REGEX, or use timeout(1)")
+				return fault.Invalidf("a time limit is for waiting for a screen, or until it is ready").At("timeout").Help("add --screen REGEX or --ready, or use timeout(1)")
 			}
 			if err := oneOf("for", condition, "stopped", "next-exit", "removed"); err != nil {
 				return err
@@ -72,7 +84,8 @@ Examples:
 	cmd.Flags().StringVar(&condition, "for", "stopped", "what to wait for: stopped, next-exit or removed")
 	_ = cmd.RegisterFlagCompletionFunc("for", few("stopped", "next-exit", "removed"))
 	cmd.Flags().StringVar(&screen, "screen", "", "wait for text on a machine's screen: a `regex`, in which ^ and $ are those of a line")
-	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait for a screen at most, such as 5m (default: for ever)")
+	cmd.Flags().DurationVar(&timeout, "timeout", 0, "how long to wait for a screen, or with --ready, at most, such as 5m (default: for ever)")
+	cmd.Flags().BoolVar(&ready, "ready", false, "wait until it is ready")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON: how each one ended, or what its screen has, by name")
 	return cmd
 }

@@ -40,6 +40,7 @@ type run struct {
 	live      stratum.Live
 	started   time.Time
 	done      chan struct{} // closed when the run is over and what it left is cleaned
+	up        bool          // as watchReady has found
 	final     bool          // the restart policy is not to be asked
 	suspended bool          // it ends because it is written down
 	keep      bool          // it is to start again at once: AutoRemove does not count
@@ -172,15 +173,20 @@ func (en *entry) view() api.Environment {
 		if t, ok := u.live.(stratum.Troubled); ok {
 			v.Trouble = t.Trouble()
 		}
+		if a, ok := u.live.(stratum.Answering); ok {
+			v.GuestAgent = a.Answers()
+		}
 		if b, ok := u.live.(stratum.Booter); ok {
 			boot := b.Boot()
 			v.Boot = &boot
 		}
-		up := r.Resolved.Kind == environment.App // which is up as soon as it runs
-		select {
-		case <-u.live.Ready():
-			up = true
-		default:
+		up := u.up || r.Resolved.Kind == environment.App // which is up as soon as it runs
+		if r.Resolved.Kind == environment.System {
+			select {
+			case <-u.live.Ready():
+				up = true
+			default:
+			}
 		}
 		v.Ready = up && en.state == environment.Running && (u.health == "" || u.health == healthy)
 	}

@@ -49,6 +49,7 @@ func (e *Engine) planForeign(rec environment.Record) stratum.Plan {
 	f := &stratum.Foreign{
 		OS: asked.OS, Image: asked.DiskImage, Format: first(rec.Resolved.Format, asked.Format), Import: asked.Import,
 		ISO: asked.ISO, Boot: asked.Boot, Network: rec.Resolved.Network != environment.NoNetwork,
+		NoAgent: asked.NoGuestAgent,
 	}
 	f.Disk, f.Blank = environment.ForeignDisk(rec.Spec)
 	if rec.Started.IsZero() {

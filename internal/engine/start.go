@@ -205,7 +205,7 @@ func (e *Engine) begin(ctx context.Context, en *entry, live stratum.Live, starte
 // supervise starts what watches a run.
 func (e *Engine) supervise(ctx context.Context, en *entry, r *run) {
 	e.goes(func() { e.watch(en, r) })
-	if resolved := en.snapshot().Resolved; resolved.Health != nil || resolved.Kind == environment.System {
+	if resolved := en.snapshot().Resolved; resolved.Health != nil || resolved.Kind != environment.App {
 		e.goes(func() { e.watchReady(en, r, resolved.Health) })
 	}
 }

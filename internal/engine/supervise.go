@@ -137,11 +137,11 @@ func (e *Engine) watchReady(en *entry, r *run, h *api.Health) {
 		}
 	}()
 	select {
-	case <-r.live.Ready():
+	case <-e.comesUp(ctx, en, r):
 	case <-ctx.Done():
 		return
 	}
-	en.do(func() {})
+	en.do(func() { r.up = true })
 	e.tell(ctx, en, "ready")
 	if h != nil {
 		e.checkHealth(ctx, en, r, h)

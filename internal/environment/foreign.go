@@ -69,7 +69,7 @@ func (c *check) templateOnly(spec api.Spec) {
 		{"kernel", spec.Kernel != "", "has a kernel of its own"},
 		{"modules", len(spec.Modules) > 0, "loads its own modules"},
 		{"kind", spec.Kind != "", "is neither app nor system"},
-		{"health", spec.Health != nil && len(spec.Health.Test) > 0 && spec.Health.Test[0] != "NONE", "runs no checks: nothing of strata's is inside"},
+		{"health", !mayAnswer(spec.Foreign) && spec.Health != nil && len(spec.Health.Test) > 0 && spec.Health.Test[0] != "NONE", "runs checks by a guest agent, and has no port for one: say --os linux, windows or bsd"},
 		{"resources.pids", spec.Resources.PIDs != 0, "has processes that nobody counts"},
 		{"cold", spec.Cold, "is always booted"},
 		{"undo_disk", spec.UndoDisk, "keeps what it writes: its disk is no private one, and cannot be made to forget yet"},
@@ -78,6 +78,11 @@ func (c *check) templateOnly(spec api.Spec) {
 			c.fault(o.field, "a foreign system %s", o.why).Help("leave it out")
 		}
 	}
+}
+
+// mayAnswer tells whether a system may have a guest agent that answers.
+func mayAnswer(f *api.Foreign) bool {
+	return !f.NoGuestAgent && slices.Contains([]string{"linux", "windows", "bsd"}, f.OS)
 }
 
 // Foreign is the kind of an environment that runs a foreign system, as users see it.

@@ -68,6 +68,7 @@ func Resolve(spec api.Spec, name string, t api.Template) (Resolved, error) {
 		if r.StopGrace == 0 {
 			r.StopGrace = unit.Duration(DefaultSystemGrace)
 		}
+		r.Health = health(spec.Health, nil)
 		return r, nil
 	}
 	if r.Kind == System {

@@ -18,7 +18,10 @@ const (
 // Names of the virtio-serial ports, as the agent inside looks for them.
 const (
 	ControlPort = "strata.control"
-	StreamsPort = "strata.streams"
+	// GuestAgentPort is where qemu-guest-agent looks for its host.
+	// Source: QEMU, qga/main.c, QGA_VIRTIO_PATH_DEFAULT.
+	GuestAgentPort = "org.qemu.guest_agent.0"
+	StreamsPort    = "strata.streams"
 )
 
 // Serial numbers of the block devices.

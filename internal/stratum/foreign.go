@@ -3,6 +3,7 @@ package stratum
 import (
 	"context"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -18,6 +19,7 @@ type Foreign struct {
 	Network  bool      // it has a network card
 	ISO      string    // path of what is in its CD drive; "": nothing
 	Boot     []string  // of disk, cd and network, first first; none: disk, then cd
+	NoAgent  bool      // there is no port for qemu-guest-agent
 	BootOnce string    // what this one start is from; "": Boot
 }
 
@@ -30,6 +32,14 @@ type Hoster interface {
 	MakeDisk(ctx context.Context, p Plan, tell func(done, total int64)) (format string, err error)
 	// Hardware says what p.Foreign has, a line for each part, with the reason.
 	Hardware(ctx context.Context, p Plan) ([]string, error)
+}
+
+// Answering is a run that may have an agent inside which is not strata's driver's own.
+type Answering interface {
+	// Answers tells who answers; nil: nobody does.
+	Answers() *api.GuestAgent
+	// Awaits tells whether somebody may answer one day; Ready waits for that then.
+	Awaits() bool
 }
 
 // Troubled tells what strata has seen go wrong inside, where nobody inside tells.

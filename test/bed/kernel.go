@@ -123,3 +123,6 @@ func kernelName(kernel string) string {
 	}
 	return ""
 }
+
+// MachineKernelPackage returns the path of the package of Debian's full kernel.
+func MachineKernelPackage(t testing.TB) string { return packageOf(t, fullKernel) }

@@ -26,6 +26,7 @@ type Files struct {
 	Console    int            // the first serial port, connected
 	Control    int            // the agent's, a socket that listens
 	Streams    int            // the agent's, connected
+	Guest      int            // qemu-guest-agent's, a socket that listens
 	Monitor    int            // QMP, a socket that listens
 	Events     int            // QMP, connected
 	Volumes    []qemu.Volume
@@ -190,6 +191,9 @@ func (s Spec) clock(a *argv.Args, f Files) {
 	a.Add("-rtc", "base="+base)
 }
 
+// GuestLine is QEMU's name of what qemu-guest-agent is connected by.
+const GuestLine = "guest-agent"
+
 // lines are the ends that the host talks to.
 func (s Spec) lines(a *argv.Args, f Files) {
 	a.Listening("monitor", f.Monitor)
@@ -201,15 +205,21 @@ func (s Spec) lines(a *argv.Args, f Files) {
 		a.Listening("control", f.Control)
 		a.Connected("streams", f.Streams)
 	}
+	if s.Channels == VirtioChannels || s.GuestAgent {
+		a.Device("virtio-serial-pci", "id=channels", "max_ports=4", s.root(), slot(channelSlot))
+	}
 	switch s.Channels {
 	case VirtioChannels:
-		a.Device("virtio-serial-pci", "id=channels", "max_ports=4", s.root(), slot(channelSlot))
 		a.Device("virtserialport", "bus=channels.0", "chardev=control", "name="+qemu.ControlPort)
 		a.Device("virtserialport", "bus=channels.0", "chardev=streams", "name="+qemu.StreamsPort)
 	case SerialChannels:
 		a.Device("isa-serial", "chardev=control", "iobase=0x2f8", "irq=3")
 		// Not at the first port's interrupt, as on old boards: two cannot use it at once.
 		a.Device("isa-serial", "chardev=streams", "iobase=0x3e8", "irq=5")
+	}
+	if s.GuestAgent {
+		a.Listening(GuestLine, f.Guest)
+		a.Device("virtserialport", "bus=channels.0", "chardev="+GuestLine, "name="+qemu.GuestAgentPort)
 	}
 	if s.TPM {
 		a.Connected("tpm", f.TPM)

@@ -37,7 +37,7 @@ func made(t testing.TB, os OS, h Host) Spec {
 // numbered are files for all that s has.
 func numbered(s Spec) Files {
 	f := Files{
-		Ring: true, Control: 5, Streams: 6, Monitor: 7, Events: 8, Console: 9, Taps: map[string]int{"card0": 10},
+		Ring: true, Control: 5, Streams: 6, Monitor: 7, Events: 8, Guest: 14, Console: 9, Taps: map[string]int{"card0": 10},
 		Now: time.Date(2026, 11, 21, 9, 5, 10, 0, time.UTC), Drives: map[string][]argv.Image{},
 	}
 	if s.TPM {

@@ -5,6 +5,7 @@ import (
 	"strings"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -76,11 +77,26 @@ var table = []struct {
 	{"agent", func(s *Spec, v string) { s.Channels = Channels(v) }, func(s Spec) string { return string(s.Channels) }, map[OS]choice{
 		everyOS: {"none", "nothing of strata's is inside, unless it is put there"},
 	}, choice{}},
+	{"guest agent", func(s *Spec, v string) { s.GuestAgent = v == guestPort }, guestAgent, map[OS]choice{
+		everyOS: {guestPort, "by port " + qemu.GuestAgentPort + " strata speaks with qemu-guest-agent, where that is installed"},
+		DOS:     {"none", "there is none for it"},
+		Other:   {"none", "not known whether there is one for it: say --os where there is"},
+	}, choice{}},
 	{"spare places", func(s *Spec, v string) { s.Spare, _ = strconv.Atoi(v) }, func(s Spec) string { return strconv.Itoa(s.Spare) }, map[OS]choice{
 		everyOS: {"4", "for disks and cards that are plugged in while it runs"},
 		DOS:     {"0", "it finds devices at its start only"},
 		Other:   {"0", "not known whether it looks for new devices"},
 	}, choice{}},
+}
+
+// guestPort is where qemu-guest-agent is listened for.
+const guestPort = "virtio-serial"
+
+func guestAgent(s Spec) string {
+	if s.GuestAgent {
+		return guestPort
+	}
+	return "none"
 }
 
 // The pointers.

@@ -166,10 +166,11 @@ type Spec struct {
 	Clock      Clock      `json:"clock"`
 	TPM        bool       `json:"tpm,omitempty"` // 2.0
 	Channels   Channels   `json:"channels"`
-	Panic      bool       `json:"panic,omitempty"` // a device by which the system says that it panicked
-	Spare      int        `json:"spare,omitempty"` // places for devices that are plugged in later
-	Boot       []string   `json:"boot,omitempty"`  // IDs, first first; none: disks, then CDs, then floppies
-	Once       string     `json:"once,omitempty"`  // ID of what is booted first until Steady is applied
+	GuestAgent bool       `json:"guest-agent,omitempty"` // a port for qemu-guest-agent
+	Panic      bool       `json:"panic,omitempty"`       // a device by which the system says that it panicked
+	Spare      int        `json:"spare,omitempty"`       // places for devices that are plugged in later
+	Boot       []string   `json:"boot,omitempty"`        // IDs, first first; none: disks, then CDs, then floppies
+	Once       string     `json:"once,omitempty"`        // ID of what is booted first until Steady is applied
 }
 
 // bus is what the drive is attached to.

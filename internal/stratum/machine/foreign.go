@@ -60,6 +60,9 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if c := p.Resources.CPUs; c != 0 {
 		s.Processors.Count = int((c + unit.CPUs(999)) / 1000)
 	}
+	if p.Foreign.NoAgent {
+		s.GuestAgent = false
+	}
 	if p.Foreign.Disk {
 		s.Drives = append(s.Drives, machine.Drive{ID: foreignDisk, Medium: machine.Disk, Serial: "strata-" + foreignDisk})
 	}
@@ -99,6 +102,7 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 	if l.spec, err = board(p, boot.Accelerator); err != nil {
 		return nil, err
 	}
+	l.Guest = l.spec.GuestAgent
 	boot.Memory, boot.CPUs = l.spec.Memory.Size, l.spec.Processors.Count
 	if p.Foreign.Network {
 		l.spec.Cards = []machine.Card{{ID: card}}
@@ -247,7 +251,7 @@ func (l *foreign) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
 		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, Drives: l.drives,
-		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Now: time.Now(),
+		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Now: time.Now(),
 	}
 	if w.Tap != 0 {
 		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"log/slog"
 	"os"
 	"regexp"
 	"sync"
@@ -15,16 +16,22 @@ import (
 )
 
 // Foreign is one run of a foreign system: a Live of which all is refused that takes an
-// agent inside.
+// agent of strata's inside. Where qemu-guest-agent is there, some of it goes by that.
 type Foreign struct {
 	*Live
+	guest *guest // nil: it has no port for an agent
+	log   *slog.Logger
 
 	mu      sync.Mutex // guards trouble, a leaf
 	trouble string
 }
 
 func (d *Driver) foreign(v *virtual.Live) *Foreign {
-	f := &Foreign{Live: live(v)}
+	f := &Foreign{Live: live(v), log: d.Log}
+	if path := v.GuestSocket(); path != "" {
+		f.guest = newGuest(path)
+		go f.listen(d.Life)
+	}
 	go f.watch(d.Life)
 	return f
 }
@@ -32,12 +39,7 @@ func (d *Driver) foreign(v *virtual.Live) *Foreign {
 // noAgent is why something cannot be done in a foreign system.
 func noAgent(what string) error {
 	return fault.Unablef("%s: nothing of strata's is inside this system, which it does not know", what).
-		Help("use its screen (strata screen, type, vnc), its serial line (strata console), or its network; a template run with --stratum machine has strata's agent inside")
-}
-
-// Exec implements stratum.Live.
-func (f *Foreign) Exec(context.Context, stratum.Process, *os.File) error {
-	return noAgent("no program can be run in it")
+		Help("install qemu-guest-agent in it (with --os linux, windows or bsd strata speaks with that); or use its screen (strata screen, type, vnc), its serial line (strata console), or its network; a template run with --stratum machine has strata's agent inside")
 }
 
 // Attach implements stratum.Live.
@@ -67,6 +69,9 @@ const poweroff = syscall.Signal(38)
 func (f *Foreign) Signal(ctx context.Context, sig syscall.Signal) error {
 	switch sig {
 	case syscall.SIGTERM, syscall.SIGPWR, poweroff:
+		if f.askToEnd(ctx) {
+			return nil
+		}
 		return fault.Wrap(f.Execute(ctx, "system_powerdown", nil, nil), "press the power button")
 	}
 	return fault.Unablef("a foreign system has a power button and takes no signals").At("signal").Help("TERM presses the button, KILL turns it off")
@@ -97,6 +102,9 @@ func (f *Foreign) Suspend(context.Context, string) error {
 
 // Processes implements stratum.Lister.
 func (f *Foreign) Processes(context.Context) ([]stratum.Task, bool, error) {
+	if f.Answers() != nil {
+		return nil, false, fault.Unablef("opaque: qemu-guest-agent answers inside, and does not tell of processes")
+	}
 	return nil, false, noAgent("its processes cannot be seen")
 }
 

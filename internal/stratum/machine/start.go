@@ -96,7 +96,7 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if err != nil {
 		return s, err
 	}
-	s.Name, s.Channels, s.Panic, s.Spare = p.Name, machine.VirtioChannels, true, 0
+	s.Name, s.Channels, s.GuestAgent, s.Panic, s.Spare = p.Name, machine.VirtioChannels, false, true, 0
 	if p.Firmware != "" {
 		s.Firmware = firmwares[p.Firmware]
 	}

@@ -3,6 +3,7 @@ package virtual
 import (
 	"context"
 	"errors"
+	"os"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -32,6 +33,15 @@ func (d *Driver) alone(ctx context.Context, id string, starting *keeper.Starting
 		err = errors.Join(err, dialed)
 	}
 	return k, err
+}
+
+// GuestSocket is where QEMU lets a host speak with qemu-guest-agent; "": nowhere.
+func (l *Live) GuestSocket() string {
+	path := l.d.Held.Path(l.ID, guestSocket)
+	if _, err := os.Lstat(path); err != nil {
+		return ""
+	}
+	return path
 }
 
 // PrepareAlone finds out what runs a machine in which nothing of strata's is, and

@@ -19,6 +19,7 @@ import (
 const (
 	ControlSocket = "control.sock" // the agent's, by QEMU
 	MonitorSocket = "qmp.sock"     // QEMU's
+	guestSocket   = "guest.sock"   // qemu-guest-agent's, by QEMU
 )
 
 // Hardware is a stratum's own part of a launch.
@@ -38,6 +39,7 @@ type Hardware interface {
 type Wires struct {
 	Template, Disk   int // images
 	Control, Monitor int // sockets that listen
+	Guest            int // a socket that listens, where Launch.Guest is set
 	Streams, Console int // sockets that are connected
 	Events           int // a monitor of the keeper's, connected
 	Tap              int
@@ -60,6 +62,7 @@ type Launch struct {
 	Begun    bool         // QEMU was let run
 	Met      bool         // the agent inside has answered
 	From     *Saved       // the suspended system that it goes on from; nil: it starts
+	Guest    bool         // there is a port for qemu-guest-agent
 	Alone    bool         // no agent is inside, and no template: all disks are the hardware's
 }
 

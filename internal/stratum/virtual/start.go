@@ -117,6 +117,13 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	if err := d.Listen(p.ID, w, h); err != nil {
 		return nil, err
 	}
+	if l.Guest {
+		f, err := listen(d.Held.Path(p.ID, guestSocket))
+		if err != nil {
+			return nil, err
+		}
+		w.Guest = h.Add(f)
+	}
 	k, err := keeperEnds(w, h)
 	if err != nil {
 		return nil, err
