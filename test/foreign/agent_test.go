@@ -24,6 +24,7 @@ const littleInit = `#!/bin/busybox sh
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
 for m in $(cat /modules); do insmod $m || echo "no $m"; done
 ip link set lo up
+ip link set eth0 up
 (sleep 1; udhcpc -i eth0 -q -s /dhcp) &
 for p in /sys/class/virtio-ports/*; do
 	[ "$(cat $p/name)" = org.qemu.guest_agent.0 ] && port=/dev/${p##*/}
