@@ -1,6 +1,7 @@
 package api
 
 import (
+	"strconv"
 	"time"
 
 	"github.com/strata-project/strata/internal/unit"
@@ -159,6 +160,7 @@ type Environment struct {
 	Command      []string    `json:"command" doc:"The main program, as it runs."`
 	Notes        []string    `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
 	MovingTo     string      `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`
+	OOM          *OOM        `json:"last_oom,omitempty" doc:"The process that was killed for want of memory last, its main program or another."`
 	Moves        []Move      `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
 	LastFailure  string      `json:"last_failure,omitempty" doc:"Why the last start failed."`
 	Trouble      string      `json:"trouble,omitempty" doc:"What was seen to go wrong inside a foreign system, such as firmware that finds nothing to boot; only while it runs."`
@@ -196,6 +198,48 @@ type Exit struct {
 	OOM    bool      `json:"oom,omitempty" doc:"The memory limit was what ended it."`
 	Crash  string    `json:"crash,omitempty" doc:"Set where strata's own part was lost (keeper killed, host rebooted)."`
 	At     time.Time `json:"at"`
+}
+
+// What was short of memory where a process was killed for want of it.
+const (
+	OOMLimit   = "limit"   // the environment's memory limit
+	OOMGroup   = "group"   // a limit that was set inside, such as a service's
+	OOMMachine = "machine" // its virtual machine, as a whole
+	OOMHost    = "host"    // the host
+)
+
+// OOM is a process that was killed for want of memory.
+type OOM struct {
+	At      time.Time `json:"at"`
+	Process string    `json:"process" doc:"The name that it gave itself."`
+	PID     int       `json:"pid,omitempty" doc:"Inside, where that could be found out in time."`
+	Held    unit.Size `json:"held" doc:"What it held, in bytes."`
+	Short   string    `json:"short" enum:"limit,group,machine,host" doc:"What was short of memory: the environment's limit, one that was set inside, its machine or the host."`
+	Limit   unit.Size `json:"limit,omitempty" doc:"The limit, where it was the environment's."`
+}
+
+// String says it in words: killed python3 (pid 12 inside, 240M) at the memory limit of 256M.
+func (o OOM) String() string {
+	held := o.Held.String()
+	if o.Held >= unit.MiB {
+		held = (o.Held / unit.MiB * unit.MiB).String() // a kernel counts pages, people do not
+	}
+	who := "killed " + o.Process + " (" + held + ")"
+	if o.PID != 0 {
+		who = "killed " + o.Process + " (pid " + strconv.Itoa(o.PID) + " inside, " + held + ")"
+	}
+	switch o.Short {
+	case OOMGroup:
+		return who + " at a memory limit that was set inside"
+	case OOMMachine:
+		return who + ": its machine was out of memory"
+	case OOMHost:
+		return who + ": the host was out of memory"
+	}
+	if o.Limit == 0 {
+		return who + " at the memory limit"
+	}
+	return who + " at the memory limit of " + o.Limit.String()
 }
 
 // Process asks for a further program inside a running environment.

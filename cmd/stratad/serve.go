@@ -187,6 +187,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests, stock}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Host: room, Log: o.log, Version: version.Version,
+		Kills: engine.WatchKills(p.Name("strata"), p.Name("strata-vm"), p.Name("strata-hw")),
 		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})
 	if err != nil {

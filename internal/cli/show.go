@@ -135,6 +135,9 @@ func (a *app) printEnvironment(e api.Environment) {
 	if e.Exit != nil {
 		f.add("last exit", exitText(*e.Exit))
 	}
+	if e.OOM != nil {
+		f.add("last oom", e.OOM.String()+", at "+e.OOM.At.Local().Format(time.RFC3339))
+	}
 	if e.MovingTo != "" {
 		f.add("moving to", e.MovingTo)
 	}

@@ -156,7 +156,7 @@ func (en *entry) view() api.Environment {
 		IDBase: r.IDBase, Network: r.Address, Exit: r.Exit, Restarts: r.Restarts, Created: r.Created,
 		Command: r.Resolved.Args, Notes: r.Notes, LastFailure: r.LastFailure,
 	}
-	v.Moves = r.Moves
+	v.Moves, v.OOM = r.Moves, r.OOM
 	if r.Moving != nil {
 		v.MovingTo = r.Moving.To.Stratum
 		if en.state == environment.Stopped {

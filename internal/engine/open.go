@@ -134,6 +134,9 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	}
 	e.goes(e.prepare)
 	e.goes(e.sampling)
+	if e.o.Kills != nil {
+		e.goes(e.watchKills)
+	}
 	e.goes(func() {
 		if err := e.ranges.sweep(); err != nil {
 			e.log.Debug("claims of id ranges not swept", "error", err)

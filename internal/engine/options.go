@@ -9,6 +9,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/admission"
+	"github.com/strata-project/strata/internal/oom"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -19,17 +20,20 @@ import (
 type Options struct {
 	Places    place.Places
 	Drivers   []stratum.Driver
-	Templates Templates                           // FromStore makes one of a *template.Store
-	Pool      Pool                                // a *disk.Pool
-	Network   Network                             // FromHost makes one of a *network.Host
-	Kernels   Kernels                             // FromKernels makes one of a *kernel.Store; nil: there are none
-	Layers    Layers                              // a *mount.Layers; nil: none are mounted
-	Logs      LogReader                           // nil: ReadLogs
-	Check     func(context.Context) []api.Finding // what the host can do; nil: nothing to say
-	Host      admission.Host                      // what can be guaranteed; the zero value: nothing
-	Log       *slog.Logger                        // nil: none
-	Version   string
-	Claims    string // folder where roots of one host say which id ranges they use; "": DefaultClaims
+	Templates Templates // FromStore makes one of a *template.Store
+	Pool      Pool      // a *disk.Pool
+	Network   Network   // FromHost makes one of a *network.Host
+	Kernels   Kernels   // FromKernels makes one of a *kernel.Store; nil: there are none
+	Layers    Layers    // a *mount.Layers; nil: none are mounted
+	Logs      LogReader // nil: ReadLogs
+	// Kills tells what the host's kernel kills for want of memory, until ctx ends: see
+	// WatchKills; nil: nobody does.
+	Kills   func(ctx context.Context, tell func(oom.Kill)) error
+	Check   func(context.Context) []api.Finding // what the host can do; nil: nothing to say
+	Host    admission.Host                      // what can be guaranteed; the zero value: nothing
+	Log     *slog.Logger                        // nil: none
+	Version string
+	Claims  string // folder where roots of one host say which id ranges they use; "": DefaultClaims
 }
 
 // Templates is where templates are kept.

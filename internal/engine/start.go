@@ -205,6 +205,13 @@ func (e *Engine) begin(ctx context.Context, en *entry, live stratum.Live, starte
 // supervise starts what watches a run.
 func (e *Engine) supervise(ctx context.Context, en *entry, r *run) {
 	e.goes(func() { e.watch(en, r) })
+	if rec := en.snapshot(); rec.Stratum != stratum.Zone {
+		since := r.started
+		if rec.OOM != nil && rec.OOM.At.After(since) { // it was adopted
+			since = rec.OOM.At
+		}
+		e.goes(func() { e.watchConsole(en, r, since) })
+	}
 	if resolved := en.snapshot().Resolved; resolved.Health != nil || resolved.Kind != environment.App {
 		e.goes(func() { e.watchReady(en, r, resolved.Health) })
 	}

@@ -32,6 +32,9 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 	if exit.At.IsZero() {
 		exit.At = time.Now()
 	}
+	if exit.OOM {
+		e.awaitKill(ctx, en)
+	}
 	en.mu.Lock()
 	rec, remove, suspended := en.rec, en.rec.Spec.AutoRemove && !r.keep, r.suspended
 	en.mu.Unlock()
@@ -68,7 +71,10 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 
 // tellEnd publishes what is to be said of the end of a run.
 func (e *Engine) tellEnd(ctx context.Context, en *entry, exit api.Exit, again bool) {
-	if exit.OOM {
+	en.mu.Lock()
+	known := en.knowsKill()
+	en.mu.Unlock()
+	if exit.OOM && !known {
 		e.tell(ctx, en, "oom")
 	}
 	detail := []string{"status", itoa(exit.Status)}

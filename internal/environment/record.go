@@ -47,6 +47,7 @@ type Record struct {
 	UserStopped bool      `json:"user_stopped,omitempty"`
 	Started     time.Time `json:"started,omitzero"`
 	Exit        *api.Exit `json:"exit,omitempty"`
+	OOM         *api.OOM  `json:"oom,omitempty"` // the last kill that was told
 	Restarts    int       `json:"restarts,omitempty"`
 	LastFailure string    `json:"last_failure,omitempty"`
 

@@ -117,10 +117,16 @@ func (m *machine) why(ws unix.WaitStatus) string {
 	case m.reason != "" && !ws.Signaled():
 		return "QEMU was told to end (" + m.reason + ")"
 	}
-	if n, ok := readCounter(m.k.spec.OOM); ok && n > m.k.oomBase && ws.Signaled() && ws.Signal() == unix.SIGKILL {
+	if m.tooLarge(ws) {
 		return "QEMU used more memory of the host than the machine may have, and was killed"
 	}
 	return m.withWords("QEMU " + ended(ws))
+}
+
+// tooLarge tells whether the host's kernel killed QEMU for want of memory.
+func (m *machine) tooLarge(ws unix.WaitStatus) bool {
+	n, ok := readCounter(m.k.spec.OOM)
+	return ok && n > m.k.oomBase && ws.Signaled() && ws.Signal() == unix.SIGKILL
 }
 
 // withWords adds what QEMU, or who is beside it, wrote last.
@@ -169,6 +175,7 @@ func (m *machine) exitRecord(ws unix.WaitStatus, told bool) wire.ExitRecord {
 		e = wire.ExitRecord{Status: 128 + int(unix.SIGKILL), Signal: int(unix.SIGKILL)}
 	}
 	e.Crash = m.why(ws)
+	e.OOM = m.broken == "" && !m.panicked() && m.tooLarge(ws)
 	return e
 }
 

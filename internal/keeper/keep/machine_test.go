@@ -277,7 +277,7 @@ func TestHowAMachineEnds(t *testing.T) {
 		"a QEMU that is killed":                     {ws: killed, want: wire.ExitRecord{Crash: "QEMU was killed by signal 9"}},
 		"a QEMU that crashes":                       {ws: unix.WaitStatus(unix.SIGSEGV), want: wire.ExitRecord{Status: 139, Signal: 11, Crash: "QEMU was killed by signal 11"}},
 		"a QEMU that fails":                         {ws: failed, set: func(m *machine) { m.words.add([]byte("no disk\n")) }, want: wire.ExitRecord{Crash: "QEMU ended with exit status 1; it wrote: no disk"}},
-		"a QEMU that is too large":                  {ws: killed, set: func(m *machine) { m.k.spec.OOM = wire.Counter{File: counter, Key: "oom_kill"} }, want: wire.ExitRecord{Crash: "QEMU used more memory of the host than the machine may have, and was killed"}},
+		"a QEMU that is too large":                  {ws: killed, set: func(m *machine) { m.k.spec.OOM = wire.Counter{File: counter, Key: "oom_kill"} }, want: wire.ExitRecord{OOM: true, Crash: "QEMU used more memory of the host than the machine may have, and was killed"}},
 		"a QEMU that is told to end":                {reason: "host-signal", want: wire.ExitRecord{Crash: "QEMU was told to end (host-signal)"}},
 		"a system's agent that breaks the protocol": {system: true, reason: "guest-shutdown", set: func(m *machine) { m.fault("x") }, ws: killed, want: wire.ExitRecord{Crash: "the agent inside broke the protocol: x"}},
 	} {

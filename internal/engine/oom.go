@@ -1,0 +1,114 @@
+package engine
+
+import (
+	"context"
+	"path/filepath"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/oom"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// wordOfKill is how long the end of a run for want of memory waits for the kernel's
+// words of it, which come by another way.
+const wordOfKill = time.Second
+
+// WatchKills returns an Options.Kills that reads the host's kernel, of which roots are
+// the names of control groups that environments' groups are in.
+func WatchKills(roots ...string) func(context.Context, func(oom.Kill)) error {
+	return func(ctx context.Context, tell func(oom.Kill)) error { return oom.Watch(ctx, roots, tell) }
+}
+
+// watchKills tells of what the host's kernel kills, until the engine closes.
+func (e *Engine) watchKills() {
+	err := e.o.Kills(e.life, func(k oom.Kill) {
+		e.mu.RLock()
+		en := e.ids[k.ID]
+		e.mu.RUnlock()
+		if en == nil {
+			return
+		}
+		o := api.OOM{Process: k.Process, Held: unit.Size(k.Held), Short: api.OOMLimit}
+		en.mu.Lock()
+		zone := en.rec.Stratum == stratum.Zone
+		en.mu.Unlock()
+		if zone {
+			o.PID = oom.Inside(k.PID, k.Process)
+		}
+		switch {
+		case k.Short == oom.Whole:
+			o.Short = api.OOMHost
+		case k.Short == oom.Group:
+			o.Short = api.OOMGroup
+		case !zone: // QEMU, or who serves it
+			o.Short = api.OOMMachine
+		}
+		e.killed(en, o)
+	})
+	if err != nil {
+		e.log.Warn("which processes die for want of memory is only counted", "error", err)
+	}
+}
+
+// watchConsole tells of what the kernel of a system of its own kills, which says so on
+// its console, until the run is over. Only what is said from since on counts.
+func (e *Engine) watchConsole(en *entry, r *run, since time.Time) {
+	var words oom.Console
+	dir := filepath.Join(e.store.Dir(en.id()), consoleDir)
+	err := e.o.Logs(e.life, dir, LogOptions{Since: since, Tail: -1, Follow: true}, r.done, func(l api.LogLine) error {
+		for _, k := range words.Write(l.Data) {
+			o := api.OOM{Process: k.Process, PID: k.PID, Held: unit.Size(k.Held), Short: api.OOMLimit}
+			if k.Short == oom.Whole {
+				o.Short = api.OOMMachine
+			}
+			e.killed(en, o)
+		}
+		return nil
+	})
+	if err != nil && e.life.Err() == nil {
+		e.log.Debug("a console is not watched for what its kernel kills", "id", en.id(), "error", err)
+	}
+}
+
+// killsEvery is how often kills in one environment are told: one that makes many
+// processes can have many killed, and all of them are counted.
+const killsEvery = time.Second
+
+// killed notes a kill in what runs, and tells of it.
+func (e *Engine) killed(en *entry, o api.OOM) {
+	o.At = time.Now()
+	told, remove := false, false
+	en.do(func() {
+		if o.Short == api.OOMLimit {
+			o.Limit = en.rec.Spec.Resources.Memory
+		}
+		last := en.rec.OOM
+		told = last == nil || !last.At.After(en.rec.Started) || o.At.Sub(last.At) >= killsEvery
+		if told {
+			en.rec.OOM = &o
+		}
+		remove = en.rec.Spec.AutoRemove
+	})
+	if !told {
+		return
+	}
+	e.tell(e.life, en, "oom", "text", o.String(), "process", o.Process, "pid", itoa(o.PID), "held", o.Held.String(), "limit", o.Limit.String(), "short", o.Short)
+	if !remove {
+		e.saveSoon(en)
+	}
+}
+
+// knowsKill tells whether a kill in this run was told, with mu held.
+func (en *entry) knowsKill() bool { return en.rec.OOM != nil && en.rec.OOM.At.After(en.rec.Started) }
+
+// awaitKill gives the kernel's words of what ended a run time to come.
+func (e *Engine) awaitKill(ctx context.Context, en *entry) {
+	if e.o.Kills == nil {
+		return
+	}
+	ctx, cancel := context.WithTimeout(ctx, wordOfKill)
+	defer cancel()
+	_ = en.until(ctx, en.knowsKill) // it is told without them where they do not come
+}

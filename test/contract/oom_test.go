@@ -1,0 +1,32 @@
+package contract
+
+import (
+	"strings"
+	"testing"
+	"time"
+)
+
+func init() { promise(row{"oom-told", oomTold}) }
+
+// oomTold has a program beside the main one grow over the limit.
+func oomTold(t *testing.T, a at) {
+	name := a.start(t, "sleep 1000", "--memory", "48M")
+	a.exec(t, name, "tail /dev/zero")
+	until(t, "the kill is shown", 30*time.Second, func() bool { return a.show(t, name).OOM != nil })
+	env := a.show(t, name)
+	if o := env.OOM; o.Process != "tail" || o.Held < 16<<20 || o.Held > 48<<20 || o.Short != "limit" || o.Limit != 48<<20 {
+		t.Errorf("the last kill is %+v", o)
+	}
+	if env.State != "running" {
+		t.Errorf("its main program was not killed, and it is %s", env.State)
+	}
+	says(t, a.Run("show", name), "killed tail (", "at the memory limit of 48M")
+	until(t, "the kill is counted", 30*time.Second, func() bool {
+		for line := range strings.Lines(a.Run("resources", name)) {
+			if f := strings.Fields(line); len(f) > 2 && f[1] == "oom-kills" {
+				return f[2] != "0"
+			}
+		}
+		return false
+	})
+}
