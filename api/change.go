@@ -23,6 +23,8 @@ type Update struct {
 	IOWriteOps      *int64     `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes in a second; 0: no limit."`
 	NetIn           *unit.Size `json:"net_in,omitempty" doc:"Most bytes received in a second; 0: no limit."`
 	NetOut          *unit.Size `json:"net_out,omitempty" doc:"Most bytes sent in a second; 0: no limit."`
+	CPUSet          *string    `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3; all: all."`
+	Reclaim         *string    `json:"reclaim,omitempty" enum:"idle,off" doc:"When it gives back memory that it does not use."`
 
 	Restart      *Restart          `json:"restart,omitempty" doc:"New restart policy."`
 	Labels       map[string]string `json:"labels,omitempty" doc:"Labels to set."`

@@ -73,6 +73,8 @@ type Resources struct {
 	IOWriteOps      int64      `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes to disks in a second."`
 	NetIn           unit.Size  `json:"net_in,omitempty" doc:"Most bytes that are received from its network in a second."`
 	NetOut          unit.Size  `json:"net_out,omitempty" doc:"Most bytes that are sent to its network in a second."`
+	CPUSet          string     `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3. Default: all."`
+	Reclaim         string     `json:"reclaim,omitempty" enum:"idle,off" doc:"idle: give memory back that it does not use while it has nothing to do. Default: off."`
 }
 
 // Port is one published port.

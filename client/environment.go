@@ -84,6 +84,11 @@ func (c *Client) Queue(ctx context.Context, ref string, patience time.Duration) 
 // Start starts an environment.
 func (c *Client) Start(ctx context.Context, ref string) error { return c.act(ctx, ref, "start") }
 
+// Reclaim gives memory back to the host that it does not use.
+func (c *Client) Reclaim(ctx context.Context, ref string) (r api.Reclaimed, err error) {
+	return r, c.call(ctx, post(environments, ref, "reclaim"), &r)
+}
+
 // Pause holds every process still.
 func (c *Client) Pause(ctx context.Context, ref string) error { return c.act(ctx, ref, "pause") }
 

@@ -63,10 +63,10 @@ func (e *Engine) keepClaim(en *entry) (done func()) {
 	}
 }
 
-// reclaim changes the claim of what runs as its spec changes, in two steps, so that
+// changeClaim changes the claim of what runs as its spec changes, in two steps, so that
 // nobody takes in between what is not given back for sure: first to the larger of
 // both, and with settle to the new one, or back. Kinds: Full.
-func (e *Engine) reclaim(en *entry, old, now environment.Record) (settle func(done bool), err error) {
+func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle func(done bool), err error) {
 	before, after := claimOf(old), claimOf(now)
 	if before == after {
 		return func(bool) {}, nil

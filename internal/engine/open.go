@@ -137,6 +137,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if e.o.Kills != nil {
 		e.goes(e.watchKills)
 	}
+	e.goes(e.reclaiming)
 	e.goes(func() {
 		if err := e.ranges.sweep(); err != nil {
 			e.log.Debug("claims of id ranges not swept", "error", err)

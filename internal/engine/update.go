@@ -34,7 +34,7 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	}
 	after := before
 	after.Spec = spec
-	settle, err := e.reclaim(en, before, after)
+	settle, err := e.changeClaim(en, before, after)
 	if err != nil {
 		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
 	}

@@ -208,6 +208,11 @@ func (c *check) resources(r api.Resources, b Bounds) {
 		c.fault("resources.pids", "%d processes are fewer than a program can start with", r.PIDs).Help("give at least %d: the agent's threads count too", PIDFloor)
 	}
 	c.shares(r)
+	if r.CPUSet != "" && r.CPUSet != "all" {
+		if _, err := unit.ParseList(r.CPUSet); err != nil {
+			c.add(fault.All(err)[0].At("resources.cpuset_cpus"))
+		}
+	}
 	if r.Disk != 0 && r.Disk < b.DiskFloor {
 		c.fault("resources.disk", "a disk of %s is too small", r.Disk).Help("give at least %s", b.DiskFloor)
 	}

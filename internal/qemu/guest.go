@@ -30,6 +30,9 @@ const (
 	DiskSerial     = "strata-disk"
 )
 
+// Balloon is the balloon's name, for QMP.
+const Balloon = "balloon"
+
 // Names of the block devices' nodes, for QMP.
 const (
 	TemplateNode = "template"
@@ -109,7 +112,7 @@ func (g Guest) Args() []string {
 	// QEMU would punch holes into what others share, and where it cannot, it says so for
 	// each page, as often as the guest likes.
 	if g.Backing.File == "" && !g.Fixed {
-		a.Device("virtio-balloon-device", "free-page-reporting=on", "deflate-on-oom=on")
+		a.Device("virtio-balloon-device", "id="+Balloon, "free-page-reporting=on", "deflate-on-oom=on")
 	}
 	a.Device("pvpanic") // says GUEST_PANICKED, and ends
 	for i, v := range g.Volumes {

@@ -11,6 +11,7 @@
 //	v1, hybrid   cpu/ROOT/ID  memory/ROOT/ID  pids/ROOT/ID     limits
 //	             blkio/ROOT/ID         limits of disks, where it is mounted
 //	             unified/ROOT/ID       freeze, kill, CPU time, devices by BPF
+//	             cpuset/ROOT/ID        only for those that are bound to processors
 //	             freezer/, devices/, cpuacct/ROOT/ID   only where there is no unified
 //	v2           ROOT/ID               limits, devices by BPF, freeze, kill
 //	             ROOT/ID/payload       the processes, owned by the environment's root

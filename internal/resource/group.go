@@ -62,6 +62,9 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 		}
 		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, path) })
 	}
+	if r.cpuset != "" && l.CPUSet != "" {
+		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, r.cpuset+"/"+id) })
+	}
 	if err := g.apply(l, true); err != nil {
 		return nil, err
 	}
@@ -183,6 +186,9 @@ func (g *Group) ThreadFiles() []string {
 			files = append(files, dir+"/"+g.id+"/tasks")
 		}
 	}
+	if dir := g.pinned(); dir != "" {
+		files = append(files, dir+"/tasks")
+	}
 	return files
 }
 
@@ -234,6 +240,9 @@ func (g *Group) apply(l Limits, fresh bool) error {
 		if err := put(g.dir(s.controller), s.file, s.value); err != nil {
 			return refused(err, s.controller, "set %s to %s", s.file, s.value)
 		}
+	}
+	if err := g.setCPUSet(l, fresh); err != nil {
+		return err
 	}
 	return g.setIO(l.IO, fresh)
 }

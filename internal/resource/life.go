@@ -204,6 +204,9 @@ func (g *Group) Remove(ctx context.Context) error {
 			return fault.Wrap(err, "remove control group %s", g.id)
 		}
 	}
+	if dir := g.pinned(); dir != "" {
+		return fault.Wrap(g.root.removeTree(ctx, dir), "remove control group %s", g.id)
+	}
 	return nil
 }
 

@@ -40,6 +40,8 @@ type Limits struct {
 	Weight int
 	// PIDs is the most processes and threads. 0: no limit.
 	PIDs int64
+	// CPUSet are the processors to run on, such as 0,2-3. "": all.
+	CPUSet string
 	// IO limits the use of disks.
 	IO IO
 }
@@ -62,7 +64,7 @@ func (l Limits) Check() error {
 	if l.PIDs < 0 {
 		errs = append(errs, fault.Invalidf("a limit of %d processes is not possible", l.PIDs).At("pids"))
 	}
-	return fault.Join(append(errs, l.IO.check())...)
+	return fault.Join(append(errs, checkCPUSet(l.CPUSet), l.IO.check())...)
 }
 
 // quota returns the processor time of one period, in microseconds.

@@ -53,6 +53,20 @@ func child(what string) {
 		}
 		fmt.Println("ate")
 		runtime.KeepAlive(mem)
+	case "write":
+		err := os.WriteFile(arg, make([]byte, 64<<20), 0o600)
+		if err == nil {
+			var f *os.File
+			if f, err = os.Open(arg); err == nil {
+				err = f.Sync()
+				f.Close()
+			}
+		}
+		if err != nil {
+			fmt.Println(err)
+		} else {
+			fmt.Println("wrote")
+		}
 	case "read":
 		f, err := os.Open(arg)
 		if err == nil {

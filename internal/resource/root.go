@@ -24,6 +24,7 @@ type Root struct {
 	dirs     []string          // the folders in homes, each once; the unified one first
 	unified  string            // the root's folder in the unified hierarchy, "" for none
 	nested   bool              // the unified hierarchy serves limits
+	cpuset   string            // the root's folder of cpuset's v1 hierarchy, there or not; "" for none
 	programs deviceGate        // nil: devices through v1
 	tree     tree
 	still    bool     // move no process
@@ -120,6 +121,9 @@ func open(name string, f facts) (*Root, error) {
 	for _, c := range r.v1Controllers(h) {
 		r.homes[c] = filepath.Join(h.v1[c], name)
 		r.layout.Controllers[c] = h.v1[c]
+	}
+	if top := h.v1[cpuset]; top != "" {
+		r.cpuset = filepath.Join(top, name)
 	}
 	if r.unified != "" {
 		r.dirs = []string{r.unified}
@@ -327,6 +331,11 @@ func (r *Root) Remove(ctx context.Context) error {
 	}
 	for _, dir := range r.dirs {
 		if err := r.removeTree(ctx, dir); err != nil {
+			return err
+		}
+	}
+	if r.cpuset != "" && exists(r.cpuset) {
+		if err := r.removeTree(ctx, r.cpuset); err != nil {
 			return err
 		}
 	}

@@ -69,6 +69,8 @@ type Lifecycle interface {
 	Reset(ctx context.Context, ref string) error
 	Interrupt(ctx context.Context, ref string) error
 	Resume(ctx context.Context, ref string) error
+	// Reclaim gives memory back to the host that ref does not use.
+	Reclaim(ctx context.Context, ref string) (api.Reclaimed, error)
 	// Wait blocks until the condition (stopped, next-exit, removed) holds.
 	Wait(ctx context.Context, ref, condition string) (api.Exit, error)
 }

@@ -63,6 +63,12 @@ func (s *Server) lifecycleRoutes() {
 	act("reset", "Press the reset button of a machine", s.engine.Reset)
 	act("nmi", "Send a machine an interrupt that it cannot mask", s.engine.Interrupt)
 
+	huma.Register(s.api, route("reclaim", http.MethodPost, "/v1/environments/{ref}/reclaim", "Give memory back to the host that an environment does not use"),
+		func(ctx context.Context, in *EnvironmentRef) (*body[api.Reclaimed], error) {
+			got, err := s.engine.Reclaim(ctx, in.Ref)
+			return &body[api.Reclaimed]{got}, err
+		})
+
 	act("eject", "Empty the CD drive of a foreign system", s.engine.Eject)
 	huma.Register(s.api, route("insert", http.MethodPost, "/v1/environments/{ref}/insert", "Put the image of a CD into the drive of a foreign system"),
 		func(ctx context.Context, in *struct {

@@ -173,6 +173,50 @@ func number(row Setting, in func(*api.Resources) *int64, change func(*api.Update
 	return of(row, read, func(n int64) string { return strconv.FormatInt(n, 10) }, in, change)
 }
 
+// reclaimOff is the policy of giving no memory back, as is none.
+const reclaimOff = "off"
+
+// policy is when memory is given back.
+func policy(row Setting) Setting {
+	read := func(text string) (string, error) {
+		switch text {
+		case api.ReclaimIdle:
+			return text, nil
+		case reclaimOff, "0":
+			return reclaimOff, nil
+		}
+		return "", fault.Invalidf("%q is no policy", text).Help("write idle or off")
+	}
+	row = of(row, read, func(s string) string { return s },
+		func(r *api.Resources) *string { return &r.Reclaim }, func(u *api.Update) **string { return &u.Reclaim })
+	return none(row, reclaimOff, func(r *api.Resources) *string { return &r.Reclaim })
+}
+
+// none has a word of a setting stand for nothing where it is kept.
+func none(row Setting, word string, in func(*api.Resources) *string) Setting {
+	plain := row.apply
+	row.apply = func(u api.Update, r *api.Resources) {
+		if plain(u, r); *in(r) == word {
+			*in(r) = ""
+		}
+	}
+	return row
+}
+
+// cpuList are processors of the host. 0 is the first of them, so all takes it away.
+func cpuList(row Setting) Setting {
+	read := func(text string) (string, error) {
+		if text == "all" {
+			return text, nil
+		}
+		_, err := unit.ParseList(text)
+		return text, err
+	}
+	row = of(row, read, func(s string) string { return s },
+		func(r *api.Resources) *string { return &r.CPUSet }, func(u *api.Update) **string { return &u.CPUSet })
+	return none(row, "all", func(r *api.Resources) *string { return &r.CPUSet })
+}
+
 // swap is the one setting whose 0 says something: none.
 func swap(row Setting) Setting {
 	row.parse = func(text string, r *api.Resources, u *api.Update) error {

@@ -16,6 +16,10 @@ func example(s Setting) string {
 		return "1.5M"
 	case aShare:
 		return "300"
+	case aList:
+		return "0,2-3"
+	case aPolicy:
+		return "idle"
 	}
 	return "2"
 }
@@ -60,7 +64,7 @@ func TestEveryFieldIsInTheTableAndComesThroughAChange(t *testing.T) {
 }
 
 func TestWhatIsNoValueIsRefused(t *testing.T) {
-	for flag, text := range map[string]string{"memory": "much", "cpus": "0.0001", "cpu-guarantee": "-1", "cpu-weight": "1.5", "pids": "-3", "swap": "none"} {
+	for flag, text := range map[string]string{"memory": "much", "cpus": "0.0001", "cpu-guarantee": "-1", "cpu-weight": "1.5", "pids": "-3", "swap": "none", "reclaim": "often", "cpuset-cpus": "3-1"} {
 		for _, s := range All {
 			if s.Flag == flag && !fault.Is(s.Read(text, &api.Resources{}), fault.Invalid) {
 				t.Errorf("%s takes %q", flag, text)

@@ -10,11 +10,13 @@ const (
 	aSize   = "SIZE"
 	aNumber = "N"
 	aShare  = "WEIGHT"
+	aPolicy = "POLICY"
+	aList   = "LIST"
 )
 
 // All is the table, in the order of docs/reference/resources.md. What holds at a
 // guest and a machine is what their control group on the host, which holds QEMU,
-// and their agent can do without a balloon and without hot-plugged processors.
+// and their agent and balloon can do without hot-plugged processors.
 var All = []Setting{
 	size(Setting{Flag: "memory", Short: "m", Value: aSize, Means: "memory limit, such as 512M", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
 		func(r *api.Resources) *unit.Size { return &r.Memory }, func(u *api.Update) **unit.Size { return &u.Memory }),
@@ -27,6 +29,7 @@ var All = []Setting{
 		func(r *api.Resources) *unit.CPUs { return &r.CPUGuarantee }, func(u *api.Update) **unit.CPUs { return &u.CPUGuarantee }),
 	number(Setting{Flag: "cpu-weight", Value: aShare, Means: "share of contended processor time, 1 to 10000 (default 100)", Unset: "100", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.CPUWeight }, func(u *api.Update) **int64 { return &u.CPUWeight }),
+	cpuList(Setting{Flag: "cpuset-cpus", Value: aList, Means: "processors of the host that it runs on, such as 0,2-3", Unset: "all; so does all", Zone: Live, Guest: Live, Machine: Live}),
 	number(Setting{Flag: "pids", Value: aNumber, Means: "limit of processes and threads, the agent's few included (at least 12)", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.PIDs }, func(u *api.Update) **int64 { return &u.PIDs }),
 	size(Setting{Flag: "disk", Value: aSize, Means: "size of the private disk (default 10G)", Unset: "10G", Zone: Next, Guest: Next, Machine: Next},
@@ -45,4 +48,5 @@ var All = []Setting{
 		func(r *api.Resources) *unit.Size { return &r.NetIn }, func(u *api.Update) **unit.Size { return &u.NetIn }),
 	size(Setting{Flag: "net-out", Value: aSize, Means: "most bytes sent to its network in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *unit.Size { return &r.NetOut }, func(u *api.Update) **unit.Size { return &u.NetOut }),
+	policy(Setting{Flag: "reclaim", Value: aPolicy, Means: "when memory that it does not use goes back to the host: idle (after five minutes with nothing to do) or off", Unset: "off", Zone: Live, Guest: Live, Machine: Live}),
 }

@@ -31,6 +31,7 @@ const (
 	CanReset                            // Resetter
 	CanInterrupt                        // Interrupter
 	CanCount                            // Counter
+	CanReclaim                          // Reclaimer
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.

@@ -87,6 +87,9 @@ func (g *group) limit(l spec.Limits) error {
 	if l.Memory < 0 || l.PIDs < 0 {
 		return root.Fail(root.Invalid, "limits", "a limit is not negative")
 	}
+	if err := g.makeRoom(l.Memory); err != nil {
+		return err
+	}
 	for _, one := range []struct {
 		file, field string
 		value       int64

@@ -229,6 +229,9 @@ func (s Spec) lines(a *argv.Args, f Files) {
 	if s.Panic {
 		a.Device("pvpanic")
 	}
+	if s.Balloon {
+		a.Device("virtio-balloon-pci", "id="+qemu.Balloon, "free-page-reporting=on", "deflate-on-oom=on", s.root(), slot(balloonSlot))
+	}
 }
 
 func (s Spec) tpmDevice() string {

@@ -7,6 +7,7 @@ const (
 	q35ScreenSlot = 0x01
 	usbSlot       = 0x02 // on q35
 	pcScreenSlot  = 0x02
+	balloonSlot   = 0x03
 	channelSlot   = 0x04
 	scsiSlot      = 0x05
 	ahciSlot      = 0x06 // on pc

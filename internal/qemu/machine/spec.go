@@ -168,6 +168,7 @@ type Spec struct {
 	Channels   Channels   `json:"channels"`
 	GuestAgent bool       `json:"guest-agent,omitempty"` // a port for qemu-guest-agent
 	Panic      bool       `json:"panic,omitempty"`       // a device by which the system says that it panicked
+	Balloon    bool       `json:"balloon,omitempty"`     // virtio's, by which the system gives memory back
 	Spare      int        `json:"spare,omitempty"`       // places for devices that are plugged in later
 	Boot       []string   `json:"boot,omitempty"`        // IDs, first first; none: disks, then CDs, then floppies
 	Once       string     `json:"once,omitempty"`        // ID of what is booted first until Steady is applied

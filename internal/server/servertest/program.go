@@ -225,6 +225,15 @@ func (e *Engine) Restart(ctx context.Context, ref string, o engine.StopOptions) 
 	return e.Start(ctx, ref, nil)
 }
 
+// Reclaim implements server.Lifecycle.
+func (e *Engine) Reclaim(_ context.Context, ref string) (api.Reclaimed, error) {
+	r, err := e.get(ref)
+	if err != nil {
+		return api.Reclaimed{}, err
+	}
+	return api.Reclaimed{ID: r.env.ID, Environment: r.env.Name, Stratum: r.env.Stratum, Before: 3 << 20, After: 1 << 20, Freed: 2 << 20, By: []string{"page cache"}}, nil
+}
+
 // Pause implements server.Lifecycle.
 func (e *Engine) Pause(_ context.Context, ref string) error {
 	return e.turn(ref, api.Running, api.Paused)

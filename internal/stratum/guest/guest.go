@@ -69,7 +69,7 @@ func (d *Driver) Destroy(ctx context.Context) error {
 
 // Capabilities returns what guests can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend | stratum.CanReclaim
 }
 
 var (

@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
@@ -33,6 +34,9 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 	switch {
 	case p.Cold:
 		b.Cold = "a cold boot was asked for"
+		return nil
+	case p.Resources.Reclaim == api.ReclaimIdle:
+		b.Cold = "a system that was saved has no balloon, by which it is to give memory back"
 		return nil
 	case len(p.Volumes) > 0:
 		b.Cold = "a system with volumes cannot be saved"

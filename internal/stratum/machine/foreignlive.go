@@ -113,6 +113,12 @@ func (f *Foreign) SetLimits(context.Context, api.Resources) error {
 	return fault.Conflictf("a foreign system's board stays as it is while it runs").At("resources").Help("stop it first: its next start gets another")
 }
 
+// Reclaim implements stratum.Reclaimer.
+func (f *Foreign) Reclaim(context.Context, api.Resources) (stratum.Reclaimed, error) {
+	return stratum.Reclaimed{}, fault.Unablef("a foreign system's board has no balloon, so it gives no memory back").
+		Help("stop it and give it less: strata set NAME memory=SIZE")
+}
+
 // Trouble implements stratum.Troubled.
 func (f *Foreign) Trouble() string {
 	f.mu.Lock()

@@ -48,7 +48,7 @@ func New(o Options) (*Driver, error) {
 // Capabilities returns what machines can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
 	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanScreen |
-		stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt
+		stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt | stratum.CanReclaim
 }
 
 // Devices implements stratum.Outfitter.
@@ -70,6 +70,9 @@ func (d *Driver) Devices(ctx context.Context, firmware string, network bool, vol
 		if r.Part != "processors" && r.Part != "memory" && r.Part != "TPM" { // they are limits, or are not there
 			all = append(all, r.Part+": "+r.Model+holds[r.Part])
 		}
+	}
+	if s.Balloon {
+		all = append(all, "balloon: virtio-balloon, by which memory that is not used goes back to the host; no stock hardware either")
 	}
 	if volumes > 0 {
 		all = append(all, "volumes: virtiofs, which like the agent's channel is no stock hardware")

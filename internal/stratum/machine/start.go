@@ -103,6 +103,7 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if s.Firmware == machine.UEFISecure {
 		return s, fault.Invalidf("a template's boot disk is not signed, so it cannot have the firmware secure").At("firmware").Help("bios or uefi")
 	}
+	s.Balloon = true
 	s.Tablet = false // its driver is not in the initramfs
 	s.Drives = []machine.Drive{
 		{ID: bootDrive, Medium: machine.Disk, Serial: bootSerial},

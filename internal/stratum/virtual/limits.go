@@ -29,6 +29,7 @@ func HostLimits(memory unit.Size, cpus unit.CPUs) resource.Limits {
 // volumes do all reading and writing, in that group.
 func hostLimits(memory unit.Size, r api.Resources, disks []string) resource.Limits {
 	l := HostLimits(memory, r.CPUs)
+	l.CPUSet = r.CPUSet
 	l.IO = resource.IO{Weight: int(r.IOWeight), Read: r.IORead, Write: r.IOWrite, ReadOps: r.IOReadOps, WriteOps: r.IOWriteOps, Disks: disks}
 	return l
 }
@@ -70,7 +71,8 @@ func wanted(r api.Resources) (memory unit.Size, processors int, err error) {
 	return memory, processors, err
 }
 
-// SetLimits implements stratum.Limiter. The machine stays as large as it is.
+// SetLimits implements stratum.Limiter. The machine stays as large as it was built; its
+// balloon takes what is beyond the limit.
 func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	if err := l.fits(r); err != nil {
 		return err
@@ -82,6 +84,9 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 		return c.SetLimits(ctx, spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs})
 	})
 	if err != nil {
+		return err
+	}
+	if err := l.shrink(ctx, r); err != nil {
 		return err
 	}
 	l.mu.Lock()

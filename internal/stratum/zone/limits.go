@@ -11,7 +11,7 @@ import (
 // limits are the control group's, for r. disks are what rates hold for.
 func limits(r api.Resources, disks []string) resource.Limits {
 	return resource.Limits{
-		Memory: r.Memory, Swap: r.Swap, CPUs: r.CPUs, PIDs: r.PIDs,
+		Memory: r.Memory, Swap: r.Swap, CPUs: r.CPUs, PIDs: r.PIDs, CPUSet: r.CPUSet,
 		IO: resource.IO{Weight: int(r.IOWeight), Read: r.IORead, Write: r.IOWrite, ReadOps: r.IOReadOps, WriteOps: r.IOWriteOps, Disks: disks},
 	}
 }

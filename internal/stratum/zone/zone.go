@@ -84,7 +84,7 @@ func (d *Driver) Stratum() string { return stratum.Zone }
 
 // Capabilities returns what zones can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanReclaim
 }
 
 // Runs implements stratum.Driver.

@@ -1,0 +1,181 @@
+package resource
+
+import (
+	"errors"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Processors that a group is bound to. Where nobody asks for it, no group of strata's has
+// the controller: on v1 its hierarchy has folders only for those that do.
+
+const cpuset = "cpuset"
+
+// onlineFile lists the host's processors.
+const onlineFile = "/sys/devices/system/cpu/online"
+
+// pinned is the group's folder of cpuset's v1 hierarchy, "" where it has none.
+func (g *Group) pinned() string {
+	if g.root.cpuset == "" {
+		return ""
+	}
+	if dir := g.root.cpuset + "/" + g.id; exists(dir) {
+		return dir
+	}
+	return ""
+}
+
+// setCPUSet binds the group to processors, or to all.
+func (g *Group) setCPUSet(l Limits, fresh bool) error {
+	switch {
+	case l.CPUSet == "" && fresh:
+		return nil
+	case g.root.cpuset != "":
+		return g.setCPUSetV1(l.CPUSet)
+	case g.root.nested:
+		return g.setCPUSetV2(l.CPUSet)
+	case l.CPUSet == "":
+		return nil
+	}
+	return errNoCPUSet
+}
+
+var errNoCPUSet = fault.Unablef("this host has no controller that binds a group to processors").
+	At("resources.cpuset_cpus").Help("mount cgroup v1's cpuset, or boot with cgroup v2")
+
+func (g *Group) setCPUSetV1(list string) error {
+	dir := g.root.cpuset + "/" + g.id
+	if list == "" && !exists(dir) {
+		return nil
+	}
+	for _, d := range []string{g.root.cpuset, dir} {
+		if err := g.root.tree.mkdir(d); err != nil && !errors.Is(err, unix.EEXIST) {
+			return explain(err, "make control group %s", d)
+		}
+		if have, err := get(d, "cpuset.mems"); err != nil || have != "" {
+			continue
+		}
+		for _, file := range []string{"cpuset.cpus", "cpuset.mems"} { // a new one has nothing, and takes no process
+			all, err := get(filepath.Dir(d), file)
+			if err == nil {
+				err = put(d, file, all)
+			}
+			if err != nil {
+				return explain(err, "set up control group %s", d)
+			}
+		}
+	}
+	if list == "" {
+		var err error
+		if list, err = get(g.root.cpuset, "cpuset.cpus"); err != nil {
+			return explain(err, "read the processors of %s", g.root.cpuset)
+		}
+	}
+	if err := put(dir, "cpuset.cpus", list); err != nil {
+		return g.refusedCPUs(err, list)
+	}
+	return g.gather(dir)
+}
+
+// gather moves what runs in the group into its folder of cpuset, until none is left that
+// was started meanwhile. A thread of this process that only enters to start something
+// (ThreadFiles) is not what runs in it.
+func (g *Group) gather(dir string) error {
+	home := g.unified()
+	if home == "" {
+		home = g.dir("memory")
+	}
+	own := strconv.Itoa(os.Getpid())
+	for range 10 {
+		inside, err := get(dir, "cgroup.procs")
+		if err != nil {
+			return explain(err, "read the processes of %s", dir)
+		}
+		have, moved := strings.Fields(inside), false
+		err = walk(home, func(from string) error {
+			all, err := get(from, "cgroup.procs")
+			for _, pid := range strings.Fields(all) {
+				if pid == own || slices.Contains(have, pid) {
+					continue
+				}
+				moved = true
+				if err := put(dir, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
+					return err
+				}
+			}
+			return err
+		})
+		if err != nil || !moved {
+			return explain(err, "bind processes to processors")
+		}
+	}
+	return nil
+}
+
+// setCPUSetV2 hands the controller down on the way to the group, where it is not yet.
+func (g *Group) setCPUSetV2(list string) error {
+	dir := g.unified()
+	if list == "" && !exists(dir+"/cpuset.cpus") {
+		return nil
+	}
+	for _, d := range []string{filepath.Dir(g.root.unified), g.root.unified} {
+		have, err := get(d, "cgroup.subtree_control")
+		if err == nil && !slices.Contains(strings.Fields(have), cpuset) {
+			err = put(d, "cgroup.subtree_control", "+"+cpuset)
+		}
+		if errors.Is(err, unix.ENOENT) || errors.Is(err, unix.EINVAL) {
+			return errNoCPUSet
+		}
+		if err != nil {
+			return explain(err, "hand cpuset down in %s", d)
+		}
+	}
+	if err := put(dir, "cpuset.cpus", list); err != nil {
+		return g.refusedCPUs(err, list)
+	}
+	return nil
+}
+
+// refusedCPUs explains a list that the kernel does not take: EACCES and ENOSPC are v1's
+// words for what the group above has not.
+func (g *Group) refusedCPUs(err error, list string) error {
+	if errors.Is(err, unix.EINVAL) || errors.Is(err, unix.ERANGE) || errors.Is(err, unix.EACCES) || errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EOVERFLOW) {
+		online, _ := get(filepath.Dir(onlineFile), filepath.Base(onlineFile))
+		return fault.Invalidf("processors %s cannot be had", list).At("resources.cpuset_cpus").Help("this host has %s", online)
+	}
+	return explain(err, "bind the group to processors %s", list)
+}
+
+// checkCPUSet refuses processors that the host has not: v2 takes any, and binds to all
+// where none of them is there. Kinds: Invalid.
+func checkCPUSet(list string) error {
+	if list == "" {
+		return nil
+	}
+	want, err := unit.ParseList(list)
+	if err != nil {
+		return err
+	}
+	online, err := get(filepath.Dir(onlineFile), filepath.Base(onlineFile))
+	if err != nil {
+		return nil // the kernel decides
+	}
+	have, err := unit.ParseList(online)
+	if err != nil {
+		return nil
+	}
+	for _, n := range want {
+		if !slices.Contains(have, n) {
+			return fault.Invalidf("processor %d is not there", n).At("resources.cpuset_cpus").Help("this host has %s", online)
+		}
+	}
+	return nil
+}
