@@ -10,6 +10,7 @@ import (
 	"os"
 	"regexp"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -22,8 +23,18 @@ import (
 // at is a bed seen from one stratum.
 type at struct {
 	*bed.Bed
+	t       *testing.T
 	stratum string
 	made    *atomic.Int64
+	shared  *shared
+}
+
+// shared is what the rows of one stratum have together, each made when it is first asked
+// for: where there is a kernel to boot a start takes long, and most rows only look.
+type shared struct {
+	still  func(at) string // the name of still's environment
+	system func(at) string // the name of system's
+	booted sync.Mutex      // held by the row that uses system
 }
 
 // row is one promise.
@@ -56,15 +67,54 @@ func TestContract(t *testing.T) {
 				bed.MachineKernel(t, b)
 			}
 			b.Run("run", "--rm", "--stratum", stratum, "busybox", "true") // so that no row pays for the first use
+			common := share(t, b)
 			for _, r := range rows {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel()
-					r.test(t, at{Bed: b.For(t), stratum: stratum, made: new(atomic.Int64)})
+					r.test(t, at{Bed: b.For(t), t: t, stratum: stratum, made: new(atomic.Int64), shared: common})
 				})
 			}
 		})
 	}
 }
+
+// stillSays is what the main program of still's environment writes when it begins.
+const stillSays = `echo "user $(id -u):$(id -g), host $(hostname), in $(pwd)"; exec sleep 1000`
+
+// stillPath is its PATH.
+const stillPath = "/bin:/sbin:/usr/bin:/usr/sbin:/odd"
+
+// share returns what the rows of a stratum share; it goes when all of them have ended.
+func share(t *testing.T, b *bed.Bed) *shared {
+	s := new(shared)
+	once := func(name string, args func(at) []string) func(at) string {
+		var begin sync.Once
+		var out bed.Output
+		return func(a at) string {
+			begin.Do(func() {
+				out = a.run(append([]string{"-d", "--name", name}, args(a)...)...)
+				t.Cleanup(func() { b.Try("rm", "-f", name) })
+			})
+			if out.Status != 0 {
+				a.t.Fatalf("start %s: exit status %d\n%s", name, out.Status, out.Stderr)
+			}
+			return name
+		}
+	}
+	s.still = once("still", func(at) []string {
+		return []string{"-e", "A=1", "-e", "B=2", "-e", "PATH=" + stillPath, "-w", "/tmp", "busybox", "sh", "-c", stillSays}
+	})
+	s.system = once("system", func(a at) []string { return []string{bed.Debian(t, b)} })
+	return s
+}
+
+// still returns the name of an environment of the stratum that runs, for rows that only
+// look at it by exec, and write nothing that another could see.
+func (a at) still() string { return a.shared.still(a) }
+
+// boots tells whether a start boots a kernel, and may be emulated: a row then takes
+// fewer of many that differ in nothing else.
+func (a at) boots() bool { return a.stratum != "zone" }
 
 // TestEveryRowIsDocumented holds the table of docs/contract.md and the tests together.
 func TestEveryRowIsDocumented(t *testing.T) {

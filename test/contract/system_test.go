@@ -6,7 +6,6 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/require"
-	"github.com/strata-project/strata/test/bed"
 )
 
 func init() {
@@ -16,15 +15,18 @@ func init() {
 	)
 }
 
-// debian makes the Debian template with systemd, once per bed.
-func debian(t *testing.T, a at) string { return bed.Debian(t, a.Bed) }
+// booted returns the name of a Debian with systemd that has booted, for this row alone.
+func booted(t *testing.T, a at) string {
+	t.Helper()
+	a.shared.booted.Lock()
+	t.Cleanup(a.shared.booted.Unlock)
+	name := a.shared.system(a)
+	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
+	return name
+}
 
 func systemBoots(t *testing.T, a at) {
-	name := a.name(t)
-	if out := a.run("-d", "--name", name, debian(t, a)); out.Status != 0 {
-		t.Fatalf("exit status %d\n%s", out.Status, out.Stderr)
-	}
-	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
+	name := booted(t, a)
 	if out := a.Try("exec", name, "systemctl", "is-system-running"); strings.TrimSpace(out.Stdout) != "running" {
 		t.Errorf("systemctl says %q\n%s", out.Stdout, a.Try("exec", name, "systemctl", "--failed", "--no-pager").Stdout)
 	}
@@ -35,11 +37,7 @@ func systemBoots(t *testing.T, a at) {
 }
 
 func systemStops(t *testing.T, a at) {
-	name := a.name(t)
-	if out := a.run("-d", "--name", name, debian(t, a)); out.Status != 0 {
-		t.Fatalf("exit status %d\n%s", out.Status, out.Stderr)
-	}
-	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
+	name := booted(t, a)
 	a.Run("exec", name, "sh", "-c", `mkdir -p /etc/systemd/system
 printf '[Service]\nType=oneshot\nRemainAfterExit=yes\nExecStart=/bin/true\nExecStop=/bin/sh -c "echo orderly > /root/end"\n' > /etc/systemd/system/mark.service
 systemctl daemon-reload && systemctl start mark`)
