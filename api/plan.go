@@ -48,6 +48,7 @@ type Plan struct {
 	Kind     string   `json:"kind"`
 	Command  []string `json:"command"`
 	Kernel   string   `json:"kernel" doc:"The kernel that it would run on."`
+	Fetch    bool     `json:"fetch,omitempty" doc:"That kernel is not here, and would be fetched first."`
 	Memory   string   `json:"memory"`
 	CPUs     string   `json:"cpus"`
 	PIDs     string   `json:"pids"`

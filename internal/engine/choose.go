@@ -136,7 +136,7 @@ func (e *Engine) planOf(ctx context.Context, w planned) api.Plan {
 	}
 	planLimits(&p, w.spec.Resources)
 	e.planRun(ctx, &p, w.spec)
-	if w.fetch != nil {
+	if p.Fetch = w.fetch != nil; p.Fetch {
 		p.Kernel = "Debian's, which would be fetched first"
 		p.Notes = append(p.Notes, "no kernel for stratum "+w.choice.Stratum+" is here: `strata run` and `strata move` would fetch Debian's first")
 	}

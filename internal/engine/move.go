@@ -19,6 +19,8 @@ const notKept = "what runs inside is stopped and started anew: its memory, its p
 // name, address, ports, volumes, limits. Nothing of disk or template is copied. One that
 // runs is stopped, once all that the new stratum takes is found and made, and started there;
 // where that fails it is started where it was. One that stands still changes its stratum only.
+// A dry run checks all that is checked before anything is stopped, and makes no more than
+// what all environments of the stratum share.
 // A move that has begun goes on when ctx ends, and when the daemon does (see moving.go).
 //
 // Kinds: Missing (also of a kernel, at "kernel"), Invalid (the stratum, needs, options),
@@ -44,11 +46,14 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	if err != nil {
 		return api.Moved{}, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
 	}
-	if r.DryRun {
+	if r.DryRun && moved.Plan.Fetch { // the rest cannot be tried without it
 		return moved, nil
 	}
 	if err := e.rehearse(ctx, en, to); err != nil {
 		return api.Moved{}, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
+	}
+	if r.DryRun {
+		return moved, fault.Wrap(e.mayClaim(en, to), "move %s to %s", en.name(), r.Stratum)
 	}
 	if !en.tryLock() {
 		return api.Moved{}, en.inUse()
@@ -67,6 +72,24 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	case <-ctx.Done():
 		return api.Moved{}, ctx.Err() // moved is the other's
 	}
+}
+
+// mayClaim tells whether nothing would stand against a move to that is known only with the
+// operation lock: other operations, guarantees. Kinds: Busy, Conflict, Full.
+func (e *Engine) mayClaim(en *entry, to environment.Placement) error {
+	if !en.tryLock() {
+		return en.inUse()
+	}
+	defer en.unlock()
+	if err := en.movable(); err != nil {
+		return err
+	}
+	settle, err := e.claimBoth(en, to)
+	if err != nil {
+		return err
+	}
+	settle()
+	return nil
 }
 
 // claimMove lets one move of an environment at a time be prepared. Kinds: Busy.

@@ -26,6 +26,13 @@ type depths struct {
 	below *enginetest.Host // of guests
 	life  *mortality
 	armed atomic.Bool // see failTimes
+	lacks error       // what rehearsals of guests say
+	heard []stratum.Plan
+}
+
+func (d *depths) rehearse(p stratum.Plan) error {
+	d.heard = append(d.heard, p)
+	return d.lacks
 }
 
 func newDepths(t testing.TB) *depths {
@@ -41,7 +48,7 @@ func (d *depths) begin() {
 	d.life = newMortality()
 	o := d.options()
 	o.Drivers = []stratum.Driver{
-		mortal{enginetest.NewDriver(d.host), stratum.Zone, d.life}, mortal{enginetest.NewDriver(d.below), stratum.Guest, d.life},
+		mortal{enginetest.NewDriver(d.host), stratum.Zone, d.life, nil}, mortal{enginetest.NewDriver(d.below), stratum.Guest, d.life, d.rehearse},
 	}
 	e, err := engine.Open(d.t.Context(), o)
 	if err != nil {
@@ -154,6 +161,41 @@ func TestDryRunOfAMoveDoesNothing(t *testing.T) {
 	if got := d.isAt(env, stratum.Zone); len(got.Moves) != 0 || d.host.Starts()+d.below.Starts() != starts {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestADryRunChecksAllThatAMoveDoes: what stands against a start there, guarantees, what
+// is under way.
+func TestADryRunChecksAllThatAMoveDoes(t *testing.T) {
+	d := newDepths(t)
+	dir := t.TempDir()
+	env := d.run(api.Spec{Name: "web", Volumes: []api.Volume{{Source: dir, Target: "/v"}}, Ports: []api.Port{{HostPort: 8080, Port: 80}}})
+	both := func(kind fault.Kind, says ...string) {
+		t.Helper()
+		for _, dry := range []bool{true, false} {
+			_, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: dry})
+			kindIs(t, err, kind, says...)
+			if got := d.isAt(env, stratum.Zone); len(got.Moves) != 0 || d.host.Starts() != 1 {
+				t.Errorf("dry run %v: %+v", dry, got)
+			}
+		}
+	}
+	d.lacks = fault.Unablef("virtiofsd is not installed").At("volumes")
+	both(fault.Unable, "virtiofsd")
+	if p := d.heard[0]; p.ID != env.ID || len(p.Volumes) != 1 || p.Whole.Path == "" || p.Main.Args == nil {
+		t.Errorf("what was rehearsed is not what would start: %+v", p)
+	}
+	d.lacks = nil
+	d.must(os.Rename(dir, dir+"-away"))
+	both(fault.Missing, dir)
+	d.must(os.Rename(dir+"-away", dir))
+	if _, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: true}); err != nil {
+		t.Error(err)
+	}
+	d.isAt(env, stratum.Zone)
+	if _, err := d.move("web", stratum.Guest); err != nil { // nothing was left claimed
+		t.Error(err)
+	}
+	d.isAt(env, stratum.Guest)
 }
 
 func TestMovesThatAreRefused(t *testing.T) {
@@ -348,6 +390,52 @@ func TestAMoveThatCannotBeWrittenDownStopsNothing(t *testing.T) {
 		t.Error(err)
 	}
 	d.isAt(env, stratum.Guest)
+}
+
+// TestADiskThatIsFullInTheMiddleOfAMove: from the moment on at which it has stopped no record
+// can be written. Whatever the record says then, it runs at exactly one stratum, and does
+// after another daemon has read it.
+func TestADiskThatIsFullInTheMiddleOfAMove(t *testing.T) {
+	for name, fills := range map[string]func(d *depths, fill func()){
+		"before the new start": func(d *depths, fill func()) {
+			d.host.Program = func(r *enginetest.Run) api.Exit {
+				<-r.Signalled
+				fill()
+				return api.Exit{}
+			}
+		},
+		"in the new start": func(d *depths, fill func()) { d.below.Fail = func(stratum.Plan) error { fill(); return nil } },
+		"in the new start, which fails": func(d *depths, fill func()) {
+			d.below.Fail = func(stratum.Plan) error { fill(); return fault.Unablef("no space") }
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			d := newDepths(t)
+			var env api.Environment
+			folder := func() string { return filepath.Join(d.dir, "state", "environments", env.ID) }
+			full := false
+			fills(d, func() {
+				if !full {
+					full = true
+					d.must(os.Rename(folder(), folder()+"-away"))
+				}
+			})
+			env = d.run(api.Spec{Name: "web"})
+			_, err := d.move("web", stratum.Guest)
+			if !full {
+				t.Fatal("the disk never was full")
+			}
+			got := d.get("web")
+			if at := d.runsAt(env.ID); len(at) != 1 || at[0] != got.Stratum || got.State != api.Running || (got.Stratum == stratum.Guest) != (err == nil) {
+				t.Errorf("it runs at %v and is shown as %s at %s; %v", at, got.State, got.Stratum, err)
+			}
+			d.must(os.Rename(folder()+"-away", folder()))
+			d.host.Program, d.below.Fail = nil, nil
+			d.die()
+			d.begin()
+			d.settlesAtOne(env)
+		})
+	}
 }
 
 func TestARebootInTheMiddleOfAMove(t *testing.T) {

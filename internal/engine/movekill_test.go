@@ -75,8 +75,9 @@ func (m *mortality) during(call func()) error {
 // mortal is a driver at a stratum, of a daemon that may die.
 type mortal struct {
 	*enginetest.Driver
-	at   string
-	life *mortality
+	at     string
+	life   *mortality
+	refuse func(stratum.Plan) error // what a rehearsal says; nil: all is well
 }
 
 func (m mortal) Stratum() string { return m.at }
@@ -97,6 +98,14 @@ func (m mortal) Start(ctx context.Context, p stratum.Plan, o stratum.StartOption
 		return nil, dead
 	}
 	return m.wrap(live), err
+}
+
+// Rehearse implements stratum.Rehearser, as refuse says.
+func (m mortal) Rehearse(_ context.Context, p stratum.Plan) error {
+	if m.refuse == nil {
+		return nil
+	}
+	return m.refuse(p)
 }
 
 func (m mortal) Adopt(ctx context.Context, id string) (live stratum.Live, err error) {

@@ -6,7 +6,6 @@ package move
 import (
 	"encoding/json"
 	"fmt"
-	"math/rand/v2"
 	"os"
 	"path/filepath"
 	"slices"
@@ -154,7 +153,6 @@ func TestMovingThroughAllStrata(t *testing.T) {
 	}
 	b.Run("run", "-d", "--name", "web", "-p", "8080:80", "-v", volume+":/volume", "-e", "A=b", "--memory", "200M", "--disk", "1G",
 		"--restart", "on-failure:3", "busybox", "sh", "-c", "while :; do hostname | nc -l -p 80; done")
-	const data = 64 << 20
 	b.Run("exec", "web", "sh", "-ec", `dd if=/dev/urandom of=/data bs=1M count=64 2>/dev/null; chown 1000:50 /data
 		mkdir -p /a/b; echo deep > /a/b/c; mv /a /moved; ln -s /data /link; ln /data /hard; mkfifo /pipe; rm $(which wget); chmod 700 /etc
 		echo in > /volume/file; chown 1234:65533 /volume/file; sync`)
@@ -175,21 +173,26 @@ func TestMovingThroughAllStrata(t *testing.T) {
 		}
 	}
 	answers("zone")
-	for i, to := range []string{"guest", "machine", "zone", "guest"} {
-		if i > 1 { // what a run has read and written counts as its waiting ancestors' when it ends
+	busy := hold(t, filepath.Join(volume, "busy"))
+	for i, to := range []string{"guest", "machine", "guest", "zone", "machine", "zone"} { // every direction
+		alone := i == 3 || i == 4
+		if alone { // what a run has read and written counts as its waiting ancestors' when it ends
 			b.Run("restart", "web")
 		}
-		before := moved(t, b)
-		_, held := file(t, b, l.before.ID)
+		l.rehearsed()
+		before, kept := moved(t, b), folders(t, b)
 		move(t, b, "web", to)
 		did := moved(t, b) - before
-		_, holds := file(t, b, l.before.ID)
-		t.Logf("the daemon moved %d KiB; the disk holds %d KiB more", did>>10, (holds-held)>>10)
-		if most := int64(4 << 20); i > 1 && did > most { // before, what all of a stratum share is made once
+		if alone {
+			t.Logf("the daemon read and wrote %d KiB", did>>10)
+		}
+		if most := int64(4 << 20); alone && did > most {
 			t.Errorf("to %s, the daemon read and wrote %d bytes; want fewer than %d", to, did, most)
 		}
-		if more := holds - held; more > data/4 {
-			t.Errorf("to %s, the disk grew by %d bytes", to, more)
+		notCopied(t, to, kept, folders(t, b))
+		busy(to)
+		if got := b.Run("exec", "web", "cat", "/volume/busy"); !strings.HasSuffix(got, to) {
+			t.Errorf("at %s the file that the host writes says %q", to, got)
 		}
 		l.same(to)
 		answers(to)
@@ -197,7 +200,7 @@ func TestMovingThroughAllStrata(t *testing.T) {
 	if len(l.kernels) != 3 {
 		t.Errorf("it ran on the kernels %v; want the host's and two others", l.kernels)
 	}
-	if got := show(t, b, "web").Moves; len(got) != 4 || slices.ContainsFunc(got, func(m api.Move) bool { return m.Failed != "" || !m.Ran }) {
+	if got := show(t, b, "web").Moves; len(got) != 6 || slices.ContainsFunc(got, func(m api.Move) bool { return m.Failed != "" || !m.Ran }) {
 		t.Errorf("%+v", got)
 	}
 	b.Run("rm", "-f", "web")
@@ -220,6 +223,7 @@ func TestMovingAWholeSystem(t *testing.T) {
 	l := begin(t, b, "deb", `cat /proc/1/comm /home/anna/hers /usr/share/zoneinfo/one; ls /usr/share/zoneinfo; ls /usr/share/papers | sha256sum; test ! -e /usr/share/doc
 		stat -c '%n %U %u %g %a' /home/anna/hers /etc/shadow /usr/bin/su /usr/share/papers; systemctl is-active mark`)
 	for i, to := range []string{"guest", "machine", "zone"} {
+		l.rehearsed()
 		move(t, b, "deb", to)
 		ready()
 		l.same(to)
@@ -228,73 +232,4 @@ func TestMovingAWholeSystem(t *testing.T) {
 		}
 	}
 	b.Run("rm", "-f", "deb")
-}
-
-// TestDaemonKilledInTheMiddleOfAMove kills it at random moments between a zone and a guest.
-func TestDaemonKilledInTheMiddleOfAMove(t *testing.T) {
-	b := newBed(t, bed.Kernel)
-	b.Run("run", "-d", "--name", "web", "--memory", "128M", "busybox", "sh", "-c", "trap 'exit 0' TERM; while :; do sleep 0.1; done")
-	b.Run("exec", "web", "sh", "-c", "echo kept > /kept; sync")
-	for _, to := range []string{"guest", "zone"} { // what is made once is there
-		move(t, b, "web", to)
-	}
-	l := begin(t, b, "web", "cat /kept")
-	seed := uint64(time.Now().UnixNano())
-	t.Logf("seed %d", seed)
-	random := rand.New(rand.NewPCG(seed, 1))
-	times := 8
-	if testing.Short() {
-		times = 2
-	}
-	for i := range times {
-		to := "guest"
-		if show(t, b, "web").Stratum == to {
-			to = "zone"
-		}
-		done := make(chan bed.Output, 1)
-		go func() { done <- b.Try("move", "web", to) }()
-		moment := time.Duration(random.IntN(3000)) * time.Millisecond
-		time.Sleep(moment)
-		b.SignalDaemon(syscall.SIGKILL, true)
-		<-done
-		b.StartDaemon()
-		until(t, "the move has ended", func() bool {
-			e := show(t, b, "web")
-			return e.State == api.Running && e.MovingTo == ""
-		})
-		e := show(t, b, "web")
-		t.Logf("%d: killed after %v of a move to %s: it is at %s", i, moment, to, e.Stratum)
-		l.same(e.Stratum)
-		if got := keepers(t, e.ID); len(got) != 1 {
-			t.Errorf("%d keepers of it run: %v", len(got), got)
-		}
-	}
-	b.Run("rm", "-f", "web")
-}
-
-// keepers are the processes that hold a run of an environment: nobody else has its folder's
-// socket, whatever the stratum.
-func keepers(t *testing.T, id string) (pids []string) {
-	t.Helper()
-	all, err := filepath.Glob("/proc/[0-9]*/cgroup")
-	if err != nil {
-		t.Fatal(err)
-	}
-	seen := map[string]bool{}
-	for _, path := range all {
-		text, err := os.ReadFile(path)
-		if err != nil {
-			continue // it has ended
-		}
-		for line := range strings.Lines(string(text)) {
-			if group := strings.TrimSpace(line[strings.LastIndexByte(line, ':')+1:]); strings.Contains(group, id) {
-				top, _, _ := strings.Cut(group[strings.Index(group, id):], "/")
-				seen[group[:strings.Index(group, id)]+top] = true
-			}
-		}
-	}
-	for group := range seen {
-		pids = append(pids, group)
-	}
-	return pids
 }
