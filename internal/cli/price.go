@@ -18,6 +18,7 @@ import (
 // priceFlags are the flags of `strata price`.
 type priceFlags struct {
 	api.PriceRequest
+	more         []string // of --strata
 	kept, asJSON bool
 	report       string
 }
@@ -36,7 +37,7 @@ out, with the reason. What each figure means is in docs/reference/price.md.
 
 Examples:
   strata price --quick
-  strata price --stratum zone --stratum guest --template debian --report price.html
+  strata price --strata zone,guest --template debian --report price.html
   strata price --kept
   strata price --kept --json`,
 		Args: exactly(0, ""),
@@ -46,6 +47,7 @@ Examples:
 	flags.BoolVar(&f.Quick, "quick", false, "take less than a minute, and be less exact")
 	flags.StringVar(&f.Template, "template", "", "template to measure with (default busybox)")
 	flags.StringArrayVar(&f.Strata, "stratum", nil, "measure only this stratum: zone, guest or machine (repeatable)")
+	flags.StringSliceVar(&f.more, "strata", nil, "the same of several, such as zone,guest")
 	flags.BoolVar(&f.kept, "kept", false, "measure nothing: show what was measured last")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.StringVar(&f.report, "report", "", "also write a report into this `file`, .html or .svg")
@@ -56,6 +58,7 @@ Examples:
 
 // price measures, or asks for what was measured, and shows it.
 func (a *app) price(ctx context.Context, c *client.Client, f priceFlags) error {
+	f.Strata = append(f.Strata, f.more...)
 	if f.kept && (f.Quick || f.Template != "" || f.Strata != nil) {
 		return fault.Invalidf("--kept measures nothing, so it takes none of --quick, --template and --stratum").At("kept").Help("leave one of them out")
 	}

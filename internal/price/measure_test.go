@@ -25,6 +25,7 @@ type side struct {
 type log struct {
 	sync.Mutex
 	all  []string
+	args []string // as they were given
 	live int
 	most int
 }
@@ -40,6 +41,9 @@ func (l *log) add(text string, live int) {
 func (s *side) Gauge(ctx context.Context, arg string, out io.Writer) error {
 	name, _, _ := strings.Cut(arg, ":")
 	s.log.add(s.name+" "+name, 0)
+	s.log.Lock()
+	s.log.args = append(s.log.args, arg)
+	s.log.Unlock()
 	if s.hang && name != "hello" {
 		<-ctx.Done()
 		return ctx.Err()
@@ -95,6 +99,24 @@ func byName(all []api.PriceFigure) map[string]api.PriceFigure {
 		found[f.Name] = f
 	}
 	return found
+}
+
+// TestTheFirstRoundIsShort: it may be the last that there is time for.
+func TestTheFirstRoundIsShort(t *testing.T) {
+	l := &log{}
+	host := &side{name: "host", factor: 1, log: l}
+	if _, err := Measure(t.Context(), host, Stratum{Name: "zone", Start: starting(l, func(*fakeSubject) {})}, true, func(string) {}); err != nil {
+		t.Fatal(err)
+	}
+	var cpu []string
+	for _, arg := range l.args {
+		if strings.HasPrefix(arg, "cpu:") {
+			cpu = append(cpu, arg)
+		}
+	}
+	if want := "cpu:33 cpu:33 cpu:100 cpu:100 cpu:100 cpu:100"; strings.Join(cpu, " ") != want {
+		t.Errorf("took %v; want %s", cpu, want)
+	}
 }
 
 func TestBothSidesAreMeasuredInTurn(t *testing.T) {

@@ -27,24 +27,46 @@ func TestPriceOfGuests(t *testing.T) {
 	b := bed.New(t)
 	bed.Kernel(t, b)
 	b.Run("run", "--rm", "--stratum", "guest", "--cold", "busybox", "true") // makes what is made once
-	begin := time.Now()
-	text := b.Run("price", "--quick", "--stratum", "guest", "--stratum", "machine", "--json")
-	if took := time.Since(begin); took > quickPromise {
-		t.Errorf("it took %v", took)
+	measure := func(flags ...string) map[string]api.StratumPrice {
+		begin := time.Now()
+		text := b.Run(append([]string{"price", "--quick", "--json"}, flags...)...)
+		if took := time.Since(begin); took > quickPromise {
+			t.Errorf("%v took %v", flags, took)
+		}
+		var p api.Price
+		if err := json.Unmarshal([]byte(text), &p); err != nil {
+			t.Fatal(err)
+		}
+		at := map[string]api.StratumPrice{}
+		for _, s := range p.Strata {
+			at[s.Stratum] = s
+		}
+		return at
 	}
-	var p api.Price
-	if err := json.Unmarshal([]byte(text), &p); err != nil {
-		t.Fatal(err)
-	}
-	at := map[string]api.StratumPrice{}
-	for _, s := range p.Strata {
-		at[s.Stratum] = s
-	}
-	if m := at["machine"]; !m.Measured.IsZero() || !strings.Contains(m.LeftOut, "kernel") || m.Line != "not measured" {
+	if m := measure("--strata", "machine")["machine"]; !m.Measured.IsZero() || !strings.Contains(m.LeftOut, "kernel") || m.Line != "not measured" {
 		t.Errorf("a machine without a kernel: %+v", m)
 	}
+	bed.MachineKernel(t, b)
+	b.Run("run", "--rm", "--stratum", "machine", "busybox", "true")
+	at := measure("--strata", "guest,machine")
 	if z := at["zone"]; !z.Measured.IsZero() || z.LeftOut != "" {
 		t.Errorf("a zone that was not asked for: %+v", z)
+	}
+	for name, s := range at {
+		left := 0
+		for _, f := range s.Figures {
+			if f.Inside == nil {
+				left++
+				t.Logf("%s: %s was not measured: %s", name, f.Name, f.Why)
+			}
+			if f.Inside == nil && f.Why == "" {
+				t.Errorf("%s: %s was not measured, and it does not say why", name, f.Name)
+			}
+		}
+		t.Logf("%s: %d of %d figures were measured, in %.1f s; left out: %q", name, len(s.Figures)-left, len(s.Figures), s.Took, s.LeftOut)
+	}
+	if m := at["machine"]; m.Measured.IsZero() && !strings.Contains(m.LeftOut, "share of the time") {
+		t.Errorf("a machine: %+v", m)
 	}
 	guest := at["guest"]
 	if guest.Host == nil || guest.Host.QEMU == "" || guest.Host.Accelerator != "tcg" && guest.Host.Accelerator != "kvm" || guest.Stale != nil {

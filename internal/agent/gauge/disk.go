@@ -12,6 +12,7 @@ import (
 // Shape of what disk writes. Unit: bytes.
 const (
 	largest = 128 << 20
+	each    = 64 << 10 // a millisecond of the budget: what was only written to the cache is to be written through as well
 	block   = 1 << 20
 	page    = 4096
 )
@@ -38,8 +39,9 @@ func (j *job) disk() (err error) {
 		x = next(x)
 		put(buf[i:], uint32(x))
 	}
+	most := min(largest, max(2*block, int(j.budget.Milliseconds())*each))
 	j.budget /= 4
-	size, err := j.write(f, buf)
+	size, err := j.write(f, buf, most)
 	if err != nil {
 		return err
 	}
@@ -56,9 +58,9 @@ func (j *job) disk() (err error) {
 }
 
 // write writes in order until the time or the size is reached, and through.
-func (j *job) write(f *os.File, buf []byte) (size int, err error) {
+func (j *job) write(f *os.File, buf []byte, most int) (size int, err error) {
 	begin := time.Now()
-	for size < largest && (size == 0 || time.Since(begin) < j.budget) {
+	for size < most && (size == 0 || time.Since(begin) < j.budget) {
 		n, err := f.Write(buf)
 		size += n
 		if err != nil {

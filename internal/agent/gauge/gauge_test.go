@@ -127,3 +127,18 @@ func TestTheNetworkServesWhatIsAsked(t *testing.T) {
 	}
 	unix.Close(l)
 }
+
+// TestMemoryIsWalkedWhole: the chain comes back to where it began after all lines, not before.
+func TestMemoryIsWalkedWhole(t *testing.T) {
+	const lines = walked / line
+	n, at := 0, uint32(0)
+	for {
+		at = (at*multiplier + increment) % lines
+		if n++; at == 0 || n > lines {
+			break
+		}
+	}
+	if n != lines {
+		t.Errorf("it comes back after %d of %d lines", n, lines)
+	}
+}

@@ -17,8 +17,8 @@ type Run struct {
 	ReadOnly  bool   `json:"read_only,omitempty"`
 
 	Modules  []string `json:"modules,omitempty"` // that must have been loaded
-	Template string   `json:"template"` // block device of the template's EROFS, such as /dev/vda
-	Disk     string   `json:"disk"`     // block device of the private disk's ext4
+	Template string   `json:"template"`          // block device of the template's EROFS, such as /dev/vda
+	Disk     string   `json:"disk"`              // block device of the private disk's ext4
 	Files    []File   `json:"files,omitempty"`
 	Tmpfs    []Tmpfs  `json:"tmpfs,omitempty"`
 	Volumes  []Volume `json:"volumes,omitempty"`
