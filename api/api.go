@@ -119,6 +119,7 @@ type Network struct {
 	Isolated bool      `json:"isolated,omitempty" doc:"No way out of it and none in."`
 	IPv4     string    `json:"ipv4,omitempty" maxLength:"45" doc:"Subnet. Default: a free one."`
 	IPv6     string    `json:"ipv6,omitempty" maxLength:"64" doc:"Subnet. Default: a unique local one."`
+	Project  string    `json:"project,omitempty" maxLength:"63" doc:"Project of the environment file that made it; apply --prune goes by it."`
 	Bridge   string    `json:"bridge,omitempty" readOnly:"true"`
 	Created  time.Time `json:"created,omitzero" readOnly:"true"`
 	UsedBy   []string  `json:"used_by,omitempty" readOnly:"true"`

@@ -11,6 +11,7 @@ type Update struct {
 	Memory          *unit.Size `json:"memory,omitempty" doc:"Memory limit in bytes; 0: none."`
 	MemoryGuarantee *unit.Size `json:"memory_guarantee,omitempty" doc:"Memory that it always gets, in bytes; 0: none."`
 	Swap            *unit.Size `json:"swap,omitempty" doc:"Most swap space beside memory, in bytes; 0: none."`
+	SwapDefault     bool       `json:"swap_default,omitempty" doc:"As much swap space as memory, as where nothing was asked for."`
 	CPUs            *unit.CPUs `json:"cpus,omitempty" doc:"Processors, such as 0.5; 0: no limit."`
 	CPUGuarantee    *unit.CPUs `json:"cpu_guarantee,omitempty" doc:"Processors that it always gets, such as 0.5; 0: none."`
 	CPUWeight       *int64     `json:"cpu_weight,omitempty" minimum:"0" maximum:"10000" doc:"Share of contended processor time; 0: 100."`

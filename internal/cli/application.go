@@ -19,6 +19,7 @@ type application struct {
 	file  envfile.File
 	flags applyFlags
 	steps []step
+	nets  []envfile.NetworkStep
 }
 
 // step is a step of the plan, and what became of it.
@@ -30,11 +31,14 @@ type step struct {
 
 // applied is the answer of apply --json.
 type applied struct {
-	Project string `json:"project,omitempty"`
-	Steps   []step `json:"steps"`
+	Project  string                `json:"project,omitempty"`
+	Networks []envfile.NetworkStep `json:"networks,omitempty"`
+	Steps    []step                `json:"steps"`
 }
 
-func (w *application) result() applied { return applied{Project: w.file.Project, Steps: w.steps} }
+func (w *application) result() applied {
+	return applied{Project: w.file.Project, Networks: w.nets, Steps: w.steps}
+}
 
 // plan compares the file with what is there, and has the daemon judge what is to be made,
 // so that nothing is begun that is refused in the middle.
@@ -61,10 +65,15 @@ func (w *application) plan(ctx context.Context) error {
 			}
 		}
 	}
-	p, err := envfile.New(w.file, have, envfile.Options{Prune: w.flags.prune, Recreate: w.flags.recreate, Templates: ids})
+	nets, err := w.c.Networks(ctx)
 	if err != nil {
 		return err
 	}
+	p, err := envfile.New(w.file, have, envfile.Options{Prune: w.flags.prune, Recreate: w.flags.recreate, Templates: ids, Networks: nets})
+	if err != nil {
+		return err
+	}
+	w.nets = p.Networks
 	var bad []error
 	for _, s := range p.Steps {
 		if s.Action == envfile.Create || s.Action == envfile.Replace {
@@ -113,6 +122,9 @@ func (w *application) carryOut(ctx context.Context) error {
 	var first error
 	failed := map[string]bool{}
 	counts := map[string]int{}
+	if err := w.makeNetworks(ctx, counts); err != nil {
+		return err
+	}
 	for i := range w.steps {
 		s := &w.steps[i]
 		if ctx.Err() != nil {
@@ -133,6 +145,13 @@ func (w *application) carryOut(ctx context.Context) error {
 		}
 		s.Done = true
 		counts[doneText(s.Step)]++
+	}
+	if err := w.removeNetworks(ctx, counts); err != nil {
+		w.app.complain(err)
+		failed["network"] = true
+		if first == nil {
+			first = err
+		}
 	}
 	if !w.flags.quiet {
 		w.summary(counts, len(failed))

@@ -82,6 +82,7 @@ func (a *app) apply(ctx context.Context, c *client.Client, f applyFlags) error {
 		return err
 	}
 	if !f.asJSON {
+		a.printNetworks(work.nets)
 		a.printDifference(work.steps)
 	}
 	err = work.allowed()
@@ -191,6 +192,11 @@ func (w *application) allowed() error {
 		return fault.Conflictf("%s cannot be changed as the file says, only made anew; nothing was done", strings.Join(replaced, ", ")).At("recreate").
 			Help("take the difference back, or add --recreate: what is on the disk is lost")
 	}
+	for _, n := range w.nets {
+		if n.Action == envfile.Remove {
+			hard = append(hard, "network "+n.Name)
+		}
+	}
 	if len(hard) == 0 || w.flags.yes || w.flags.dryRun {
 		return nil
 	}
@@ -228,6 +234,11 @@ Examples:
 			if err != nil {
 				return err
 			}
+			nets, err := c.Networks(ctx)
+			if err != nil {
+				return err
+			}
+			f = f.WithNetworks(nets)
 			for _, n := range notes {
 				a.say("note: %s", n)
 			}

@@ -157,7 +157,7 @@ func (n hosted) Network(name string) (api.Network, error) {
 }
 
 func (n hosted) Create(ctx context.Context, w api.Network) (api.Network, error) {
-	asked := network.Network{Name: w.Name, Isolated: w.Isolated}
+	asked := network.Network{Name: w.Name, Isolated: w.Isolated, Project: w.Project}
 	var bad []error
 	for _, subnet := range []struct {
 		text, field string
@@ -193,7 +193,7 @@ func (n hosted) Check(ctx context.Context) []api.Finding {
 }
 
 func wireNetwork(n network.Network) api.Network {
-	w := api.Network{Name: n.Name, Isolated: n.Isolated, Bridge: n.Bridge, Created: n.Created}
+	w := api.Network{Name: n.Name, Isolated: n.Isolated, Project: n.Project, Bridge: n.Bridge, Created: n.Created}
 	if n.IPv4.IsValid() {
 		w.IPv4 = n.IPv4.String()
 	}

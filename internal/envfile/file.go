@@ -25,8 +25,9 @@ const (
 
 // File is a file that was read.
 type File struct {
-	Project      string  `json:"project,omitempty" maxLength:"63" doc:"What its environments are known by together: a label of each, and what --prune goes by."`
-	Environments []Entry `json:"environments" minItems:"1" maxItems:"1000" doc:"Environments as they should be."`
+	Project      string    `json:"project,omitempty" maxLength:"63" doc:"What its environments are known by together: a label of each, and what --prune goes by."`
+	Networks     []Network `json:"networks,omitempty" maxItems:"100" doc:"Networks as they should be; they are made before the environments."`
+	Environments []Entry   `json:"environments" minItems:"1" maxItems:"1000" doc:"Environments as they should be."`
 
 	name string
 	at   map[string]position

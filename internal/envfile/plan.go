@@ -26,8 +26,9 @@ const (
 // Plan is what would make environments what a file says. Steps stand in the order in
 // which they are taken: removals, and then what each depends on before it.
 type Plan struct {
-	Project string `json:"project,omitempty"`
-	Steps   []Step `json:"steps"`
+	Project  string        `json:"project,omitempty"`
+	Networks []NetworkStep `json:"networks,omitempty"` // made before the steps, removed after them
+	Steps    []Step        `json:"steps"`
 }
 
 // Step is what is done to one environment.
@@ -61,9 +62,10 @@ const Live = "live"
 type Options struct {
 	Prune, Recreate bool
 	Templates       map[string]string
+	Networks        []api.Network // that exist
 }
 
-// New compares f with all environments that exist. With Prune, what is the project's and
+// New compares f with all environments and networks that exist. With Prune, what is the project's and
 // not in f is removed. Kinds: Conflict (an environment of another project), Invalid
 // (Prune without a project).
 func New(f File, have []api.Environment, o Options) (Plan, error) {
@@ -75,6 +77,8 @@ func New(f File, have []api.Environment, o Options) (Plan, error) {
 		p.Steps = append(p.Steps, removals(f, have)...)
 	}
 	var bad []error
+	made, err := networks(f, o)
+	p.Networks, bad = made, append(bad, err)
 	for _, e := range Order(f.Environments) {
 		i := slices.IndexFunc(have, func(env api.Environment) bool { return env.Name == e.Name })
 		if i < 0 {
@@ -247,11 +251,8 @@ func changeable(f field) string {
 
 // how a change of a field that can change is made. A disk grows while nothing uses it, and never shrinks.
 func how(name string, from, to reflect.Value, env api.Environment) string {
-	if to.Kind() == reflect.Pointer && to.IsNil() {
-		return Replace // an update has no way to take it away
-	}
 	if name != "resources.disk" {
-		return Live
+		return howLimit(name, to, env)
 	}
 	had, wants := unit.Size(from.Int()), unit.Size(to.Int())
 	if had == 0 {
@@ -265,6 +266,32 @@ func how(name string, from, to reflect.Value, env api.Environment) string {
 	}
 	return Restart
 }
+
+// ownShare is what a guest's or machine's own kernel and agent have of its memory. The limit
+// of its programs can grow as far as the rest, while it runs.
+const ownShare = 64 * unit.MiB
+
+// howLimit is how for what can change while it runs: at a stratum with a kernel of its own,
+// as far as the machine is large enough that was started.
+func howLimit(name string, to reflect.Value, env api.Environment) string {
+	if env.Boot == nil {
+		return Live
+	}
+	large := false
+	switch name {
+	case "resources.memory", "resources.memory-guarantee":
+		large = to.Int() != 0 && unit.Size(to.Int())+ownShare > env.Boot.Memory
+	case "resources.cpus", "resources.cpu-guarantee":
+		large = unit.CPUs(to.Int()) > unit.CPUs(env.Boot.CPUs)*oneCPU
+	}
+	if large {
+		return Restart
+	}
+	return Live
+}
+
+// oneCPU is a whole processor.
+const oneCPU unit.CPUs = 1000
 
 // update is what the API is asked for so that the differences are gone.
 func update(all []Difference, was, now api.Spec) api.Update {
@@ -289,6 +316,10 @@ func update(all []Difference, was, now api.Spec) api.Update {
 		value := at(reflect.ValueOf(now), d.Field)
 		for _, f := range fieldsOf(target.Type()) {
 			if f.key != d.Field[strings.LastIndexByte(d.Field, '.')+1:] {
+				continue
+			}
+			if f.key == "swap" && value.IsNil() {
+				u.SwapDefault = true
 				continue
 			}
 			if value.Kind() != reflect.Pointer {

@@ -13,6 +13,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 var rewrite = flag.Bool("rewrite", false, "write the golden file anew")
@@ -48,6 +49,14 @@ func TestPlans(t *testing.T) {
 		{name: "limits and labels change live", text: replaced("memory: 64M, disk: 10G}", "memory: 1G, cpus: 0.5, disk: 10G}, labels: {a: b}")},
 		{name: "a larger disk takes a restart", text: replaced("disk: 10G", "disk: 20G")},
 		{name: "a larger disk of what is stopped does not", text: replaced("disk: 10G", "disk: 20G"), have: stopped},
+		{name: "no word of swap takes it back live", text: shop, have: func(all []api.Environment) []api.Environment {
+			swap := unit.Size(5 * unit.MiB)
+			all[0].Spec.Resources.Swap = &swap
+			return all
+		}},
+		{name: "a guest's limit within its machine changes live", text: replaced("memory: 64M", "memory: 100M"), have: guest},
+		{name: "one beyond it takes a restart", text: replaced("memory: 64M", "memory: 200M"), have: guest},
+		{name: "and so do more processors than it has", text: replaced("memory: 64M", "memory: 64M, cpus: 1.5"), have: guest},
 		{name: "a smaller disk means another one", text: replaced("disk: 10G", "disk: 5G")},
 		{name: "another command means another environment", text: replaced("[serve]", "[serve, -v]")},
 		{name: "variables are told by name", text: replaced("command: [serve]", "env: {KEY: secret}, command: [serve]")},
@@ -90,6 +99,14 @@ func TestPlans(t *testing.T) {
 		got[c.name] = p.Steps
 	}
 	golden(t, got)
+}
+
+// guest has all run on machines of 256 MiB with one processor.
+func guest(all []api.Environment) []api.Environment {
+	for i := range all {
+		all[i].Stratum, all[i].Boot = "guest", &api.Boot{Memory: 256 * unit.MiB, CPUs: 1}
+	}
+	return all
 }
 
 func stopped(all []api.Environment) []api.Environment {
@@ -136,7 +153,7 @@ func TestWhatTheAPIChangesIsChangedByIt(t *testing.T) {
 	}
 	walk("", fieldsOf(reflect.TypeFor[api.Spec]()))
 	for _, u := range fieldsOf(reflect.TypeFor[api.Update]()) {
-		found := u.key == "remove-labels"
+		found := u.key == "remove-labels" || u.key == "swap-default"
 		for _, one := range changed {
 			found = found || one == u.key
 		}

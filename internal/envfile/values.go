@@ -186,6 +186,7 @@ func (r *reader) check(f *File) {
 	if f.Project != "" && !label(f.Project) {
 		r.wrong("project", "%s cannot be a project's name", clip(f.Project)).Help("use 1 to 63 of a-z, 0-9 and '-', with no '-' at either end")
 	}
+	r.checkNetworks(f)
 	names := map[string]int{}
 	for i := range f.Environments {
 		e, path := &f.Environments[i], fmt.Sprintf("environments[%d]", i)

@@ -122,6 +122,7 @@ type Network struct {
 	IPv6     netip.Prefix // a unique local /64 (RFC 4193); not valid where the host has no IPv6
 	Gateway6 netip.Addr
 	Isolated bool // no way out, none in: environments reach each other only
+	Project  string // of the environment file that made it; nothing of it is known here
 	Created  time.Time
 }
 
@@ -233,7 +234,7 @@ func (h *Host) Create(ctx context.Context, n Network) (Network, error) {
 		h.mu.Unlock()
 		return Network{}, fault.Conflictf("there is a network %q already", n.Name).At("name").Help("choose another name, or remove that one")
 	}
-	state, err := h.record(Network{Name: n.Name, IPv4: n.IPv4, IPv6: n.IPv6, Isolated: n.Isolated})
+	state, err := h.record(Network{Name: n.Name, IPv4: n.IPv4, IPv6: n.IPv6, Isolated: n.Isolated, Project: n.Project})
 	h.mu.Unlock()
 	if err != nil {
 		return Network{}, err

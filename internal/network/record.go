@@ -28,6 +28,7 @@ type networkRecord struct {
 	IPv6     netip.Prefix `json:"ipv6,omitzero"`
 	Gateway6 netip.Addr   `json:"gateway6,omitzero"`
 	Isolated bool         `json:"isolated,omitempty"`
+	Project  string       `json:"project,omitempty"`
 	Created  time.Time    `json:"created"`
 }
 
@@ -80,14 +81,14 @@ func loadRecord(path string) (Network, error) {
 	if !whole {
 		return Network{}, fault.Internalf("the network record %s is damaged: its parts do not fit together", path)
 	}
-	return Network{Name: r.Name, Bridge: r.Bridge, IPv4: r.IPv4, Gateway4: r.Gateway4, IPv6: r.IPv6, Gateway6: r.Gateway6, Isolated: r.Isolated, Created: r.Created}, nil
+	return Network{Name: r.Name, Bridge: r.Bridge, IPv4: r.IPv4, Gateway4: r.Gateway4, IPv6: r.IPv6, Gateway6: r.Gateway6, Isolated: r.Isolated, Project: r.Project, Created: r.Created}, nil
 }
 
 func saveRecord(dir string, n Network) error {
 	if err := os.MkdirAll(dir, 0o700); err != nil {
 		return fault.Wrap(err, "make the folder of networks")
 	}
-	data, err := json.MarshalIndent(networkRecord{recordVersion, n.Name, n.Bridge, n.IPv4, n.Gateway4, n.IPv6, n.Gateway6, n.Isolated, n.Created}, "", "  ")
+	data, err := json.MarshalIndent(networkRecord{recordVersion, n.Name, n.Bridge, n.IPv4, n.Gateway4, n.IPv6, n.Gateway6, n.Isolated, n.Project, n.Created}, "", "  ")
 	if err != nil {
 		return fault.Wrap(err, "write network record")
 	}

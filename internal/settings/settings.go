@@ -220,14 +220,21 @@ func cpuList(row Setting) Setting {
 // swap is the one setting whose 0 says something: none.
 func swap(row Setting) Setting {
 	row.parse = func(text string, r *api.Resources, u *api.Update) error {
+		if text == "default" {
+			r.Swap, u.Swap, u.SwapDefault = nil, nil, true
+			return nil
+		}
 		n, err := unit.ParseSize(text)
 		if err != nil {
 			return err
 		}
-		r.Swap, u.Swap = &n, &n
+		r.Swap, u.Swap, u.SwapDefault = &n, &n, false
 		return nil
 	}
 	row.apply = func(u api.Update, r *api.Resources) {
+		if u.SwapDefault {
+			r.Swap = nil
+		}
 		if u.Swap != nil {
 			r.Swap = u.Swap
 		}
