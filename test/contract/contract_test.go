@@ -79,7 +79,7 @@ func TestContract(t *testing.T) {
 }
 
 // stillSays is what the main program of still's environment writes when it begins.
-const stillSays = `echo "user $(id -u):$(id -g), host $(hostname), in $(pwd)"; exec sleep 1000`
+const stillSays = `echo "user $(id -u):$(id -g), host $(hostname), in $(pwd)"; exec sleep 1000000`
 
 // stillPath is its PATH.
 const stillPath = "/bin:/sbin:/usr/bin:/usr/sbin:/odd"

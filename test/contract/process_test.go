@@ -266,9 +266,9 @@ func signalForwarded(t *testing.T, a at) {
 
 func isolation(t *testing.T, a at) {
 	one, two := a.start(t, "exec sleep 1001"), a.still()
-	for name, own := range map[string]string{one: "sleep 1001", two: "sleep 1000"} {
+	for name, own := range map[string]string{one: "sleep 1001", two: "sleep 1000000"} {
 		out := a.exec(t, name, "ps -o args; ls /dev")
-		both := strings.Contains(out.Stdout, "sleep 1001") && strings.Contains(out.Stdout, "sleep 1000")
+		both := strings.Contains(out.Stdout, "sleep 1001") && strings.Contains(out.Stdout, "sleep 1000000")
 		if both || !strings.Contains(out.Stdout, own) || strings.Contains(out.Stdout, "stratad") {
 			t.Errorf("%s sees not its own processes, or others:\n%s", name, out.Stdout)
 		}
