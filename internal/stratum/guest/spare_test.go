@@ -161,6 +161,59 @@ func TestSparesDrawNumbersOfTheirOwn(t *testing.T) {
 	}
 }
 
+// What is written down of a spare goes on in a machine that never was one, as its owner.
+func TestAGuestThatBeganAsASpareIsSuspended(t *testing.T) {
+	r := &root{Root: virtualtest.New(t, kernelName)}
+	d := r.newDriver(t, standing)
+	untilSpare(t, d, func() stratum.Plan { return r.Plan(t) })
+	ctx, cancel := context.WithTimeout(t.Context(), 3*patience)
+	defer cancel()
+	p := r.Plan(t)
+	p.Main = stratum.Process{Env: []string{"PATH=/bin"}, Args: []string{"sh", "-c",
+		"trap 'cat /file; exit $kept' TERM; echo on the disk >/file; kept=42; echo begun; while :; do sleep 0.1; done"}}
+	var live stratum.Live
+	for round := range 3 { // the last two of what has been written down once already
+		var err error
+		if live, err = d.Start(ctx, p, stratum.StartOptions{}); err != nil {
+			t.Fatalf("start %d: %v", round, err)
+		}
+		if boot := live.(stratum.Booter).Boot(); !boot.Standby {
+			t.Fatal("it did not begin as a spare")
+		}
+		for !strings.Contains(logged(t, p), "begun") {
+			if ctx.Err() != nil {
+				t.Fatal("the program does not begin")
+			}
+			time.Sleep(10 * time.Millisecond)
+		}
+		if round == 2 {
+			break
+		}
+		p.Saved = filepath.Join(t.TempDir(), "suspended")
+		if err := live.(stratum.Suspender).Suspend(ctx, p.Saved); err != nil {
+			t.Fatalf("suspend %d: %v", round, err)
+		}
+		if err := live.Kill(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := live.Wait(ctx); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := d.Clean(ctx, p.ID); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := live.Signal(ctx, syscall.SIGTERM); err != nil {
+		t.Fatal(err)
+	}
+	if exit, err := live.Wait(ctx); err != nil || exit.Status != 42 || exit.Crash != "" {
+		t.Errorf("it ended with %+v, %v", exit, err)
+	}
+	if all := logged(t, p); strings.Count(all, "begun") != 1 || !strings.Contains(all, "on the disk") {
+		t.Errorf("it wrote %q", all)
+	}
+}
+
 func TestSparesEndWithADaemonThatIsKilled(t *testing.T) {
 	if root := os.Getenv(standbyChild); root != "" {
 		stand(t, root)

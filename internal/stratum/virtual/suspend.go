@@ -27,8 +27,6 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	switch {
 	case l.notes.Volumes > 0:
 		return fault.Unablef("a system with volumes cannot be suspended: QEMU saves no virtiofs").At("volumes").Help("stop it, or hold it still: strata pause")
-	case l.notes.User != 0:
-		return fault.Unablef("a guest that began as one that stood by cannot be suspended yet").Help("start it with --cold first, or hold it still: strata pause")
 	case l.notes.Form == "":
 		return fault.Unablef("it was started by a strata that kept no note of its hardware").Help("start it again first")
 	}
