@@ -37,7 +37,7 @@ type probe struct {
 var errUnknown = errors.New("not judged here")
 
 // patience bounds one probe.
-const patience = 3 * time.Second
+const patience = 20 * time.Second
 
 // atOnce is how many probes run side by side. Several wait for the kernel, none
 // for long.

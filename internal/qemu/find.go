@@ -2,6 +2,7 @@ package qemu
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -11,6 +12,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu/argv"
@@ -48,6 +50,10 @@ var found struct {
 	stamp   string // of the file that program was found as
 }
 
+// findPatience bounds the questions to QEMU, which loads a hundred libraries to answer
+// one: that takes seconds on an emulated processor.
+const findPatience = time.Minute
+
 // Find returns the host's QEMU. Kinds: Unable where it is missing or too old.
 func Find(ctx context.Context) (Program, error) {
 	want, ok := packages[runtime.GOARCH]
@@ -68,7 +74,7 @@ func Find(ctx context.Context) (Program, error) {
 	if found.stamp == stamp {
 		return found.program, nil
 	}
-	ctx, cancel := bounded(ctx)
+	ctx, cancel := context.WithTimeout(ctx, findPatience)
 	defer cancel()
 	text, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
@@ -78,7 +84,10 @@ func Find(ctx context.Context) (Program, error) {
 	if err != nil {
 		return Program{}, err
 	}
-	if text, err = exec.CommandContext(ctx, path, "-M", "help").Output(); err != nil || !hasMachine(string(text)) {
+	if text, err = exec.CommandContext(ctx, path, "-M", "help").Output(); err != nil {
+		return Program{}, fault.Unablef("%s does not say which machines it knows: %w", path, errors.Join(err, ctx.Err()))
+	}
+	if !hasMachine(string(text)) {
 		return Program{}, fault.Unablef("%s knows no machine %q, which guests are", path, machineType).Help("install %s of Debian or Ubuntu", want[1])
 	}
 	p.Ring = hasRing(ctx, path)
