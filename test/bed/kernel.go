@@ -38,23 +38,20 @@ func MachineKernel(t testing.TB, b *Bed) {
 	}
 }
 
-// kernelsVariable names a folder of kernels that a daemon has kept before, which every
-// bed has from its beginning: to take a package takes minutes on an emulated processor.
-const kernelsVariable = "STRATA_TEST_KERNELS"
+// stateVariable names a folder with what another daemon has kept and every bed is to
+// have from its beginning, such as kernels: to take a package, or to boot a system that
+// is to be saved, takes minutes on an emulated processor.
+const stateVariable = "STRATA_TEST_STATE"
 
-// ready gives a root's state the kernels that there are already.
+// ready gives a root's state what there is already.
 func ready(t testing.TB, state string) {
 	t.Helper()
-	from := os.Getenv(kernelsVariable)
+	from := os.Getenv(stateVariable)
 	if from == "" {
 		return
 	}
-	err := os.MkdirAll(state, 0o711)
-	if err == nil {
-		err = exec.Command("cp", "-al", from, filepath.Join(state, "kernels")).Run()
-	}
-	if err != nil {
-		t.Fatalf("give a bed the kernels of %s: %v", from, err)
+	if out, err := exec.Command("cp", "-al", from, state).CombinedOutput(); err != nil {
+		t.Fatalf("give a bed what is in %s: %v %s", from, err, out)
 	}
 }
 
