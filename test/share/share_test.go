@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"math"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -109,10 +110,13 @@ func TestWeightsDivideAProcessor(t *testing.T) {
 func TestWeightsMeanTheSameAtEveryStratum(t *testing.T) {
 	require.Machines(t)
 	b := bed.New(t)
-	bed.MachineKernel(t, b)
+	bed.Kernel(t, b)
 	for _, pair := range [][2]string{{"guest", "zone"}, {"zone", "guest"}, {"machine", "zone"}, {"guest", "machine"}} {
 		t.Run(pair[0]+" and "+pair[1], func(t *testing.T) {
 			b := b.For(t)
+			if slices.Contains(pair[:], "machine") {
+				bed.MachineKernel(t, b)
+			}
 			for i, name := range []string{"three", "one"} {
 				b.Run("run", "-d", "--name", name, "--stratum", pair[i], "--cpus", "1", "--cpu-weight", []string{"300", "100"}[i], "busybox", "sh", "-c", spin)
 				t.Cleanup(func() { b.Try("rm", "-f", name) })
