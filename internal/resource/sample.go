@@ -26,34 +26,61 @@ type reader struct {
 
 var readers = sync.Pool{New: func() any { return new(reader) }}
 
-// Sample reads the files that change, each once and with no more work than that;
-// ok is false where the group is gone.
-func (g *Group) Sample() (s Sample, ok bool) {
-	const micro = 1000
-	r := readers.Get().(*reader)
-	defer readers.Put(r)
+// sampled is what a sample is read of, in the order of Gauge's files.
+var sampled = [...]func(*Group) (path string, take func([]byte, *Sample)){
+	(*Group).memorySampled, (*Group).pidsSampled, (*Group).cpuSampled, (*Group).ioSampled,
+}
+
+func (g *Group) memorySampled() (string, func([]byte, *Sample)) {
 	name := "/memory.usage_in_bytes"
 	if g.root.homes["memory"] == g.root.unified {
 		name = "/memory.current"
 	}
-	text := r.read(g.dir("memory") + name)
-	if text == nil {
-		return s, false
-	}
-	s.Memory = count64(text)
-	s.PIDs = count64(r.read(g.dir("pids") + "/pids.current"))
+	return g.dir("memory") + name, func(b []byte, s *Sample) { s.Memory = count64(b) }
+}
+
+func (g *Group) pidsSampled() (string, func([]byte, *Sample)) {
+	return g.dir("pids") + "/pids.current", func(b []byte, s *Sample) { s.PIDs = count64(b) }
+}
+
+func (g *Group) cpuSampled() (string, func([]byte, *Sample)) {
+	const micro = 1000
 	if dir := g.unified(); dir != "" {
-		text = r.read(dir + "/cpu.stat")
-		s.CPU, s.Throttled = field(text, "usage_usec ")*micro, field(text, "throttled_usec ")*micro
-	} else if dir := g.dir("cpuacct"); dir != "" {
-		s.CPU = count64(r.read(dir + "/cpuacct.usage"))
+		return dir + "/cpu.stat", func(b []byte, s *Sample) {
+			s.CPU, s.Throttled = field(b, "usage_usec ")*micro, field(b, "throttled_usec ")*micro
+		}
 	}
+	if dir := g.dir("cpuacct"); dir != "" {
+		return dir + "/cpuacct.usage", func(b []byte, s *Sample) { s.CPU = count64(b) }
+	}
+	return "", nil
+}
+
+func (g *Group) ioSampled() (string, func([]byte, *Sample)) {
 	if dir := g.dir("io"); dir != "" {
-		text = r.read(dir + "/io.stat")
-		s.Read, s.Written = sum(text, "rbytes="), sum(text, "wbytes=")
-	} else if dir := g.dir("blkio"); dir != "" {
-		text = r.read(dir + "/blkio.throttle.io_service_bytes")
-		s.Read, s.Written = sum(text, " Read "), sum(text, " Write ")
+		return dir + "/io.stat", func(b []byte, s *Sample) { s.Read, s.Written = sum(b, "rbytes="), sum(b, "wbytes=") }
+	}
+	if dir := g.dir("blkio"); dir != "" {
+		return dir + "/blkio.throttle.io_service_bytes", func(b []byte, s *Sample) { s.Read, s.Written = sum(b, " Read "), sum(b, " Write ") }
+	}
+	return "", nil
+}
+
+// Sample reads the files that change, each once and with no more work than that;
+// ok is false where the group is gone. Who does it again and again takes a Gauge.
+func (g *Group) Sample() (s Sample, ok bool) {
+	r := readers.Get().(*reader)
+	defer readers.Put(r)
+	for i, of := range sampled {
+		path, take := of(g)
+		if path == "" {
+			continue
+		}
+		text := r.read(path)
+		if text == nil && i == 0 {
+			return s, false
+		}
+		take(text, &s)
 	}
 	return s, true
 }

@@ -7,7 +7,7 @@ import (
 
 // Sample implements a half of stratum.Counter.
 func (l *Run) Sample() (stratum.Sample, bool) {
-	s, ok := l.Group.Sample()
+	s, ok := l.gauge.Sample()
 	return stratum.Sample{CPU: s.CPU, Throttled: s.Throttled, Memory: s.Memory, Processes: s.PIDs, Read: s.Read, Written: s.Written}, ok
 }
 

@@ -26,6 +26,7 @@ type Run struct {
 	Group  *resource.Group
 
 	runs  *Runs
+	gauge *resource.Gauge
 	ready chan struct{}
 	over  chan struct{} // closed once exit is set
 	exit  api.Exit
@@ -33,7 +34,7 @@ type Run struct {
 
 // Take takes over a run and waits for its end.
 func (r *Runs) Take(id string, k *keeper.Keeper, group *resource.Group) *Run {
-	run := &Run{ID: id, Keeper: k, Group: group, runs: r, ready: make(chan struct{}), over: make(chan struct{})}
+	run := &Run{ID: id, Keeper: k, Group: group, runs: r, gauge: group.Gauge(), ready: make(chan struct{}), over: make(chan struct{})}
 	go run.watch()
 	return run
 }
@@ -50,6 +51,7 @@ func (r *Runs) Find(ctx context.Context, id string) (*keeper.Keeper, *resource.G
 
 // watch waits for the end of the run, which outlives every request.
 func (l *Run) watch() {
+	defer l.gauge.Close()
 	defer close(l.over)
 	ctx := context.Background()
 	record, err := l.Keeper.Watch(ctx, func() { close(l.ready) })

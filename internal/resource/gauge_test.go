@@ -1,0 +1,65 @@
+package resource
+
+import (
+	"testing"
+)
+
+func TestAGaugeSaysWhatASampleSaysUntilTheGroupIsGone(t *testing.T) {
+	r := realRoot(t)
+	g := create(t, r, "gauged", Limits{Memory: 64 << 20, PIDs: 50}, 0)
+	p := spawn(t, g, "hold")
+	_ = p
+	a := g.Gauge()
+	before := gauges.Load()
+	once, ok := g.Sample()
+	if !ok {
+		t.Fatal("there is no sample")
+	}
+	for range 3 { // files are opened by the first and read again by the others
+		s, ok := a.Sample()
+		if !ok || s.PIDs != once.PIDs || s.Memory < once.Memory/2 || s.CPU < once.CPU {
+			t.Errorf("%+v, %v; a sample said %+v", s, ok, once)
+		}
+	}
+	if gauges.Load() != before+1 {
+		t.Errorf("%d gauges are open, not %d", gauges.Load(), before+1)
+	}
+	if err := g.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := g.Remove(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if s, ok := a.Sample(); ok {
+			t.Errorf("of a group that is gone: %+v", s)
+		}
+	}
+	if gauges.Load() != before {
+		t.Errorf("%d gauges stay open", gauges.Load()-before)
+	}
+}
+
+func BenchmarkSample(b *testing.B) {
+	r := realRoot(b)
+	var all []*Group
+	var kept []*Gauge
+	for i := range 200 {
+		g := create(b, r, "s"+string(rune('a'+i%26))+string(rune('a'+i/26)), Limits{}, 0)
+		all, kept = append(all, g), append(kept, g.Gauge())
+	}
+	b.Run("opened each time", func(b *testing.B) {
+		for b.Loop() {
+			for _, g := range all {
+				g.Sample()
+			}
+		}
+	})
+	b.Run("kept open", func(b *testing.B) {
+		for b.Loop() {
+			for _, g := range kept {
+				g.Sample()
+			}
+		}
+	})
+}
