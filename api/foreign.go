@@ -2,10 +2,17 @@ package api
 
 // GuestAgent is who answers inside a foreign system.
 type GuestAgent struct {
-	Kind      string   `json:"kind" enum:"qemu" doc:"qemu: qemu-guest-agent."`
+	Kind      string   `json:"kind" enum:"qemu,strata" doc:"qemu: qemu-guest-agent. strata: strata's own, which was installed into it."`
 	Version   string   `json:"version,omitempty" doc:"As it says."`
 	System    string   `json:"system,omitempty" doc:"What runs inside, as it says."`
 	Addresses []string `json:"addresses,omitempty" doc:"Of the system's network cards, as it says, with prefix length."`
+}
+
+// AgentInstalled is how strata's own agent got into a foreign system, or gets there.
+type AgentInstalled struct {
+	By      string `json:"by" enum:"guest-agent,cd" doc:"guest-agent: it was installed by qemu-guest-agent, and answers. cd: a CD is in the drive, and Command is to be typed inside."`
+	Said    string `json:"said,omitempty" doc:"What the installation said."`
+	Command string `json:"command,omitempty" doc:"To be typed by root inside."`
 }
 
 // Foreign asks for a system that strata does not know, at stratum machine: with a disk, a

@@ -106,6 +106,12 @@ func (c *Client) Insert(ctx context.Context, ref, iso string) error {
 	return c.act(ctx, ref, "insert", "iso", iso)
 }
 
+// InstallAgent puts strata's own agent into a foreign Linux system; byCD: by a CD, whoever
+// answers inside.
+func (c *Client) InstallAgent(ctx context.Context, ref string, byCD bool) (done api.AgentInstalled, err error) {
+	return done, c.call(ctx, post(environments, ref, "agent").with("cd", strconv.FormatBool(byCD)), &done)
+}
+
 // Eject empties the CD drive of a foreign system.
 func (c *Client) Eject(ctx context.Context, ref string) error { return c.act(ctx, ref, "eject") }
 

@@ -65,7 +65,8 @@ func (s *specFlags) template(cmd *cobra.Command, args []string) error {
 
 // guestAgent writes who answers inside a foreign system.
 func (f facts) guestAgent(g api.GuestAgent) {
-	f.add("guest agent", strings.TrimSpace("qemu-guest-agent "+g.Version)+reason("it answers"))
+	name := map[string]string{"qemu": "qemu-guest-agent ", "strata": "strata's own, "}[g.Kind]
+	f.add("guest agent", name+g.Version+reason("it answers"))
 	f.add("runs inside", g.System)
 	f.add("has inside", strings.Join(g.Addresses, ", "))
 }

@@ -60,8 +60,10 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 	if err != nil {
 		return err
 	}
-	if err := en.hasAgent("copies no files for strata"); err != nil {
-		return err
+	if !en.settled() {
+		if err := en.hasAgent("copies no files for strata"); err != nil {
+			return err
+		}
 	}
 	return e.withLive(ctx, en, func(ctx context.Context, live stratum.Live) error {
 		errs := limited{max: maxHealthOutput}

@@ -66,7 +66,7 @@ func (en *entry) hasAgent(lacks string) error {
 		return nil
 	}
 	return fault.Unablef("%s is a foreign system, which %s: nothing of strata's is inside", rec.Name, lacks).
-		Help("use its screen (strata screen, type, vnc), its serial line (strata console %s) or its network; a template run with --stratum machine has strata's agent inside", rec.Name)
+		Help("install strata's agent in a Linux: strata agent install %s; or use its screen (strata screen, type, vnc), its serial line (strata console) or its network; a template run with --stratum machine has strata's agent inside", rec.Name)
 }
 
 // planAlone writes down what a foreign system would have.

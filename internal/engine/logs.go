@@ -24,7 +24,7 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 		return err
 	}
 	dir := logDir
-	if o.Source != SourceConsole {
+	if o.Source != SourceConsole && !(o.Source == SourceKernel && en.settled()) {
 		if err := en.hasAgent("has no main program and no kernel whose output strata gets"); err != nil {
 			return err
 		}

@@ -79,6 +79,7 @@ type Lifecycle interface {
 type Drives interface {
 	Insert(ctx context.Context, ref, iso string) error
 	Eject(ctx context.Context, ref string) error
+	InstallAgent(ctx context.Context, ref string, byCD bool) (api.AgentInstalled, error)
 }
 
 // Admission is what the host can guarantee.

@@ -78,6 +78,15 @@ func (s *Server) lifecycleRoutes() {
 			return nil, s.engine.Insert(ctx, in.Ref, in.ISO)
 		})
 
+	huma.Register(s.api, route("install-agent", http.MethodPost, "/v1/environments/{ref}/agent", "Install strata's agent in a foreign Linux system"),
+		func(ctx context.Context, in *struct {
+			EnvironmentRef
+			CD bool `query:"cd" doc:"By a CD that somebody inside has to use, also where a guest agent answers."`
+		}) (*body[api.AgentInstalled], error) {
+			done, err := s.engine.InstallAgent(ctx, in.Ref, in.CD)
+			return &body[api.AgentInstalled]{done}, err
+		})
+
 	stop := func(id, summary string, do func(context.Context, string, engine.StopOptions) error) {
 		huma.Register(s.api, route(id, http.MethodPost, "/v1/environments/{ref}/"+id, summary),
 			func(ctx context.Context, in *stopQuery) (*none, error) {

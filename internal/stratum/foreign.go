@@ -42,6 +42,21 @@ type Answering interface {
 	Awaits() bool
 }
 
+// Installer can put strata's own agent into a system that runs.
+type Installer interface {
+	// Install does, by a guest agent that answers already, and returns once strata's own
+	// answers. said is what the installation had to say. Kinds: Unable where nobody
+	// answers, or it cannot be installed there; Busy where it does not answer in time.
+	Install(ctx context.Context) (said string, err error)
+}
+
+// Packer is a driver whose agent can be brought into a system by hand.
+type Packer interface {
+	// Pack writes a CD with the agent to path. command, typed by root inside with the
+	// CD in its drive, installs it.
+	Pack(path string) (command string, err error)
+}
+
 // Troubled tells what strata has seen go wrong inside, where nobody inside tells.
 type Troubled interface {
 	// Trouble returns it in words; "": nothing is known of any.

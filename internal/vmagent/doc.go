@@ -23,6 +23,10 @@
 // as soon as process 1 has let go of them, which is when it has become the init. A
 // host meets it anew.
 //
+// Installed: the agent is a service of a system that is not strata's, and was there before
+// it. It runs nothing but what it is asked for later, beside that system's own programs,
+// and knows of no control group, disk or limit.
+//
 // # Control groups
 //
 // The environment's programs are in a group of their own with the limits, and in a

@@ -67,7 +67,9 @@ func (a *agent) Start(img *program.Image) (streams.Child, *program.Report, error
 			return nil, nil, err
 		}
 	}
-	img.Birth.Cgroup, img.Birth.Namespaces = a.group.exec, []int{a.group.ns}
+	if !a.installed {
+		img.Birth.Cgroup, img.Birth.Namespaces = a.group.exec, []int{a.group.ns}
+	}
 	img.Birth.Expendable = os.Getpid() != 1
 	c := &child{a: a, ended: make(chan unix.WaitStatus, 1), kills: a.group.kills()}
 	var report *program.Report

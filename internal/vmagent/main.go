@@ -22,6 +22,8 @@ func Run(args []string) int {
 		return companion(args)
 	case len(args) > 0 && args[0] == rehearsalName:
 		return rehearsal()
+	case len(args) == 2 && args[1] == installedName:
+		return installed()
 	case os.Getpid() == 1:
 		boot()
 	case len(args) == 3:
@@ -43,6 +45,7 @@ type agent struct {
 	dev              int      // the folder of devices that the system started with
 	control, streams string   // devices in it
 	faults           []string // of modules
+	installed        bool     // into a system that is not strata's
 	boot             string   // the kernel's name of this boot, once it is this system's own
 
 	jobs    chan func() // for the main thread

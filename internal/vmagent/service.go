@@ -73,6 +73,9 @@ func (a *agent) setLimits(l spec.Limits) error {
 	if a.state != stateRunning {
 		return errNotRunning
 	}
+	if a.installed {
+		return root.Fail("unable", "limits", "the system inside is not strata's, and limits itself")
+	}
 	return a.group.limit(l)
 }
 
@@ -81,6 +84,9 @@ func (a *agent) stats() (spec.Stats, error) {
 	defer a.mu.Unlock()
 	if a.state != stateRunning {
 		return spec.Stats{}, errNotRunning
+	}
+	if a.installed {
+		return wholeStats(), nil
 	}
 	return a.group.stats(), nil
 }

@@ -7,6 +7,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -19,6 +20,8 @@ import (
 const littleInit = `#!/bin/busybox sh
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run /var/run /root
 /bin/busybox mount -t devtmpfs dev /dev
+/bin/busybox mkdir /dev/pts
+/bin/busybox mount -t devpts pts /dev/pts
 /bin/busybox mount -t proc proc /proc
 /bin/busybox mount -t sysfs sys /sys
 export PATH=/usr/sbin:/usr/bin:/sbin:/bin
@@ -65,7 +68,7 @@ func tree(t *testing.T) string {
 		t.Fatal(err)
 	}
 	write("bin/busybox", read(busybox))
-	for _, name := range strings.Fields("sh ls cat mkdir mount insmod ip udhcpc sleep echo kill poweroff mv chmod rm ln uname id env sync wc head date setsid") {
+	for _, name := range strings.Fields("sh ls cat mkdir mount insmod ip udhcpc sleep echo kill poweroff mv chmod rm ln uname id env sync wc head date setsid stty pwd cp readlink dirname touch true false") {
 		if err := os.Symlink("busybox", filepath.Join(dir, "bin", name)); err != nil {
 			t.Fatal(err)
 		}
@@ -220,13 +223,15 @@ func TestAGuestAgentIsSpokenWith(t *testing.T) {
 	if a := e.GuestAgent; a == nil || a.Kind != "qemu" || a.System != "little Debian" || !strings.HasPrefix(a.Version, "7.") || !e.Ready {
 		t.Errorf("%+v", a)
 	}
+	own, _, _ := strings.Cut(e.Network.IPv4, "/")
 	await(t, "its address is told", func() bool {
 		a := show(t, b, "deb").GuestAgent
-		return a != nil && len(a.Addresses) == 1 && a.Addresses[0] == e.Network.IPv4
+		return a != nil && len(a.Addresses) == 1 && strings.HasPrefix(a.Addresses[0], own+"/")
 	})
 	if out := b.Run("ps", "deb"); !strings.Contains(out, "qemu-guest-agent answers") {
 		t.Errorf("ps: %s", out)
 	}
+	installs(t, b, "deb")
 	// The clock stands still while the system does, and is set then.
 	b.Run("pause", "deb")
 	if out := b.Try("exec", "deb", "true"); out.Status != 125 || !strings.Contains(out.Stderr, "paused") {
@@ -239,6 +244,67 @@ func TestAGuestAgentIsSpokenWith(t *testing.T) {
 		t.Errorf("after %v: %+v", time.Since(began), e.Exit)
 	}
 	b.Run("rm", "deb")
+}
+
+// installs has strata's own agent put into a system, without anything typed there.
+func installs(t *testing.T, b *bed.Bed, name string) {
+	t.Helper()
+	if out := b.Try("cp", name+":/etc/os-release", t.TempDir()); out.Status == 0 || !strings.Contains(out.Stderr, "strata agent install") {
+		t.Errorf("cp without strata's agent: %+v", out)
+	}
+	b.Run("agent", "install", name)
+	if a := show(t, b, name).GuestAgent; a == nil || a.Kind != "strata" || a.System != "little Debian" {
+		t.Errorf("installed: %+v", a)
+	}
+	for what, c := range map[string]struct {
+		args   []string
+		status int
+		out    string
+	}{
+		"a program ends":       {[]string{"exec", name, "sh", "-c", "echo out; exit 7"}, 7, "out\n"},
+		"a user is another":    {[]string{"exec", "-u", "nobody", name, "id", "-un"}, 0, "nobody\n"},
+		"a folder is chosen":   {[]string{"exec", "-w", "/etc", name, "sh", "-c", "pwd"}, 0, "/etc\n"},
+		"a signal is told":     {[]string{"exec", name, "sh", "-c", "kill -KILL $$"}, 137, ""},
+		"a program is missing": {[]string{"exec", name, "/no/such"}, 127, ""},
+	} {
+		if out := b.Try(c.args...); out.Status != c.status || out.Stdout != c.out {
+			t.Errorf("by strata's agent, %s: %+v", what, out)
+		}
+	}
+	if out := b.Feed(bytes.NewReader(make([]byte, 2<<20)), "exec", "-i", name, "wc", "-c"); out.Stdout != "2097152\n" {
+		t.Errorf("by strata's agent, much input: %+v", out)
+	}
+	tty := b.Terminal(t, 33, 77, "exec", "-it", name, "sh", "-c", "stty size; exit 5")
+	tty.Expect("33 77")
+	if status := tty.Wait(); status != 5 {
+		t.Errorf("by strata's agent, a terminal: status %d", status)
+	}
+	dir := t.TempDir()
+	b.Run("cp", name+":/etc/os-release", dir)
+	if text, err := os.ReadFile(filepath.Join(dir, "os-release")); err != nil || !strings.Contains(string(text), "little Debian") {
+		t.Errorf("copied: %q, %v", text, err)
+	}
+	b.Run("cp", filepath.Join(dir, "os-release"), name+":/tmp/")
+	if out := b.Run("exec", name, "cat", "/tmp/os-release"); !strings.Contains(out, "little Debian") {
+		t.Errorf("copied in: %q", out)
+	}
+	if out := b.Run("ps", name); !strings.Contains(out, "qemu-ga") {
+		t.Errorf("ps: %s", out)
+	}
+	if out := b.Run("logs", "--kernel", name); !strings.Contains(out, "e1000e") {
+		t.Errorf("the kernel's log: %d bytes", len(out))
+	}
+	// It outlives the daemon, and its own end.
+	b.SignalDaemon(syscall.SIGKILL, true)
+	b.StartDaemon()
+	await(t, "the next daemon finds the agent", func() bool {
+		a := show(t, b, name).GuestAgent
+		return a != nil && a.Kind == "strata"
+	})
+	b.Run("agent", "install", name) // which ends the one that runs
+	if out := b.Try("exec", name, "echo", "again"); out.Stdout != "again\n" {
+		t.Errorf("by an agent that was installed again: %+v", out)
+	}
 }
 
 // TestNoGuestAgentIsThere runs the same system without it, and without a port for it.
@@ -256,6 +322,12 @@ func TestNoGuestAgentIsThere(t *testing.T) {
 	if out := b.Try("exec", "deb", "true"); out.Status != 125 || !strings.Contains(out.Stderr, "install qemu-guest-agent") {
 		t.Errorf("exec: %+v", out)
 	}
+	if out := b.Run("agent", "install", "deb"); !strings.Contains(out, "sh /mnt/install.sh") {
+		t.Errorf("what is to be typed: %q", out)
+	}
+	if f := show(t, b, "deb").Spec.Foreign; !strings.HasSuffix(f.ISO, "/agent.iso") {
+		t.Errorf("in the drive: %q", f.ISO)
+	}
 	b.Run("rm", "-f", "deb")
 	b.Run("run", "--name", "deb", "--os", "linux", "--no-guest-agent", "--disk-image", disk, "--memory", "256M")
 	if e := show(t, b, "deb"); !e.Ready {
@@ -268,7 +340,7 @@ func TestNoGuestAgentIsThere(t *testing.T) {
 // await waits until something is so.
 func await(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(require.Patience(60 * time.Second)); !so(); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(require.Patience(110 * time.Second)); !so(); time.Sleep(500 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not so: %s", what)
 		}

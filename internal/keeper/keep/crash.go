@@ -66,6 +66,8 @@ func (m *machine) event(line []byte) {
 		Event string `json:"event"`
 		Data  struct {
 			Reason string `json:"reason"`
+			ID     string `json:"id"`
+			Open   bool   `json:"open"`
 		} `json:"data"`
 	}
 	if len(line) == 0 || json.Unmarshal(line, &e) != nil {
@@ -75,6 +77,10 @@ func (m *machine) event(line []byte) {
 	case "SHUTDOWN":
 		if m.reason == "" {
 			m.reason = printable(cut(e.Data.Reason, 64))
+		}
+	case "VSERPORT_CHANGE":
+		if e.Data.ID == streamsDevice && m.alone() {
+			m.turned(e.Data.Open)
 		}
 	case "GUEST_PANICKED":
 		if !m.panics {

@@ -86,7 +86,8 @@
 // bounded in size and number, descriptors they send are checked by what the
 // kernel says of them before anything is done with them. The agent of a machine, and
 // all inside it: a frame that the protocol does not allow there, output beyond what
-// was granted, or a flood of frames that mean nothing, is the end of the machine. What
+// was granted, or a flood of frames that mean nothing, is the end of the machine; one in
+// a system that had none from the start, and may come and go, is not heard any more. What
 // it says is bounded in length, and made printable before it is passed on. QEMU is the
 // guest's as soon as that has broken out into it: events are bounded, and only read. Clients' frames are
 // those of an API user: bounded and refused when malformed. The daemon is trusted.

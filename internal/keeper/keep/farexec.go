@@ -12,6 +12,9 @@ import (
 
 // execute starts a program inside the machine; see keeper.execute.
 func (m *machine) execute(c *conn, e wire.Exec, fd int) *wire.Failure {
+	if m.alone() && !m.met {
+		return &wire.Failure{Kind: "unable", Message: "no agent answers inside"}
+	}
 	if len(m.k.execs) >= maxExecs {
 		return busy("64 programs run by exec in this environment already")
 	}

@@ -23,7 +23,13 @@ const (
 const machineEndGrace = 30 * time.Second
 
 // fault ends a machine whose agent broke the protocol.
-func (m *machine) fault(how string) { m.fail("the agent inside broke the protocol: " + how) }
+func (m *machine) fault(how string) {
+	if m.alone() {
+		m.deaf() // the system was there before its agent, and stays
+		return
+	}
+	m.fail("the agent inside broke the protocol: " + how)
+}
 
 // fail ends a machine that cannot go on, and notes why.
 func (m *machine) fail(why string) {

@@ -96,7 +96,9 @@ func (m *machine) begin() {
 		m.k.want(b.pidfd, readable, b)
 	}
 	m.console.start()
-	m.say(port.Hello, 0, port.HelloPayload(m.number))
+	if !m.alone() { // where an agent may come later, see turned
+		m.say(port.Hello, 0, port.HelloPayload(m.number))
+	}
 	send(m.events, []byte(`{"execute":"qmp_capabilities"}`+"\n"))
 }
 

@@ -43,11 +43,6 @@ func (a *Agent) Info(ctx context.Context) (Info, error) {
 	return i, nil
 }
 
-// Ping asks an agent for nothing.
-func (a *Agent) Ping(ctx context.Context) error {
-	return a.ask(ctx, request{command: "guest-ping"}, nil)
-}
-
 // System asks what runs inside, in words for people. An agent may not know.
 func (a *Agent) System(ctx context.Context) (string, error) {
 	var raw struct {

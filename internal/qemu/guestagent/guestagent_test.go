@@ -79,6 +79,11 @@ func always(text string) func(string, json.RawMessage) string {
 	return func(string, json.RawMessage) string { return text }
 }
 
+// ping asks an agent for nothing.
+func ping(ctx context.Context, a *Agent) error {
+	return a.ask(ctx, request{command: "guest-ping"}, nil)
+}
+
 func soon(t *testing.T) context.Context {
 	ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 	t.Cleanup(cancel)
@@ -106,7 +111,7 @@ func TestWhatAnAgentSaysOfItself(t *testing.T) {
 	if at, err := a.Addresses(ctx); err != nil || strings.Join(at, " ") != "10.87.0.5/16 fd00::5/64" {
 		t.Errorf("addresses: %q, %v", at, err)
 	}
-	if err := a.Ping(ctx); err != nil {
+	if err := ping(ctx, a); err != nil {
 		t.Error(err)
 	}
 	if n, err := a.Freeze(ctx); err != nil || n != 3 {
@@ -188,7 +193,7 @@ func TestWhatIsRefused(t *testing.T) {
 	if !errors.As(err, &refused) || refused.Words != "Failed to execute ?(No such file)" {
 		t.Errorf("%v", err)
 	}
-	if err := a.Ping(soon(t)); !errors.As(err, &refused) {
+	if err := ping(soon(t), a); !errors.As(err, &refused) {
 		t.Errorf("after a refusal: %v", err)
 	}
 }
@@ -205,22 +210,22 @@ func TestNobodyAnswers(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 300*time.Millisecond)
 	defer cancel()
 	began := time.Now()
-	if err := a.Ping(ctx); fault.KindOf(err) != fault.Busy {
+	if err := ping(ctx, a); fault.KindOf(err) != fault.Busy {
 		t.Errorf("ping: %v", err)
 	}
 	if took := time.Since(began); took > 5*time.Second {
 		t.Errorf("it took %v", took)
 	}
 	dumb = false
-	if err := a.Ping(soon(t)); err != nil {
+	if err := ping(soon(t), a); err != nil {
 		t.Error(err)
 	}
 	missing := New(filepath.Join(t.TempDir(), "none"))
-	if err := missing.Ping(soon(t)); fault.KindOf(err) != fault.Unable {
+	if err := ping(soon(t), missing); fault.KindOf(err) != fault.Unable {
 		t.Errorf("no socket: %v", err)
 	}
 	missing.Close()
-	if err := missing.Ping(soon(t)); fault.KindOf(err) != fault.Conflict {
+	if err := ping(soon(t), missing); fault.KindOf(err) != fault.Conflict {
 		t.Errorf("closed: %v", err)
 	}
 }
@@ -233,6 +238,39 @@ func TestAShutdownIsAnsweredByNothing(t *testing.T) {
 	a = fake{say: always(`{"error": {"class": "GenericError", "desc": "child process has failed to shutdown"}}` + "\n")}.serve(t)
 	if err := a.Shutdown(soon(t)); err == nil {
 		t.Error("an agent that failed has begun a shutdown")
+	}
+}
+
+// TestAFileIsWrittenAsAWhole has an agent that takes little at a time, and one that lies.
+func TestAFileIsWrittenAsAWhole(t *testing.T) {
+	var got bytes.Buffer
+	lie, closed := false, 0
+	a := fake{say: func(command string, args json.RawMessage) string {
+		var asked struct {
+			Handle int64  `json:"handle"`
+			Data   []byte `json:"buf-b64"`
+		}
+		_ = json.Unmarshal(args, &asked)
+		switch {
+		case command == "guest-file-open":
+			return `{"return": 1000}` + "\n"
+		case command == "guest-file-close":
+			closed++
+			return `{"return": {}}` + "\n"
+		case lie:
+			return `{"return": {"count": 99999999}}` + "\n"
+		}
+		n := min(len(asked.Data), 50_000)
+		got.Write(asked.Data[:n])
+		return fmt.Sprintf(`{"return": {"count": %d, "eof": false}}`, n) + "\n"
+	}}.serve(t)
+	want := bytes.Repeat([]byte("strata"), 40_000)
+	if err := a.WriteFile(soon(t), "/x", bytes.NewReader(want)); err != nil || !bytes.Equal(got.Bytes(), want) || closed != 1 {
+		t.Errorf("%d of %d bytes, closed %d times, %v", got.Len(), len(want), closed, err)
+	}
+	lie = true
+	if err := a.WriteFile(soon(t), "/x", bytes.NewReader(want)); err == nil || closed != 2 {
+		t.Errorf("an agent that lies: %v, closed %d times", err, closed)
 	}
 }
 

@@ -191,8 +191,12 @@ func (s Spec) clock(a *argv.Args, f Files) {
 	a.Add("-rtc", "base="+base)
 }
 
-// GuestLine is QEMU's name of what qemu-guest-agent is connected by.
-const GuestLine = "guest-agent"
+// QEMU's names of what agents are connected by.
+const (
+	GuestLine   = "guest-agent" // qemu-guest-agent
+	ControlLine = "control"     // strata's own
+	StreamsLine = "streams"     // strata's own, whose device has the same name in a foreign system
+)
 
 // lines are the ends that the host talks to.
 func (s Spec) lines(a *argv.Args, f Files) {
@@ -211,7 +215,7 @@ func (s Spec) lines(a *argv.Args, f Files) {
 	switch s.Channels {
 	case VirtioChannels:
 		a.Device("virtserialport", "bus=channels.0", "chardev=control", "name="+qemu.ControlPort)
-		a.Device("virtserialport", "bus=channels.0", "chardev=streams", "name="+qemu.StreamsPort)
+		a.Device("virtserialport", "bus=channels.0", "chardev=streams", "name="+qemu.StreamsPort, s.streamsID())
 	case SerialChannels:
 		a.Device("isa-serial", "chardev=control", "iobase=0x2f8", "irq=3")
 		// Not at the first port's interrupt, as on old boards: two cannot use it at once.
@@ -232,6 +236,15 @@ func (s Spec) lines(a *argv.Args, f Files) {
 	if s.Balloon {
 		a.Device("virtio-balloon-pci", "id="+qemu.Balloon, "free-page-reporting=on", "deflate-on-oom=on", s.root(), slot(balloonSlot))
 	}
+}
+
+// streamsID names the streams' port in a system where an agent may come and go, so that
+// QEMU tells of that. One that is there from the start is not told of.
+func (s Spec) streamsID() string {
+	if s.GuestAgent {
+		return "id=" + StreamsLine
+	}
+	return ""
 }
 
 func (s Spec) tpmDevice() string {

@@ -63,6 +63,9 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if p.Foreign.NoAgent {
 		s.GuestAgent = false
 	}
+	if s.GuestAgent && kind == machine.Linux {
+		s.Channels = machine.VirtioChannels // for strata's own agent, once it is installed
+	}
 	if p.Foreign.Disk {
 		s.Drives = append(s.Drives, machine.Drive{ID: foreignDisk, Medium: machine.Disk, Serial: "strata-" + foreignDisk})
 	}
@@ -251,7 +254,7 @@ func (l *foreign) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
 		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, Drives: l.drives,
-		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Now: time.Now(),
+		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Control: w.Control, Streams: w.Streams, Now: time.Now(),
 	}
 	if w.Tap != 0 {
 		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}
@@ -300,6 +303,9 @@ func (d *Driver) Hardware(ctx context.Context, p stratum.Plan) ([]string, error)
 	}
 	var all []string
 	for _, r := range l.spec.Describe() {
+		if r.Part == "agent" && l.spec.Channels != machine.NoChannels {
+			r.Why = "ports for strata's own, once it is installed: strata agent install"
+		}
 		all = append(all, r.Part+": "+r.Model+" ("+r.Why+")")
 	}
 	return all, nil

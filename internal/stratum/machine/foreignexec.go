@@ -34,6 +34,10 @@ const execPatience = 30 * time.Second
 // Exec implements stratum.Live, by qemu-guest-agent: the program has no terminal, its
 // input is bounded and there before it starts, and what it writes comes when it has ended.
 func (f *Foreign) Exec(ctx context.Context, p stratum.Process, conn *os.File) error {
+	if f.settled() {
+		p.Env = withPath(p.Env)
+		return f.Live.Exec(ctx, p, conn)
+	}
 	if p.Agent {
 		return noAgent("no file of it can be read or written")
 	}
@@ -140,12 +144,17 @@ func (x *guestExec) env() []string {
 	if len(x.p.Env) == 0 {
 		return nil
 	}
-	for _, v := range x.p.Env {
+	return withPath(x.p.Env)
+}
+
+// withPath adds where Linux systems have their programs, where nothing else is said.
+func withPath(env []string) []string {
+	for _, v := range env {
 		if strings.HasPrefix(v, "PATH=") {
-			return x.p.Env
+			return env
 		}
 	}
-	return append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, x.p.Env...)
+	return append([]string{"PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}, env...)
 }
 
 // carry brings the program to its end, and tells the client.

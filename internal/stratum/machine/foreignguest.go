@@ -80,38 +80,58 @@ func (f *Foreign) look(ctx context.Context) {
 	}
 }
 
-// meet asks who is there; nil: nobody.
-func (f *Foreign) meet(ctx context.Context) (*api.GuestAgent, guestagent.Info) {
-	if !f.open(ctx) {
-		return nil, guestagent.Info{}
+// meet asks who is there; nil: nobody. Strata's own agent goes before another.
+func (f *Foreign) meet(ctx context.Context) (known *api.GuestAgent, info guestagent.Info) {
+	open := f.open(ctx)
+	if open[machine.GuestLine] {
+		agent := f.guest.agent
+		var err error
+		if info, err = agent.Info(ctx); err == nil {
+			known = &api.GuestAgent{Kind: qemuAgent, Version: info.Version}
+			// What an agent does not tell is not known: it may be old, or not be let.
+			known.System, _ = agent.System(ctx)
+			known.Addresses, _ = agent.Addresses(ctx)
+		}
 	}
-	agent := f.guest.agent
-	info, err := agent.Info(ctx)
-	if err != nil {
-		return nil, info
+	if !open[machine.ControlLine] || !open[machine.StreamsLine] {
+		f.Leave()
+		return known, info
 	}
-	known := &api.GuestAgent{Kind: "qemu", Version: info.Version}
-	// What an agent does not tell is not known: it may be old, or not be let.
-	known.System, _ = agent.System(ctx)
-	known.Addresses, _ = agent.Addresses(ctx)
+	if version, release, err := f.Look(ctx); err == nil {
+		if known == nil {
+			known = &api.GuestAgent{System: "Linux " + release}
+		}
+		known.Kind, known.Version = ownAgent, version
+	}
 	return known, info
 }
 
-// open asks QEMU whether somebody inside has the port open.
-func (f *Foreign) open(ctx context.Context) bool {
+// The kinds of agents.
+const (
+	qemuAgent = "qemu"
+	ownAgent  = "strata"
+)
+
+// open asks QEMU which of its lines somebody inside has open.
+func (f *Foreign) open(ctx context.Context) map[string]bool {
 	var lines []struct {
 		Label string `json:"label"`
 		Open  bool   `json:"frontend-open"`
 	}
+	open := map[string]bool{}
 	if f.Execute(ctx, "query-chardev", nil, &lines) != nil {
-		return false
+		return open
 	}
 	for _, l := range lines {
-		if l.Label == machine.GuestLine {
-			return l.Open
-		}
+		open[l.Label] = l.Open
 	}
-	return false
+	return open
+}
+
+// settled tells whether strata's own agent was installed inside, and answers.
+func (f *Foreign) settled() bool {
+	a := f.Answers()
+	return a != nil && a.Kind == ownAgent
 }
 
 // Answers implements stratum.Answering.
@@ -143,7 +163,7 @@ func (f *Foreign) answering(ctx context.Context, what string) (*guestagent.Agent
 	if f.Paused() {
 		return nil, fault.Conflictf("the system is paused, so nobody inside can answer").Help("resume it first")
 	}
-	if !f.open(ctx) {
+	if !f.open(ctx)[machine.GuestLine] {
 		return nil, noAgent(what)
 	}
 	return f.guest.agent, nil
@@ -171,13 +191,30 @@ func (f *Foreign) askToEnd(ctx context.Context) bool {
 	return err == nil
 }
 
+// writePatience is how long a system may take to write out what it has, before it is ended.
+const writePatience = 2 * time.Second
+
+// freeze has a system write out what it has, and tells whether it did.
+func (f *Foreign) freeze(ctx context.Context) bool {
+	if f.Paused() || !f.does("guest-fsfreeze-freeze") {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, writePatience)
+	defer cancel()
+	_, err := f.guest.agent.Freeze(ctx)
+	if err != nil {
+		f.log.Debug("a system is ended that did not write out", "id", f.ID, "err", err)
+	}
+	return err == nil
+}
+
 // clockPatience bounds how long a system that goes on is waited for to set its clock.
 const clockPatience = 5 * time.Second
 
 // Resume implements stratum.Pauser: the clock stood still, and is set where somebody
 // inside can.
 func (f *Foreign) Resume(ctx context.Context) error {
-	if err := f.Live.Resume(ctx); err != nil || !f.does("guest-set-time") {
+	if err := f.Live.Resume(ctx); err != nil || f.settled() || !f.does("guest-set-time") {
 		return err
 	}
 	ctx, cancel := context.WithTimeout(ctx, clockPatience)

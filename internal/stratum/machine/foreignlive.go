@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"log/slog"
 	"os"
 	"regexp"
@@ -22,12 +23,14 @@ type Foreign struct {
 	guest *guest // nil: it has no port for an agent
 	log   *slog.Logger
 
+	program string // strata's own agent, to be installed
+
 	mu      sync.Mutex // guards trouble, a leaf
 	trouble string
 }
 
 func (d *Driver) foreign(v *virtual.Live) *Foreign {
-	f := &Foreign{Live: live(v), log: d.Log}
+	f := &Foreign{Live: live(v), log: d.Log, program: d.Program()}
 	if path := v.GuestSocket(); path != "" {
 		f.guest = newGuest(path)
 		go f.listen(d.Life)
@@ -39,7 +42,7 @@ func (d *Driver) foreign(v *virtual.Live) *Foreign {
 // noAgent is why something cannot be done in a foreign system.
 func noAgent(what string) error {
 	return fault.Unablef("%s: nothing of strata's is inside this system, which it does not know", what).
-		Help("install qemu-guest-agent in it (with --os linux, windows or bsd strata speaks with that); or use its screen (strata screen, type, vnc), its serial line (strata console), or its network; a template run with --stratum machine has strata's agent inside")
+		Help("install qemu-guest-agent in it (with --os linux, windows or bsd strata speaks with that), or strata's own agent into a Linux (strata agent install); or use its screen (strata screen, type, vnc), its serial line (strata console), or its network; a template run with --stratum machine has strata's agent inside")
 }
 
 // Attach implements stratum.Live.
@@ -48,7 +51,10 @@ func (f *Foreign) Attach(context.Context, *os.File) error {
 }
 
 // Counts implements stratum.Counter: what the host counts is known, and no more.
-func (f *Foreign) Counts(context.Context) (stratum.Counts, error) {
+func (f *Foreign) Counts(ctx context.Context) (stratum.Counts, error) {
+	if f.settled() {
+		return f.Live.Counts(ctx)
+	}
 	c, err := f.HostCounts()
 	c.Memory, c.Swap, c.Processes = stratum.NotCounted, stratum.NotCounted, stratum.NotCounted
 	c.Silent = noAgent("what is used inside is not known").Error()
@@ -56,7 +62,10 @@ func (f *Foreign) Counts(context.Context) (stratum.Counts, error) {
 }
 
 // KernelLog implements stratum.KernelLogger.
-func (f *Foreign) KernelLog(context.Context) ([]byte, error) {
+func (f *Foreign) KernelLog(ctx context.Context) ([]byte, error) {
+	if f.settled() {
+		return f.Live.KernelLog(ctx)
+	}
 	return nil, noAgent("its kernel's log cannot be read")
 }
 
@@ -83,11 +92,18 @@ const flushPatience = 10 * time.Second
 // Kill implements stratum.Live. A system that never asks its disk to keep what it wrote,
 // as old ones do not, finds it there all the same: QEMU writes down what it has in memory
 // of the disk when the machine stands still. One that does not answer is killed as it is.
+// A system with a guest agent writes out what it has in memory itself first.
 func (f *Foreign) Kill(ctx context.Context) error {
+	frozen := f.freeze(ctx)
 	bounded, cancel := context.WithTimeout(ctx, flushPatience)
 	defer cancel()
 	_ = f.Execute(bounded, "stop", nil, nil)
-	return f.Cut(ctx)
+	err := f.Cut(ctx)
+	if err != nil && frozen {
+		// It stands still, and whoever lets it go on finds file systems to write to.
+		err = errors.Join(err, f.Execute(ctx, "cont", nil, nil), f.guest.agent.Thaw(ctx))
+	}
+	return err
 }
 
 // Reset implements stratum.Resetter: the button on the front.
@@ -101,7 +117,10 @@ func (f *Foreign) Suspend(context.Context, string) error {
 }
 
 // Processes implements stratum.Lister.
-func (f *Foreign) Processes(context.Context) ([]stratum.Task, bool, error) {
+func (f *Foreign) Processes(ctx context.Context) ([]stratum.Task, bool, error) {
+	if f.settled() {
+		return f.Live.Processes(ctx)
+	}
 	if f.Answers() != nil {
 		return nil, false, fault.Unablef("opaque: qemu-guest-agent answers inside, and does not tell of processes")
 	}

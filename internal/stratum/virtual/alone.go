@@ -11,6 +11,7 @@ import (
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/vmagent/control"
 )
 
 // alonePatience is how long QEMU may take to come up, on a busy host.
@@ -43,6 +44,43 @@ func (l *Live) GuestSocket() string {
 	}
 	return path
 }
+
+// lookPatience is how long an agent may take to say who it is.
+const lookPatience = 10 * time.Second
+
+// Look asks strata's agent in a system that had none from the start who it is, and notes
+// whether it answers.
+func (l *Live) Look(ctx context.Context) (version, release string, err error) {
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	err = l.ask(ctx, func(c *control.Client) error {
+		i, err := c.Info(ctx)
+		if err == nil {
+			version, release = i.Version, i.Kernel
+		}
+		return err
+	})
+	if err != nil {
+		l.Leave() // it may have started over, and waits to be met
+		return "", "", err
+	}
+	l.inside.Store(true)
+	return version, release, nil
+}
+
+// Leave notes that no agent of strata's is inside any more: one that comes is met anew.
+func (l *Live) Leave() {
+	l.inside.Store(false)
+	l.agent.mu.Lock()
+	c := l.agent.client
+	l.agent.mu.Unlock()
+	if c != nil {
+		l.agent.drop(c)
+	}
+}
+
+// Program is the agent that runs inside systems.
+func (d *Driver) Program() string { return d.inside }
 
 // PrepareAlone finds out what runs a machine in which nothing of strata's is, and
 // changes nothing. How large it is is the caller's to fill in.

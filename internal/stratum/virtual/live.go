@@ -27,6 +27,7 @@ type Live struct {
 	mu     sync.Mutex
 	limits api.Resources // as they are now
 	killed atomic.Bool
+	inside atomic.Bool // strata's agent was installed into a system that has none by itself
 	paused bool
 }
 
@@ -135,9 +136,12 @@ func (l *Live) Exec(ctx context.Context, p stratum.Process, conn *os.File) error
 	if len(p.Args) == 0 || p.Args[0] == "" {
 		return fault.Invalidf("there is no command to run").At("command")
 	}
-	filter, err := l.d.filter(l.notes.Boot.Release)
-	if err != nil {
-		return err
+	var filter []byte // a system's programs have none, and of a foreign one's kernel nothing is known
+	if !l.notes.System {
+		var err error
+		if filter, err = l.d.filter(l.notes.Boot.Release); err != nil {
+			return err
+		}
 	}
 	return l.Keeper.Exec(ctx, wire.Exec{Process: *process(p, l.notes, filter)}, conn)
 }
@@ -153,7 +157,7 @@ func (l *Live) Stats(ctx context.Context) (api.Stats, error) {
 	l.mu.Lock()
 	s := api.Stats{ID: l.ID, Time: time.Now(), CPUTime: host.CPU.Usage, MemoryLimit: int64(l.limits.Memory), PIDsLimit: l.limits.PIDs}
 	l.mu.Unlock()
-	if l.Alone() { // what the host sees is all there is to see
+	if l.Alone() && !l.inside.Load() { // what the host sees is all there is to see
 		s.Memory, s.MemoryPeak, s.MemoryLimit = host.Memory.Current, host.Memory.Peak, 0
 		return s, nil
 	}
@@ -259,7 +263,7 @@ func (l *Live) Resume(ctx context.Context) error {
 	l.mu.Lock()
 	l.paused = false
 	l.mu.Unlock()
-	if l.Alone() {
+	if l.Alone() && !l.inside.Load() {
 		return nil // a system that was not told reads the board's clock
 	}
 	return fault.Wrap(l.ask(ctx, func(c *control.Client) error { return c.SetClock(ctx, time.Now()) }), "set the clock inside")
