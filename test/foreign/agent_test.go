@@ -186,7 +186,8 @@ func littleDebian(t *testing.T, words string) string {
 func TestAGuestAgentIsSpokenWith(t *testing.T) {
 	b := start(t)
 	b.Run("run", "--name", "deb", "--os", "linux", "--disk-image", littleDebian(t, ""), "--memory", "256M")
-	b.Run("wait", "deb", "--ready", "--timeout", require.Patience(110*time.Second).String())
+	await(t, "it is ready", func() bool { return show(t, b, "deb").Ready })
+	b.Run("wait", "deb", "--ready", "--timeout", "10s")
 	if out := b.Try("exec", "deb", "uname", "-s"); out.Status != 0 || out.Stdout != "Linux\n" {
 		t.Fatalf("uname: %+v", out)
 	}
@@ -340,7 +341,7 @@ func TestNoGuestAgentIsThere(t *testing.T) {
 // await waits until something is so.
 func await(t *testing.T, what string, so func() bool) {
 	t.Helper()
-	for end := time.Now().Add(require.Patience(110 * time.Second)); !so(); time.Sleep(500 * time.Millisecond) {
+	for end := time.Now().Add(require.Patience(5 * time.Minute)); !so(); time.Sleep(500 * time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatalf("not so: %s", what)
 		}
