@@ -162,7 +162,10 @@ func (g Guest) machine(a *argv.Args) {
 // whether the timer's interrupts come by counting them for a tenth of a second, and panics
 // where the host was too busy to bring them (IO-APIC + timer doesn't work), so it is told
 // not to; by KVM it knows that by itself. Source: Linux, arch/x86/kernel/apic/io_apic.c.
-const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1"
+// The agent's runtime does not look again and again how many processors there are, and there is
+// no watchdog: a busy host holds a system up for seconds, which the kernel would take for
+// a fault of its own.
+const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 nowatchdog"
 
 // CommandLine is the command line of a kernel that boots a template by accelerator,
 // whose time stamp counter runs at tsc kHz (0: not known). The last of consoles is
@@ -252,5 +255,6 @@ func (g Guest) card(a *argv.Args) {
 	if g.MAC != "" {
 		mac = "mac=" + g.MAC
 	}
-	a.Device("virtio-net-device", "netdev=card", mac)
+	// A system that goes on is where it was, or has no address yet: it need tell nobody.
+	a.Device("virtio-net-device", "netdev=card", "guest_announce=off", mac)
 }
