@@ -25,6 +25,7 @@ type Update struct {
 	NetIn           *unit.Size `json:"net_in,omitempty" doc:"Most bytes received in a second; 0: no limit."`
 	NetOut          *unit.Size `json:"net_out,omitempty" doc:"Most bytes sent in a second; 0: no limit."`
 	CPUSet          *string    `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3; all: all."`
+	HugePages       *unit.Size `json:"hugepages,omitempty" doc:"Size of the host's huge pages that its memory lies in: 2M or 1G; 0: usual pages."`
 	Reclaim         *string    `json:"reclaim,omitempty" enum:"idle,off" doc:"When it gives back memory that it does not use."`
 
 	Restart      *Restart          `json:"restart,omitempty" doc:"New restart policy."`

@@ -74,6 +74,7 @@ type Resources struct {
 	NetIn           unit.Size  `json:"net_in,omitempty" doc:"Most bytes that are received from its network in a second."`
 	NetOut          unit.Size  `json:"net_out,omitempty" doc:"Most bytes that are sent to its network in a second."`
 	CPUSet          string     `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3. Default: all."`
+	HugePages       unit.Size  `json:"hugepages,omitempty" doc:"Size of the host's huge pages that the memory of a guest or machine lies in: 2M or 1G. Default: usual pages."`
 	Reclaim         string     `json:"reclaim,omitempty" enum:"idle,off" doc:"idle: give memory back that it does not use while it has nothing to do. Default: off."`
 }
 

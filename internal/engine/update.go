@@ -72,6 +72,11 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 			return err
 		}
 	}
+	if r != nil {
+		if err := settings.Waiting(old, now, en.snapshot().Stratum); err != nil {
+			return err
+		}
+	}
 	if r == nil || !settings.Changed(old, now, en.snapshot().Stratum) {
 		return nil
 	}

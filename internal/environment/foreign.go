@@ -71,6 +71,7 @@ func (c *check) templateOnly(spec api.Spec) {
 		{"kind", spec.Kind != "", "is neither app nor system"},
 		{"health", !mayAnswer(spec.Foreign) && spec.Health != nil && len(spec.Health.Test) > 0 && spec.Health.Test[0] != "NONE", "runs checks by a guest agent, and has no port for one: say --os linux, windows or bsd"},
 		{"resources.pids", spec.Resources.PIDs != 0, "has processes that nobody counts"},
+		{"resources.hugepages", spec.Resources.HugePages != 0, "has its memory in usual pages"},
 		{"resources.reclaim", spec.Resources.Reclaim == api.ReclaimIdle, "has no balloon, by which it could give memory back"},
 		{"cold", spec.Cold, "is always booted"},
 		{"undo_disk", spec.UndoDisk, "keeps what it writes: its disk is no private one, and cannot be made to forget yet"},

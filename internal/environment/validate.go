@@ -208,6 +208,9 @@ func (c *check) resources(r api.Resources, b Bounds) {
 		c.fault("resources.pids", "%d processes are fewer than a program can start with", r.PIDs).Help("give at least %d: the agent's threads count too", PIDFloor)
 	}
 	c.shares(r)
+	if h := r.HugePages; h != 0 && h != 2*unit.MiB && h != unit.GiB {
+		c.fault("resources.hugepages", "there are no huge pages of %s", h).Help("give 2M or 1G")
+	}
 	if r.CPUSet != "" && r.CPUSet != "all" {
 		if _, err := unit.ParseList(r.CPUSet); err != nil {
 			c.add(fault.All(err)[0].At("resources.cpuset_cpus"))

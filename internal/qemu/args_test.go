@@ -28,7 +28,9 @@ func TestArgs(t *testing.T) {
 	save.Backing = Backing{File: "/memory", Shared: true}
 	clone := cold
 	clone.Kernel, clone.Initrd, clone.Incoming, clone.StartStopped, clone.Backing = "", "", true, true, Backing{File: "/memory"}
-	for name, g := range map[string]Guest{"cold": cold, "alone": alone, "volumes": volumes, "save": save, "clone": clone} {
+	huge := cold
+	huge.HugePages = 2 * unit.MiB
+	for name, g := range map[string]Guest{"cold": cold, "huge": huge, "alone": alone, "volumes": volumes, "save": save, "clone": clone} {
 		t.Run(name, func(t *testing.T) {
 			// An option and its value on a line.
 			var got strings.Builder

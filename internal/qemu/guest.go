@@ -62,11 +62,12 @@ type Guest struct {
 	Events            int // a monitor of the keeper's, connected
 	Volumes           []Volume
 	Backing           Backing
-	Fixed             bool // no balloon, as with Backing: a system goes on that was saved without one
-	Incoming          bool // wait for a saved system
-	Rehearsed         bool // it does things once before they count, see rehearsedCache
-	StartStopped      bool // processors stand still until QMP says cont
-	ConsoleOnHardware bool // for tests: early messages go to a serial port on standard output
+	HugePages         unit.Size // that memory lies in; 0: usual ones. There is no balloon then
+	Fixed             bool      // no balloon, as with Backing: a system goes on that was saved without one
+	Incoming          bool      // wait for a saved system
+	Rehearsed         bool      // it does things once before they count, see rehearsedCache
+	StartStopped      bool      // processors stand still until QMP says cont
+	ConsoleOnHardware bool      // for tests: early messages go to a serial port on standard output
 }
 
 // Volume is a folder that a virtiofsd serves.
@@ -111,7 +112,7 @@ func (g Guest) Args() []string {
 	// Pages that the guest frees go back to the host. For memory in a file there is none:
 	// QEMU would punch holes into what others share, and where it cannot, it says so for
 	// each page, as often as the guest likes.
-	if g.Backing.File == "" && !g.Fixed {
+	if g.Backing.File == "" && !g.Fixed && g.HugePages == 0 {
 		a.Device("virtio-balloon-device", "id="+Balloon, "free-page-reporting=on", "deflate-on-oom=on")
 	}
 	a.Device("pvpanic") // says GUEST_PANICKED, and ends
@@ -146,12 +147,20 @@ func (g Guest) machine(a *argv.Args) {
 	switch {
 	case g.Backing.File != "":
 		a.Add("-object", "memory-backend-file"+size+",share="+argv.OnOff(g.Backing.Shared)+",mem-path="+argv.Escape(g.Backing.File))
+	case g.HugePages > 0:
+		a.Add("-object", "memory-backend-memfd"+size+Huge(g.HugePages)+",share="+argv.OnOff(len(g.Volumes) > 0))
 	case len(g.Volumes) > 0:
 		a.Add("-object", "memory-backend-memfd"+size+",share=on")
 	default:
 		a.Add("-object", "memory-backend-ram"+size)
 	}
 	a.Add("-object", "rng-builtin,id=entropy")
+}
+
+// Huge are the properties of a memory-backend-memfd whose pages are so large. All are taken
+// at the start: where one is missing later, the kernel ends QEMU.
+func Huge(page unit.Size) string {
+	return ",hugetlb=on,prealloc=on,hugetlbsize=" + strconv.FormatInt(int64(page/unit.MiB), 10) + "M"
 }
 
 // emulated is what a kernel is told besides where QEMU translates it. Each thing that it

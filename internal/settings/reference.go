@@ -19,11 +19,7 @@ func Reference(w io.Writer) error {
 		"| " + string(Never) + " | the stratum has no such setting |\n\n" +
 		"| flag | key | means | 0 or not given | zone | guest | machine |\n| --- | --- | --- | --- | --- | --- | --- |\n")
 	for _, s := range All {
-		unset := s.Unset
-		if s.Flag == "swap" {
-			unset = "not given: as much as memory"
-		}
-		fmt.Fprintf(&b, "| `--%s %s` | `%s` | %s | %s | %s | %s | %s |\n", s.Flag, s.Value, s.Key(), s.Means, unset, s.Zone, s.Guest, s.Machine)
+		fmt.Fprintf(&b, "| `--%s %s` | `%s` | %s | %s | %s | %s | %s |\n", s.Flag, s.Value, s.Key(), s.Means, s.Unset, s.Zone, s.Guest, s.Machine)
 	}
 	b.WriteString("\nHow guarantees are kept, and what cgroup v1 cannot do, is in [resources.md](../resources.md).\n")
 	_, err := io.WriteString(w, b.String())

@@ -27,6 +27,7 @@ type Setting struct {
 	Value string // what is written, for help texts
 	Means string
 	Unset string // what 0, or not giving it, means
+	Why   string // why a stratum has no such setting
 
 	Zone, Guest, Machine When
 
@@ -97,7 +98,7 @@ func Refused(r api.Resources, stratum string) error {
 	var errs []error
 	for _, s := range All {
 		if s.At(stratum) == Never && s.text(r) != "" {
-			errs = append(errs, fault.Unablef("a %s has no setting %s: %s", stratum, s.Flag, s.Unset).At("resources."+s.Field()))
+			errs = append(errs, fault.Unablef("a %s has no setting %s: %s", stratum, s.Flag, s.Why).At("resources."+s.Field()))
 		}
 	}
 	return fault.Join(errs...)
@@ -112,6 +113,18 @@ func Changed(old, now api.Resources, stratum string) bool {
 		}
 	}
 	return false
+}
+
+// Waiting reports what differs in the two and a run at the stratum cannot take over.
+// Kinds: Conflict.
+func Waiting(old, now api.Resources, stratum string) error {
+	var errs []error
+	for _, s := range All {
+		if s.At(stratum) == Next && s.Differs(old, now) {
+			errs = append(errs, fault.Conflictf("%s changes only while the environment is stopped", s.Flag).At("resources."+s.Field()).Help("stop it first: its next start has it"))
+		}
+	}
+	return fault.Join(errs...)
 }
 
 // of ties a row to its field, by how that is read and written.

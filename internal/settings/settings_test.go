@@ -16,6 +16,8 @@ func example(s Setting) string {
 		return "1.5M"
 	case aShare:
 		return "300"
+	case aPage:
+		return "2M"
 	case aList:
 		return "0,2-3"
 	case aPolicy:
@@ -95,6 +97,13 @@ func TestAStratumRefusesWhatItHasNotByName(t *testing.T) {
 		if len(all) != 1 || all[0].Kind != fault.Unable || all[0].Field != "resources.swap" {
 			t.Errorf("at %s: %v", at, all)
 		}
+	}
+}
+
+func TestWhatWaitsForTheNextStartIsRefusedByName(t *testing.T) {
+	all := fault.All(Waiting(api.Resources{Memory: 1}, api.Resources{HugePages: 2 << 20}, "guest"))
+	if len(all) != 1 || all[0].Kind != fault.Conflict || all[0].Field != "resources.hugepages" {
+		t.Error(all)
 	}
 }
 

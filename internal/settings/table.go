@@ -12,6 +12,7 @@ const (
 	aShare  = "WEIGHT"
 	aPolicy = "POLICY"
 	aList   = "LIST"
+	aPage   = "PAGE"
 )
 
 // All is the table, in the order of docs/reference/resources.md. What holds at a
@@ -22,7 +23,7 @@ var All = []Setting{
 		func(r *api.Resources) *unit.Size { return &r.Memory }, func(u *api.Update) **unit.Size { return &u.Memory }),
 	size(Setting{Flag: "memory-guarantee", Value: aSize, Means: "memory that it always gets, such as 256M", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
 		func(r *api.Resources) *unit.Size { return &r.MemoryGuarantee }, func(u *api.Update) **unit.Size { return &u.MemoryGuarantee }),
-	swap(Setting{Flag: "swap", Value: aSize, Means: "most swap space beside --memory; 0 for none", Unset: "its own kernel has no swap space", Zone: Live, Guest: Never, Machine: Never}),
+	swap(Setting{Flag: "swap", Value: aSize, Means: "most swap space beside --memory; 0 for none", Unset: "not given: as much as memory", Why: "its own kernel has no swap space", Zone: Live, Guest: Never, Machine: Never}),
 	processors(Setting{Flag: "cpus", Value: aNumber, Means: "limit in processors, such as 0.5", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
 		func(r *api.Resources) *unit.CPUs { return &r.CPUs }, func(u *api.Update) **unit.CPUs { return &u.CPUs }),
 	processors(Setting{Flag: "cpu-guarantee", Value: aNumber, Means: "processors that it always gets when it wants them, such as 0.5", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
@@ -48,5 +49,8 @@ var All = []Setting{
 		func(r *api.Resources) *unit.Size { return &r.NetIn }, func(u *api.Update) **unit.Size { return &u.NetIn }),
 	size(Setting{Flag: "net-out", Value: aSize, Means: "most bytes sent to its network in a second", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *unit.Size { return &r.NetOut }, func(u *api.Update) **unit.Size { return &u.NetOut }),
+	size(Setting{Flag: "hugepages", Value: aPage, Means: "huge pages of the host that its memory lies in: 2M or 1G", Unset: "usual pages", Why: "its memory is its programs', which ask the kernel for huge pages themselves",
+		Zone: Never, Guest: Next, Machine: Next},
+		func(r *api.Resources) *unit.Size { return &r.HugePages }, func(u *api.Update) **unit.Size { return &u.HugePages }),
 	policy(Setting{Flag: "reclaim", Value: aPolicy, Means: "when memory that it does not use goes back to the host: idle (after five minutes with nothing to do) or off", Unset: "off", Zone: Live, Guest: Live, Machine: Live}),
 }

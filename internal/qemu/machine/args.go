@@ -128,6 +128,9 @@ func (s Spec) board(a *argv.Args, f Files) {
 	if len(f.Volumes) > 0 {
 		backend, share = "memory-backend-memfd", ",share=on"
 	}
+	if s.HugePages > 0 {
+		backend, share = "memory-backend-memfd", qemu.Huge(s.HugePages)+",share="+argv.OnOff(len(f.Volumes) > 0)
+	}
 	a.Add("-object", fmt.Sprintf("%s,id=ram,size=%d%s", backend, s.Memory.Size, share))
 	// A machine that sleeps looks like one that hangs, and nobody is there to wake it.
 	pm := "ICH9-LPC"

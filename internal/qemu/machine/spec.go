@@ -156,8 +156,9 @@ type Spec struct {
 	CPU        CPU        `json:"cpu"`
 	Processors Processors `json:"processors"`
 	Memory     Memory     `json:"memory"`
-	Bus        Bus        `json:"bus"`  // of drives that name none
-	Card       CardModel  `json:"card"` // of cards that name none
+	HugePages  unit.Size  `json:"huge-pages,omitempty"` // of the host, that memory lies in; 0: usual ones
+	Bus        Bus        `json:"bus"`                  // of drives that name none
+	Card       CardModel  `json:"card"`                 // of cards that name none
 	Drives     []Drive    `json:"drives,omitempty"`
 	Cards      []Card     `json:"cards,omitempty"`
 	Screen     Screen     `json:"screen"`

@@ -35,6 +35,9 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 	case p.Cold:
 		b.Cold = "a cold boot was asked for"
 		return nil
+	case p.Resources.HugePages != 0:
+		b.Cold = "a saved system's memory does not lie in huge pages"
+		return nil
 	case p.Resources.Reclaim == api.ReclaimIdle:
 		b.Cold = "a system that was saved has no balloon, by which it is to give memory back"
 		return nil

@@ -66,6 +66,9 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 		return err
 	}
 	l.spec.Memory.Size, l.spec.Processors.Count = boot.Memory, boot.CPUs
+	if l.spec.HugePages = p.Resources.HugePages; l.spec.HugePages != 0 {
+		l.spec.Balloon = false // nothing smaller than a huge page goes back
+	}
 	if err := l.spec.Validate(); err != nil {
 		return err
 	}

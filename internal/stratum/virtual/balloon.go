@@ -216,6 +216,8 @@ func (l *Live) Reclaim(ctx context.Context, r api.Resources) (stratum.Reclaimed,
 	switch {
 	case l.notes.Fixed:
 		out.Kept = "its memory is a saved system's, which cannot be given back; a start with --cold, or with reclaim=idle, has a balloon"
+	case r.HugePages != 0:
+		out.Kept = "its memory lies in huge pages, of which no part goes back"
 	case errors.Is(err, errNoBalloon):
 		out.Kept = "no balloon answers inside"
 	case err != nil:

@@ -76,6 +76,9 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 	if err != nil {
 		return nil, err
 	}
+	if err := hugeRoom(p.Resources.HugePages, memory, hugeFolder); err != nil {
+		return nil, err
+	}
 	if p.Saved != "" && p.Kernel == "" { // the default one may be another by now
 		if p.Kernel, err = kernelOf(p.Saved); err != nil {
 			return nil, err
