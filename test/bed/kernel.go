@@ -34,7 +34,7 @@ func MachineKernel(t testing.TB, b *Bed) {
 	t.Helper()
 	Kernel(t, b)
 	if out := b.Try("kernel", "show", "machines"); out.Status != 0 {
-		b.Run("kernel", "add", "--name", "machines", packageOf(t, fullKernel))
+		b.Run("kernel", "add", "--name", "machines", FullKernelPackage(t))
 	}
 }
 
@@ -57,6 +57,10 @@ func ready(t testing.TB, state string) {
 
 // KernelPackage returns the path of the package of Debian's cloud kernel.
 func KernelPackage(t testing.TB) string { return packageOf(t, cloudKernel) }
+
+// FullKernelPackage returns the path of the package of Debian's kernel that has drivers for
+// hardware.
+func FullKernelPackage(t testing.TB) string { return packageOf(t, fullKernel) }
 
 func packageOf(t testing.TB, kernel string) string {
 	t.Helper()

@@ -31,8 +31,14 @@ func start(t *testing.T) *bed.Bed {
 // unpacked returns the folder that a package's files are in.
 func unpacked(t *testing.T, name string) string {
 	t.Helper()
+	return unpackedFile(t, bed.Package(t, name))
+}
+
+// unpackedFile is unpacked, of a package that is here.
+func unpackedFile(t *testing.T, deb string) string {
+	t.Helper()
 	require.Tool(t, "dpkg")
-	deb, dir := bed.Package(t, name), t.TempDir()
+	dir := t.TempDir()
 	if out, err := exec.Command("dpkg", "-x", deb, dir).CombinedOutput(); err != nil {
 		t.Fatalf("unpack %s: %v: %s", deb, err, out)
 	}
@@ -192,6 +198,38 @@ func TestNothingToBootIsReported(t *testing.T) {
 	if left, err := os.ReadFile(disk); err != nil || !bytes.Equal(left, make([]byte, 4<<20)) {
 		t.Error("the image was written to")
 	}
+}
+
+// TestNothingToBootIsReportedByUEFI looks at the same of OVMF, which ends in its shell.
+func TestNothingToBootIsReportedByUEFI(t *testing.T) {
+	b := start(t)
+	_, err := os.Stat("/usr/share/OVMF")
+	require.Host(t, "ovmf", err == nil, "the package ovmf is not installed")
+	disk := file(t, "empty.raw", make([]byte, 4<<20))
+	b.Run("run", "--name", "empty", "--firmware", "uefi", "--image-format", "raw", "--disk-image", disk, "--memory", "192M", "--network", "none")
+	troubled := func() {
+		t.Helper()
+		for end := time.Now().Add(require.Patience(2 * time.Minute)); ; time.Sleep(500 * time.Millisecond) {
+			if trouble := show(t, b, "empty").Trouble; strings.Contains(trouble, "nothing to boot") {
+				return
+			}
+			if time.Now().After(end) {
+				t.Fatalf("it is not told that nothing boots: %s", b.Run("console", "empty"))
+			}
+		}
+	}
+	troubled()
+	says(t, b, "empty", "UEFI Interactive Shell", 0)
+	// A reset is another try, and the next daemon sees what came of it as well.
+	b.Run("reset", "empty")
+	if trouble := show(t, b, "empty").Trouble; trouble != "" {
+		t.Errorf("after a reset: %s", trouble)
+	}
+	troubled()
+	b.SignalDaemon(syscall.SIGKILL, true)
+	b.StartDaemon()
+	troubled()
+	b.Run("rm", "-f", "empty")
 }
 
 // TestACDIsChanged boots, by resets alone, from what is in the drive at that moment.

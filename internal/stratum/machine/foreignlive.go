@@ -6,6 +6,7 @@ import (
 	"log/slog"
 	"os"
 	"regexp"
+	"strings"
 	"sync"
 	"syscall"
 	"time"
@@ -23,20 +24,36 @@ type Foreign struct {
 	guest *guest // nil: it has no port for an agent
 	log   *slog.Logger
 
+	d *Driver
+
 	program string // strata's own agent, to be installed
 
-	mu      sync.Mutex // guards trouble, a leaf
+	mu      sync.Mutex // guards what follows, a leaf
 	trouble string
+	unwatch context.CancelFunc // ends the look at what firmware says
 }
 
 func (d *Driver) foreign(v *virtual.Live) *Foreign {
-	f := &Foreign{Live: live(v), log: d.Log, program: d.Program()}
+	f := &Foreign{Live: live(v), log: d.Log, program: d.Program(), d: d}
 	if path := v.GuestSocket(); path != "" {
 		f.guest = newGuest(path)
 		go f.listen(d.Life)
 	}
-	go f.watch(d.Life)
+	f.observe(time.Time{})
 	return f
+}
+
+// observe has firmware looked at from now on, after a reset as well: what was wrong before
+// is no longer.
+func (f *Foreign) observe(since time.Time) {
+	ctx, cancel := context.WithTimeout(f.d.Life, firmwarePatience)
+	f.mu.Lock()
+	if f.unwatch != nil {
+		f.unwatch()
+	}
+	f.unwatch, f.trouble = cancel, ""
+	f.mu.Unlock()
+	go f.watch(ctx, since)
 }
 
 // noAgent is why something cannot be done in a foreign system.
@@ -108,7 +125,11 @@ func (f *Foreign) Kill(ctx context.Context) error {
 
 // Reset implements stratum.Resetter: the button on the front.
 func (f *Foreign) Reset(ctx context.Context) (over bool, err error) {
-	return false, f.Execute(ctx, "system_reset", nil, nil)
+	if err := f.Execute(ctx, "system_reset", nil, nil); err != nil {
+		return false, err
+	}
+	f.observe(time.Now())
+	return false, nil
 }
 
 // Suspend implements stratum.Suspender.
@@ -152,16 +173,23 @@ const (
 	firmwareLook     = 2 * time.Second
 )
 
-// nothingBoots is what firmware shows that finds nothing to boot. Source: SeaBIOS,
-// src/boot.c, and MdeModulePkg's BdsDxe, whose words only a text screen shows.
+// nothingBoots is what firmware says that finds nothing to boot. Source: SeaBIOS,
+// src/boot.c, and MdeModulePkg's BdsDxe.
 var nothingBoots = regexp.MustCompile(`No bootable device|No bootable option or device was found`)
 
-// watch looks at the screen for what firmware says that finds nothing to boot, until the
-// machine ends, or ctx, or firmware has had its time. A screen that shows dots cannot be
-// read, and is looked at again.
-func (f *Foreign) watch(ctx context.Context) {
-	ctx, cancel := context.WithTimeout(ctx, firmwarePatience)
-	defer cancel()
+// shell is the last of what OVMF has to boot, where it waits for somebody to type: it ran
+// nothing. Source: ShellPkg, Application/Shell/Shell.c, DoStartupScript.
+var shell = regexp.MustCompile(`startup\.nsh or any other key to continue\.\s*Shell>$`)
+
+// sequences are what a terminal acts on, as lines of a console are shown: with ? for what
+// cannot be. Source: ECMA-48, 5.4.
+var sequences = regexp.MustCompile(`\?\[[0-9;]*[A-Za-z]`)
+
+// watch looks for what firmware says that finds nothing to boot, until the machine ends,
+// or ctx, or it was found. SeaBIOS says so on a text screen. OVMF draws its letters
+// itself, in a font that no other part of the machine has; what it says there it says on
+// the serial line as well.
+func (f *Foreign) watch(ctx context.Context, since time.Time) {
 	tick := time.NewTicker(firmwareLook)
 	defer tick.Stop()
 	for {
@@ -172,12 +200,17 @@ func (f *Foreign) watch(ctx context.Context) {
 			return
 		case <-tick.C:
 		}
-		if text, err := f.Screen().Text(ctx); err == nil && nothingBoots.MatchString(text) {
-			f.mu.Lock()
-			f.trouble = "its firmware finds nothing to boot"
-			f.mu.Unlock()
-			return
+		screen, err := f.Screen().Text(ctx)
+		line := strings.TrimSpace(sequences.ReplaceAllString(f.LastLines(since), ""))
+		if !(err == nil && nothingBoots.MatchString(screen)) && !nothingBoots.MatchString(line) && !shell.MatchString(line) {
+			continue
 		}
+		f.mu.Lock()
+		if ctx.Err() == nil { // it was not reset meanwhile
+			f.trouble = "its firmware finds nothing to boot"
+		}
+		f.mu.Unlock()
+		return
 	}
 }
 

@@ -92,7 +92,7 @@ func (d *Driver) PrepareAlone(ctx context.Context, p stratum.Plan) (*Launch, err
 	}
 	verdict := d.Judge.Choose(ctx, l.QEMU)
 	l.Notes = notesOf(p)
-	l.Notes.Alone = true
+	l.Notes.Alone, l.Notes.Console, l.Notes.Began = true, p.Console.Dir, time.Now()
 	if l.Notes.Disks, err = disks(p); err != nil {
 		return nil, err
 	}

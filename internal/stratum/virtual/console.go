@@ -50,3 +50,12 @@ func lastLines(dir string, since time.Time) string {
 		return '?'
 	}, string(tail)))
 }
+
+// LastLines returns the last lines that a system without an agent has written to its
+// console since its start, and since a later time where one is given.
+func (l *Live) LastLines(since time.Time) string {
+	if since.Before(l.notes.Began) {
+		since = l.notes.Began
+	}
+	return lastLines(l.notes.Console, since)
+}

@@ -41,6 +41,9 @@ type Notes struct {
 
 	Disks []string `json:"disks,omitempty"` // what limits of reads and writes hold for
 	Alone bool     `json:"alone,omitempty"` // no agent is inside
+	// What is kept of its console, and since when it is this run's: where no agent tells.
+	Console string    `json:"console,omitempty"`
+	Began   time.Time `json:"began,omitzero"`
 }
 
 func notesOf(p stratum.Plan) Notes {
