@@ -24,6 +24,13 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.ISO, "iso", "", "run the system on this CD instead of a template: `FILE`; with --disk an empty disk beside it")
 	f.StringVar(&s.OS, "os", "", "kind of such a system, for its hardware: linux, windows, bsd, dos or other (default: other)")
 	f.BoolVar(&s.NoGuestAgent, "no-guest-agent", false, "give such a system no port for qemu-guest-agent, and so no virtio-serial device")
+	f.StringVar(&s.DiskBus, "disk-bus", "", "what its disk is attached to: ahci, ide, virtio, nvme or scsi (default: by its kind)")
+	f.StringVar(&s.Card, "nic-model", "", "its network card: e1000, e1000e, rtl8139 or virtio (default: by its kind)")
+	f.StringVar(&s.CPUModel, "cpu-model", "", "`model` of its processor, as QEMU lists them (default: by its kind and the host)")
+	f.BoolVar(&s.HyperV, "hyperv", false, "give it Hyper-V's interfaces (default: with --os windows, by KVM)")
+	f.BoolVar(&s.Nested, "nested", false, "let it run virtual machines of its own")
+	f.BoolVar(&s.TPM, "tpm", false, "give it a TPM 2.0 (needs swtpm)")
+	f.StringVar(&s.Floppy, "floppy", "", "raw image of what is in its floppy drive: `FILE`; it is only read")
 	f.StringVar(&s.boot, "boot", "", "`order` of what such a system is booted from, such as cd,disk (default: disk,cd)")
 	f.StringVar(&s.BootOnce, "boot-once", "", "what its first start alone is from: disk, cd or network")
 }
@@ -31,7 +38,7 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 // build returns what was asked for; nil where it is no foreign system.
 func (s *foreignFlags) build() (*api.Foreign, error) {
 	f := s.Foreign
-	for _, path := range []*string{&f.DiskImage, &f.ISO} {
+	for _, path := range []*string{&f.DiskImage, &f.ISO, &f.Floppy} {
 		if *path == "" {
 			continue
 		}
@@ -47,7 +54,8 @@ func (s *foreignFlags) build() (*api.Foreign, error) {
 	if f.DiskImage != "" || f.ISO != "" {
 		return &f, nil
 	}
-	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "no-guest-agent": f.NoGuestAgent, "boot-once": f.BootOnce != ""} {
+	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "no-guest-agent": f.NoGuestAgent, "boot-once": f.BootOnce != "",
+		"disk-bus": f.DiskBus != "", "nic-model": f.Card != "", "cpu-model": f.CPUModel != "", "hyperv": f.HyperV, "nested": f.Nested, "tpm": f.TPM, "floppy": f.Floppy != ""} {
 		if given {
 			return nil, fault.Invalidf("--%s is for a system with a disk image or a CD of its own", flag).At(flag).Help("give one of the two: --disk-image FILE, --iso FILE")
 		}
@@ -81,6 +89,7 @@ func (f facts) foreign(s api.Foreign) {
 		f.add("disk image", s.DiskImage+reason(how))
 	}
 	f.add("cd", s.ISO)
+	f.add("floppy", s.Floppy)
 	f.add("os", s.OS)
 	f.add("boot order", strings.Join(s.Boot, ", "))
 }

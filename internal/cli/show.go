@@ -95,6 +95,12 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("kind", e.Kind)
 	if foreign := e.Spec.Foreign; foreign != nil {
 		f.foreign(*foreign)
+		for _, d := range e.Disks {
+			f.add(d.Name, d.File+reason(d.Format+" on "+d.Bus))
+		}
+		for _, c := range e.Cards {
+			f.add(c.Name, c.Address.Network+reason(c.Model+", "+c.Address.IPv4))
+		}
 		f.add("trouble", e.Trouble)
 	} else {
 		f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")

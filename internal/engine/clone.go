@@ -22,6 +22,9 @@ import (
 // varsName has the variables of a machine's UEFI, beside its private disk.
 const varsName = "uefi-vars"
 
+// tpmDir has what a machine's TPM knows.
+const tpmDir = "tpm"
+
 // undoName is the disk of a run whose changes are forgotten at its end.
 const undoName = "undo.ext4"
 
@@ -67,10 +70,16 @@ func (e *Engine) Clone(ctx context.Context, ref string, o api.Clone) (api.Enviro
 	}
 	from := en.snapshot()
 	var made *entry
-	err = e.o.Templates.Use(from.TemplateID, func(t api.Template) (err error) {
-		made, err = e.clone(ctx, from, o.Name, t)
-		return err
-	})
+	if from.Spec.Foreign != nil {
+		e.freezing.Lock()
+		defer e.freezing.Unlock()
+		made, err = e.clone(ctx, en, o.Name, api.Template{})
+	} else {
+		err = e.o.Templates.Use(from.TemplateID, func(t api.Template) (err error) {
+			made, err = e.clone(ctx, en, o.Name, t)
+			return err
+		})
+	}
 	if err != nil {
 		return api.Environment{}, fault.Wrap(err, "clone %s", from.Name)
 	}
@@ -83,15 +92,15 @@ func (e *Engine) cloneable(en *entry, agreed bool) error {
 	en.mu.Lock()
 	state, name := en.state, en.rec.Name
 	en.mu.Unlock()
-	if en.snapshot().Spec.Foreign != nil {
-		return fault.Unablef("%s is a foreign system, whose disk cannot be cloned yet", name).Help("make another one from the same image")
-	}
 	if state != environment.Made && state != environment.Stopped {
 		hint := "stop it first: strata stop " + name
 		if state == environment.Suspended {
 			hint = "resume and stop it first: strata resume " + name
 		}
 		return fault.Conflictf("environment %s is %s, and only what stands still can be cloned", name, state).Help("%s", hint)
+	}
+	if en.snapshot().Spec.Foreign != nil {
+		return nil // both go on in images of their own over what is frozen
 	}
 	cost, err := e.o.Pool.CloneCost(filepath.Join(e.store.Dir(en.id()), diskName))
 	if err != nil {
@@ -105,7 +114,8 @@ func (e *Engine) cloneable(en *entry, agreed bool) error {
 }
 
 // clone does the work, with the template held and the source locked.
-func (e *Engine) clone(ctx context.Context, from environment.Record, name string, t api.Template) (_ *entry, err error) {
+func (e *Engine) clone(ctx context.Context, source *entry, name string, t api.Template) (_ *entry, err error) {
+	from := source.snapshot()
 	spec := from.Spec
 	spec.Name = name
 	var back undo.Stack
@@ -119,7 +129,7 @@ func (e *Engine) clone(ctx context.Context, from environment.Record, name string
 	rec := from
 	rec.ID, rec.Name, rec.Spec, rec.IDBase, rec.Created = own.ID, own.Name, spec, own.IDBase, own.Created
 	rec.Phase, rec.UserStopped, rec.Started, rec.Exit, rec.Restarts, rec.LastFailure = environment.PhaseCreated, false, time.Time{}, nil, 0, ""
-	rec.Address, rec.MachineID, rec.Moving, rec.Moves = api.Address{}, "", nil, nil
+	rec.Address, rec.MachineID, rec.Moving, rec.Moves, rec.Devices = api.Address{}, "", nil, nil, nil
 	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
 		return nil, err
 	}
@@ -136,12 +146,14 @@ func (e *Engine) clone(ctx context.Context, from environment.Record, name string
 		return nil, err
 	}
 	back.Push("remove the folder", func(context.Context) error { return e.discard(rec.ID) })
-	source, dir := e.store.Dir(from.ID), e.store.Dir(rec.ID)
-	if err := e.o.Pool.Clone(ctx, filepath.Join(source, diskName), filepath.Join(dir, diskName)); err != nil {
+	if err := e.cloneDisk(ctx, source, &rec); err != nil {
 		return nil, err
 	}
 	if rec.Stratum == stratum.Machine {
-		if err := copySmall(filepath.Join(source, varsName), filepath.Join(dir, varsName)); err != nil {
+		if err := copySmall(filepath.Join(e.store.Dir(from.ID), varsName), filepath.Join(e.store.Dir(rec.ID), varsName)); err != nil {
+			return nil, err
+		}
+		if err := copyFolder(filepath.Join(e.store.Dir(from.ID), tpmDir), filepath.Join(e.store.Dir(rec.ID), tpmDir)); err != nil {
 			return nil, err
 		}
 	}
@@ -173,6 +185,30 @@ func copySmall(from, to string) error {
 	}
 	if err != nil {
 		return fault.Internalf("copy %s: %w", filepath.Base(from), err)
+	}
+	return nil
+}
+
+// copyFolder copies a folder of small files, if it is there. Whoever uses them takes them
+// over.
+func copyFolder(from, to string) error {
+	found, err := os.ReadDir(from)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	if err == nil {
+		err = os.Mkdir(to, 0o700)
+	}
+	if err != nil {
+		return fault.Internalf("copy %s: %w", filepath.Base(from), err)
+	}
+	for _, f := range found {
+		if !f.Type().IsRegular() {
+			continue // a lock
+		}
+		if err := copySmall(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+			return err
+		}
 	}
 	return nil
 }

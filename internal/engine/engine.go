@@ -49,6 +49,8 @@ type Engine struct {
 	sharing sync.Mutex                // of one division of processors and memory at a time, and of shared
 	shared  map[string]admission.Part // as it was last written, by stratum
 
+	freezing sync.Mutex // of disks, while bases come and go; taken with an entry's op, before all others
+
 	mu    sync.RWMutex // allocation: never held over slow work
 	ids   map[string]*entry
 	names map[string]*entry

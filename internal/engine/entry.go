@@ -157,6 +157,13 @@ func (en *entry) view() api.Environment {
 		Command: r.Resolved.Args, Notes: r.Notes, LastFailure: r.LastFailure,
 	}
 	v.Moves, v.OOM = r.Moves, r.OOM
+	for _, d := range r.Devices {
+		if d.Card != nil {
+			v.Cards = append(v.Cards, *d.Card)
+		} else {
+			v.Disks = append(v.Disks, *d.Disk)
+		}
+	}
 	if r.Moving != nil {
 		v.MovingTo = r.Moving.To.Stratum
 		if en.state == environment.Stopped {

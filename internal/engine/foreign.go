@@ -32,6 +32,9 @@ func (e *Engine) makeDisk(ctx context.Context, rec *environment.Record) error {
 	if !ok {
 		return fault.Unablef("stratum %s of this strata runs no foreign systems", rec.Stratum).At("foreign")
 	}
+	if err := e.notAttached(rec.Spec.Foreign.DiskImage); err != nil {
+		return err
+	}
 	tell := e.progress(ctx)
 	item := filepath.Base(rec.Spec.Foreign.DiskImage)
 	format, err := host.MakeDisk(ctx, e.planForeign(*rec), func(done, total int64) {
@@ -48,10 +51,13 @@ func (e *Engine) planForeign(rec environment.Record) stratum.Plan {
 	asked := rec.Spec.Foreign
 	f := &stratum.Foreign{
 		OS: asked.OS, Image: asked.DiskImage, Format: first(rec.Resolved.Format, asked.Format), Import: asked.Import,
-		ISO: asked.ISO, Boot: asked.Boot, Network: rec.Resolved.Network != environment.NoNetwork,
+		Bases: e.bases(rec), Parts: asked.Hardware, ISO: asked.ISO, Boot: asked.Boot, Network: rec.Resolved.Network != environment.NoNetwork,
 		NoAgent: asked.NoGuestAgent,
 	}
 	f.Disk, f.Blank = environment.ForeignDisk(rec.Spec)
+	for _, d := range rec.Devices {
+		f.Devices = append(f.Devices, device(d))
+	}
 	if rec.Started.IsZero() {
 		f.BootOnce = asked.BootOnce
 	}
@@ -115,13 +121,15 @@ func lease(n Network, id string) error {
 func (e *Engine) leaseAgain() {
 	for _, en := range e.entries() {
 		en.mu.Lock()
-		wants := en.run != nil && en.rec.Spec.Foreign != nil && en.rec.Address.Network != ""
-		en.mu.Unlock()
-		if !wants {
-			continue
+		var wants []environment.Link
+		if en.run != nil && en.rec.Spec.Foreign != nil {
+			wants = en.rec.Links()
 		}
-		if err := lease(e.o.Network, en.id()); err != nil {
-			e.log.Warn("a foreign system is not told its address any more", "id", en.id(), "error", err)
+		en.mu.Unlock()
+		for _, l := range wants {
+			if err := lease(e.o.Network, l.Key); err != nil {
+				e.log.Warn("a foreign system is not told its address any more", "id", en.id(), "error", err)
+			}
 		}
 	}
 }

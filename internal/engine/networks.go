@@ -65,7 +65,7 @@ func (e *Engine) usesNetwork(network string) []string {
 	var names []string
 	for _, en := range e.entries() {
 		en.mu.Lock()
-		if en.rec.Address.Network == network {
+		if slices.ContainsFunc(en.rec.Links(), func(l environment.Link) bool { return l.Address.Network == network }) {
 			names = append(names, en.rec.Name)
 		}
 		en.mu.Unlock()

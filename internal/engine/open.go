@@ -110,6 +110,8 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	}
 	lost := e.keepRanges()
+	e.finishFreezes()
+	e.goes(e.sweepBases)
 	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
 	e.cleanUnknown(ctx, unknown)
 	e.share()
@@ -153,6 +155,11 @@ func (e *Engine) running() map[string]Running {
 		en.mu.Lock()
 		if en.run != nil {
 			all[en.rec.ID] = Running{en.run.live.PID(), en.rec.Stratum != stratum.Zone, en.rec.Address, en.rec.Spec.Ports, rateOf(en.rec.Spec.Resources)}
+			for _, l := range en.rec.Links() {
+				if l.Key != en.rec.ID { // an attached card
+					all[l.Key] = Running{PID: en.run.live.PID(), Tap: true, Address: l.Address, Rate: rateOf(en.rec.Spec.Resources)}
+				}
+			}
 		}
 		en.mu.Unlock()
 	}
@@ -236,9 +243,9 @@ func (e *Engine) admit(rec environment.Record) {
 	if rec.Phase == environment.PhaseSuspended {
 		state = environment.Suspended
 	}
-	if rec.Address.Network != "" {
-		if err := e.o.Network.Reserve(rec.ID, rec.Name, rec.Address); err != nil {
-			e.log.Error("address not reserved", "id", rec.ID, "address", rec.Address.IPv4, "error", err)
+	for _, l := range rec.Links() {
+		if err := e.o.Network.Reserve(l.Key, rec.Name, l.Address); err != nil {
+			e.log.Error("address not reserved", "id", rec.ID, "address", l.Address.IPv4, "error", err)
 		}
 	}
 	en := newEntry(rec, state)

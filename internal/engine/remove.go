@@ -87,8 +87,8 @@ func (e *Engine) vanish(ctx context.Context, en *entry, dirty bool) error {
 	if dirty {
 		e.disconnect(ctx, rec)
 	}
-	if rec.Address.Network != "" {
-		if err := e.o.Network.Release(context.WithoutCancel(ctx), rec.ID); err != nil {
+	for _, l := range rec.Links() {
+		if err := e.o.Network.Release(context.WithoutCancel(ctx), l.Key); err != nil {
 			e.log.Warn("address not released", "id", rec.ID, "error", err)
 		}
 	}
@@ -103,6 +103,9 @@ func (e *Engine) vanish(ctx context.Context, en *entry, dirty bool) error {
 		e.ranges.give(rec.IDBase)
 		if trashed != "" {
 			e.empty(trashed)
+		}
+		if len(rec.Bases) > 0 {
+			e.sweepBases()
 		}
 	})
 	return nil
@@ -131,8 +134,8 @@ func (e *Engine) Rename(ctx context.Context, ref, name string) error {
 	}
 	if err := e.renamed(ctx, en, name); err != nil {
 		en.do(func() { en.rec.Name, en.rec.Resolved = old, before.Resolved })
-		if before.Address.Network != "" {
-			_ = e.o.Network.Rename(context.WithoutCancel(ctx), before.ID, old) // tolerated: the record counts
+		for _, l := range before.Links() {
+			_ = e.o.Network.Rename(context.WithoutCancel(ctx), l.Key, old) // tolerated: the record counts
 		}
 		e.freeName(en, name)
 		return fault.Wrap(err, "rename %s", old)
@@ -177,8 +180,8 @@ func (e *Engine) renamed(ctx context.Context, en *entry, name string) error {
 		}
 		rec = en.rec
 	})
-	if rec.Address.Network != "" {
-		if err := e.o.Network.Rename(ctx, rec.ID, name); err != nil {
+	for _, l := range rec.Links() {
+		if err := e.o.Network.Rename(ctx, l.Key, name); err != nil {
 			return err
 		}
 	}

@@ -51,6 +51,7 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 			en.waiting = nil
 		}
 		en.rec.Phase, en.rec.UserStopped, en.rec.LastFailure = environment.PhaseStarting, false, ""
+		en.rec.Written = en.rec.Spec.Foreign != nil
 		en.rec.Restarts++
 		if !policy {
 			en.rec.Restarts, en.delay = 0, 0
@@ -118,7 +119,7 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 			return nil, err
 		}
 	}
-	o := stratum.StartOptions{Link: e.link(rec)}
+	o := stratum.StartOptions{Link: e.link(rec), Links: e.cardLinks(rec)}
 	if first != nil {
 		o.Attach, p.Main.Rows, p.Main.Cols = first.Conn, first.Rows, first.Cols
 	}
@@ -136,13 +137,12 @@ func (e *Engine) link(rec environment.Record) link {
 // disconnect takes the environment off its network; it is only logged where that
 // fails, since the next start or the next daemon does it again.
 func (e *Engine) disconnect(ctx context.Context, rec environment.Record) {
-	if rec.Address.Network == "" {
-		return
-	}
 	ctx, cancel := tidy(ctx)
 	defer cancel()
-	if err := e.o.Network.Disconnect(ctx, rec.ID); err != nil {
-		e.log.Warn("environment not disconnected", "id", rec.ID, "error", err)
+	for _, l := range rec.Links() {
+		if err := e.o.Network.Disconnect(ctx, l.Key); err != nil {
+			e.log.Warn("environment not disconnected", "id", rec.ID, "error", err)
+		}
 	}
 }
 

@@ -27,6 +27,11 @@ func (c *check) foreign(spec api.Spec) {
 		c.absolute("foreign.iso", f.ISO)
 	}
 	c.oneOf("foreign.os", f.OS, "linux", "windows", "bsd", "dos", "other")
+	c.oneOf("foreign.disk_bus", f.DiskBus, "ahci", "ide", "virtio", "nvme", "scsi", "usb")
+	c.oneOf("foreign.card", f.Card, "e1000", "e1000e", "rtl8139", "virtio")
+	if f.Floppy != "" {
+		c.absolute("foreign.floppy", f.Floppy)
+	}
 	c.bootable("foreign.boot_once", f.BootOnce, spec)
 	for i, word := range f.Boot {
 		c.bootable(index("foreign.boot", i), word, spec)

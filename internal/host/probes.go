@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/accel"
+	"github.com/strata-project/strata/internal/qemu/machine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/seccomp"
@@ -271,7 +272,10 @@ func tools() []probe {
 	}
 	return append(out,
 		row(false, "QEMU", "asked for its version and machines", "guests and machines", "install the package qemu-system-x86 (arm64: qemu-system-arm), 6.2 or later", emulator),
-		row(false, "virtiofsd", "asked for its version", "volumes of guests", "install the package virtiofsd (Debian 12: qemu-system-common)", volumes))
+		row(false, "virtiofsd", "asked for its version", "volumes of guests", "install the package virtiofsd (Debian 12: qemu-system-common)", volumes),
+		row(false, "UEFI firmware", "looked for QEMU's descriptors of it, and the files that they name", "machines with --firmware uefi; they boot by BIOS", "install the package ovmf (Fedora: edk2-ovmf)", firmware(machine.UEFI)),
+		row(false, "Secure Boot", "looked for a UEFI firmware with Microsoft's keys", "machines with --firmware secure", "install the package ovmf (Fedora: edk2-ovmf)", firmware(machine.UEFISecure)),
+		row(false, "swtpm", "asked it what it can do", "machines with a TPM (--tpm)", "install the package swtpm, 0.7 or later", trusted))
 }
 
 func emulator(ctx context.Context) (string, error) {

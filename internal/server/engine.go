@@ -17,6 +17,7 @@ type Engine interface {
 	Lifecycle
 	Moves
 	Drives
+	Devices
 	Admission
 	Streams
 	Observation
@@ -80,6 +81,13 @@ type Drives interface {
 	Insert(ctx context.Context, ref, iso string) error
 	Eject(ctx context.Context, ref string) error
 	InstallAgent(ctx context.Context, ref string, byCD bool) (api.AgentInstalled, error)
+}
+
+// Devices attaches disks and cards to foreign systems.
+type Devices interface {
+	AttachDisk(ctx context.Context, ref string, d api.Disk) (api.Disk, error)
+	AttachCard(ctx context.Context, ref string, c api.Card) (api.Card, error)
+	Detach(ctx context.Context, ref, name string) error
 }
 
 // Admission is what the host can guarantee.

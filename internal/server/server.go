@@ -56,6 +56,7 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.environmentRoutes()
 	s.observeRoutes()
 	s.lifecycleRoutes()
+	s.deviceRoutes()
 	s.moveRoutes()
 	s.streamRoutes()
 	s.screenRoutes()

@@ -12,6 +12,7 @@ import (
 type Foreign struct {
 	OS       string    // linux, windows, bsd, dos or other
 	Image    string    // path of what its disk is made of; "": an empty disk
+	Bases    []string  // paths of what its disk lies over, the highest first; the lowest of them lies over Image
 	Format   string    // of Image, as it was found when the disk was made
 	Import   bool      // the disk is a copy of Image, which is needed no longer
 	Blank    unit.Size // of an empty disk
@@ -21,6 +22,24 @@ type Foreign struct {
 	Boot     []string  // of disk, cd and network, first first; none: disk, then cd
 	NoAgent  bool      // there is no port for qemu-guest-agent
 	BootOnce string    // what this one start is from; "": Boot
+	Parts    api.Hardware
+	Devices  []Device // attached to it
+}
+
+// Device is what was attached to a foreign system, and is in the same place of its board
+// ever since. One of the two is set.
+type Device struct {
+	Place int // from 0 on
+	Disk  *api.Disk
+	Card  *api.Card
+}
+
+// Name is what it is called inside its environment.
+func (d Device) Name() string {
+	if d.Card != nil {
+		return d.Card.Name
+	}
+	return d.Disk.Name
 }
 
 // Hoster runs foreign systems.
@@ -30,8 +49,24 @@ type Hoster interface {
 	// failed is left to the caller. Kinds: Invalid, Missing, Conflict (the image is in
 	// use), Unable.
 	MakeDisk(ctx context.Context, p Plan, tell func(done, total int64)) (format string, err error)
+	// DiskSize returns the size of a disk that MakeDisk or EmptyDisk has made.
+	DiskSize(path string) (unit.Size, error)
+	// EmptyDisk makes a disk at path that holds nothing, to lie over the disk of p.
+	EmptyDisk(ctx context.Context, p Plan, path string, size unit.Size) error
 	// Hardware says what p.Foreign has, a line for each part, with the reason.
 	Hardware(ctx context.Context, p Plan) ([]string, error)
+	// Fit tells whether d can be attached to p.Foreign, running or not, and returns it
+	// with all that was left open. Kinds: as MakeDisk's.
+	Fit(ctx context.Context, p Plan, d Device) (Device, error)
+}
+
+// Plugger attaches devices to a run.
+type Plugger interface {
+	// Plug attaches d, which fits p. tap is a card's cable, which the caller closes; nil:
+	// it has none. If Plug fails, nothing is attached.
+	Plug(ctx context.Context, p Plan, d Device, tap *Tap) error
+	// Unplug takes d away. Kinds: Conflict where the system inside does not let go of it.
+	Unplug(ctx context.Context, d Device) error
 }
 
 // Answering is a run that may have an agent inside which is not strata's driver's own.

@@ -171,7 +171,8 @@ type Tap struct {
 // StartOptions are what belongs to one start and not to the plan.
 type StartOptions struct {
 	Link   Link
-	Attach *os.File // joins the main program's streams before it runs; nil: nobody does
+	Links  map[string]Link // of attached cards, by their names
+	Attach *os.File        // joins the main program's streams before it runs; nil: nobody does
 }
 
 // Plan is all that one run needs.

@@ -2,6 +2,7 @@ package image
 
 import (
 	"context"
+	"os"
 
 	"golang.org/x/sys/unix"
 
@@ -37,4 +38,20 @@ func (c *Chain) Busy() error {
 		}
 	}
 	return nil
+}
+
+// SizeOf returns the size of the disk in an image of strata's own, by its header alone.
+// Kinds: Missing, Invalid.
+func SizeOf(path string) (unit.Size, error) {
+	f, err := open(path, func(path string) (*os.File, error) { return os.Open(path) })
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	size, err := sizeOf(f)
+	if err != nil {
+		return 0, err
+	}
+	i, err := Detect(f, size)
+	return i.Size, err
 }

@@ -20,6 +20,11 @@ type Files struct {
 	// opened for reading. Every disk has one; a CD or floppy drive without is empty.
 	Drives map[string][]argv.Image
 
+	// Plugged are the images of disks that are plugged in, of which each FD is the number
+	// of a set of Sets, which begin where SetsOf says.
+	Plugged map[string][]argv.Image
+	Sets    []FDSet
+
 	Code, Vars argv.Image     // of a UEFI firmware, see FindFirmware
 	Taps       map[string]int // by card; a card without has no cable
 	TPM        int            // swtpm's control socket, connected
@@ -88,6 +93,7 @@ func (s Spec) Args(f Files) []string {
 		s.card(&a, c, i, f.Taps[c.ID])
 	}
 	s.people(&a)
+	s.plugIn(&a, f)
 	for i, v := range f.Volumes {
 		id := "volume" + strconv.Itoa(i)
 		a.Connected(id, v.FD)
@@ -268,7 +274,7 @@ func (s Spec) people(a *argv.Args) {
 	if s.Platform == PC {
 		a.Device("piix3-usb-uhci", "id=usb", s.root(), function(1, 2)) // where the board's own would be
 	} else {
-		a.Device("qemu-xhci", "id=usb", s.root(), slot(usbSlot))
+		a.Device("qemu-xhci", "id=usb", s.root(), slot(usbSlot), s.usbPorts())
 	}
 	if s.Tablet {
 		a.Device("usb-tablet", "bus=usb.0", "port=1")

@@ -55,6 +55,7 @@ const (
 	VirtioBlk  Bus = "virtio-blk"
 	VirtioSCSI Bus = "virtio-scsi"
 	NVMe       Bus = "nvme"
+	USBStorage Bus = "usb" // of what is plugged in
 	FDC        Bus = "floppy"
 )
 
@@ -171,8 +172,9 @@ type Spec struct {
 	Panic      bool       `json:"panic,omitempty"`       // a device by which the system says that it panicked
 	Balloon    bool       `json:"balloon,omitempty"`     // virtio's, by which the system gives memory back
 	Spare      int        `json:"spare,omitempty"`       // places for devices that are plugged in later
-	Boot       []string   `json:"boot,omitempty"`        // IDs, first first; none: disks, then CDs, then floppies
-	Once       string     `json:"once,omitempty"`        // ID of what is booted first until Steady is applied
+	Plugged    []Plugged  `json:"plugged,omitempty"`
+	Boot       []string   `json:"boot,omitempty"` // IDs, first first; none: disks, then CDs, then floppies
+	Once       string     `json:"once,omitempty"` // ID of what is booted first until Steady is applied
 }
 
 // bus is what the drive is attached to.

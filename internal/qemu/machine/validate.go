@@ -101,6 +101,7 @@ func (s Spec) Validate() error {
 	s.checkDrives(&f)
 	s.checkCards(&f)
 	s.checkBoot(&f)
+	s.checkPlugged(&f)
 	if s.Spare < 0 || s.Spare > maxSpare {
 		f.add(fault.Invalidf("%d spare places", s.Spare), "spare", "0 to %d", maxSpare)
 	}

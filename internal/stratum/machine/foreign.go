@@ -23,6 +23,7 @@ import (
 const (
 	foreignDisk = "disk0"
 	foreignCD   = "cd0"
+	floppy      = "floppy0"
 )
 
 // bootable are the words for what can be booted from.
@@ -38,6 +39,10 @@ type foreign struct {
 
 	code, store argv.Image
 	drives      map[string][]argv.Image
+	attached    attached
+	tpm         machine.TPM // where spec has one
+	agent       string      // path of the program that confines it
+	control     int         // QEMU's end of its socket
 }
 
 // board is the machine of a foreign system. It is pure.
@@ -70,16 +75,24 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		s.Drives = append(s.Drives, machine.Drive{ID: foreignDisk, Medium: machine.Disk, Serial: "strata-" + foreignDisk})
 	}
 	s.Drives = append(s.Drives, machine.Drive{ID: foreignCD, Medium: machine.CD})
+	if err := choose(&s, p.Foreign.Parts); err != nil {
+		return s, err
+	}
 	for _, word := range p.Foreign.Boot {
 		s.Boot = append(s.Boot, bootable[word])
 	}
 	s.Once = bootable[p.Foreign.BootOnce]
+	for _, d := range p.Foreign.Devices {
+		s.Plugged = append(s.Plugged, plugged(d))
+	}
 	return s, nil
 }
 
 // valid says all that is wrong with the machine, by the fields that users know.
 func valid(s machine.Spec) error {
-	fields := map[string]string{"memory.size": "resources.memory", "processors.count": "resources.cpus", "boot": "foreign.boot", "once": "foreign.boot_once"}
+	fields := map[string]string{"memory.size": "resources.memory", "processors.count": "resources.cpus", "boot": "foreign.boot", "once": "foreign.boot_once",
+		"bus": "foreign.disk_bus", "drives." + foreignDisk + ".bus": "foreign.disk_bus", "card": "foreign.card", "cards." + card + ".model": "foreign.card",
+		"cpu.model": "foreign.cpu_model", "cpu.nested": "foreign.nested", "drives." + floppy + ".bus": "foreign.floppy"}
 	var all []error
 	if err := s.Validate(); err != nil {
 		for _, one := range fault.All(err) {
@@ -114,7 +127,13 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 		return nil, err
 	}
 	if l.spec.Firmware != machine.BIOS {
-		l.firmware, err = machine.FindFirmware(l.spec.Firmware, machine.FirmwareFolders())
+		if l.firmware, err = machine.FindFirmware(l.spec.Firmware, machine.FirmwareFolders()); err != nil {
+			return nil, err
+		}
+	}
+	if l.spec.TPM {
+		l.tpm, err = machine.FindTPM(ctx)
+		l.agent = d.Agent
 	}
 	return l, err
 }
@@ -128,6 +147,13 @@ func (d *Driver) MakeDisk(ctx context.Context, p stratum.Plan, tell func(done, t
 	f := p.Foreign
 	if f.ISO != "" {
 		c, err := openCD(f.ISO)
+		if err != nil {
+			return "", err
+		}
+		c.Close()
+	}
+	if f.Parts.Floppy != "" {
+		c, err := openFloppy(f.Parts.Floppy, l.state)
 		if err != nil {
 			return "", err
 		}
@@ -207,6 +233,13 @@ func (l *foreign) Open(h *virtual.Handed) error {
 		}
 		l.drives[foreignDisk] = []argv.Image{{Format: string(image.QCOW2), FD: blocking(h)(own)}}
 	}
+	for _, path := range f.Bases {
+		base, err := os.Open(path)
+		if err != nil {
+			return fault.Internalf("open what the disk lies over: %w", err)
+		}
+		l.drives[foreignDisk] = append(l.drives[foreignDisk], argv.Image{Format: string(image.QCOW2), FD: blocking(h)(base)})
+	}
 	if f.Disk && f.Image != "" && !f.Import {
 		if err := l.lend(foreignDisk, h, func() (*image.Chain, error) { return openImage(f, l.state) }); err != nil {
 			return err
@@ -216,6 +249,21 @@ func (l *foreign) Open(h *virtual.Handed) error {
 		if err := l.lend(foreignCD, h, func() (*image.Chain, error) { return openCD(f.ISO) }); err != nil {
 			return err
 		}
+	}
+	if path := f.Parts.Floppy; path != "" {
+		c, err := openFloppy(path, l.state)
+		if err != nil {
+			return err
+		}
+		images, err := c.Images(blocking(h))
+		if err != nil {
+			c.Close()
+			return err
+		}
+		l.drives[floppy] = images
+	}
+	if err := l.attach(h); err != nil {
+		return err
 	}
 	if l.spec.Firmware == machine.BIOS {
 		return nil
@@ -255,10 +303,14 @@ func (l *foreign) Args(w virtual.Wires) []string {
 	f := machine.Files{
 		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, Drives: l.drives,
 		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Control: w.Control, Streams: w.Streams, Now: time.Now(),
+		TPM: l.control, Plugged: l.attached.images, Sets: l.attached.sets, Taps: map[string]int{},
+	}
+	for name, tap := range l.attached.cables {
+		f.Taps[name] = tap
 	}
 	if w.Tap != 0 {
 		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}
-		f.Taps = map[string]int{card: w.Tap}
+		f.Taps[card] = w.Tap
 	}
 	return s.Args(f)
 }
@@ -282,6 +334,10 @@ func (d *Driver) startForeign(ctx context.Context, p stratum.Plan, o stratum.Sta
 		return nil, err
 	}
 	defer l.Disconnect()
+	if err := l.connect(ctx, o.Links); err != nil {
+		return nil, err
+	}
+	defer l.disconnect()
 	v, err := d.Attempt(ctx, p, l.Launch, o)
 	if err != nil {
 		return nil, err

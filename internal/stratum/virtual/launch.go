@@ -7,6 +7,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
@@ -33,6 +34,12 @@ type Hardware interface {
 	// Form returns what of Args a suspended system depends on, whatever descriptors,
 	// name and addresses the run has. It is asked once the network is known.
 	Form() []string
+}
+
+// Accompanied is hardware that has programs beside QEMU.
+type Accompanied interface {
+	// Beside opens what those need; an attempt calls it once, before Open.
+	Beside(h *Handed) ([]keeper.Beside, error)
 }
 
 // Wires are QEMU's descriptors that every machine has, by number; 0: it has none.

@@ -135,6 +135,13 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	if err := d.card(l, w, h); err != nil {
 		return nil, err
 	}
+	if a, ok := l.Hardware.(Accompanied); ok {
+		beside, err := a.Beside(h)
+		if err != nil {
+			return nil, err
+		}
+		k.Beside = append(k.Beside, beside...)
+	}
 	return k, l.Hardware.Open(h)
 }
 

@@ -1,0 +1,232 @@
+package cli
+
+import (
+	"context"
+	"fmt"
+	"path/filepath"
+	"strings"
+
+	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+func (a *app) diskCommand() *cobra.Command {
+	return group("disk", "Attach disks to foreign systems", `Attach disks to foreign systems while they run or not, take them away, and list them.
+What is attached is there again at every start.
+
+Examples:
+  strata disk attach win data.qcow2
+  strata disk ls win
+  strata disk detach win disk1`,
+		a.diskAttachCommand(), a.diskLsCommand(), a.detachCommand("disk", "disk1", func(e api.Environment) (names []string) {
+			for _, d := range e.Disks {
+				names = append(names, d.Name)
+			}
+			return names
+		}))
+}
+
+func (a *app) cardCommand() *cobra.Command {
+	cmd := group("card", "Attach network cards to foreign systems", `Attach network cards to foreign systems while they run or not, take them away, and
+list them. What is attached is there again at every start, with its address and MAC.
+
+Examples:
+  strata card attach win backend
+  strata card ls win
+  strata card detach win card1`,
+		a.cardAttachCommand(), a.cardLsCommand(), a.detachCommand("card", "card1", func(e api.Environment) (names []string) {
+			for _, c := range e.Cards {
+				names = append(names, c.Name)
+			}
+			return names
+		}))
+	cmd.Aliases = []string{"nic"}
+	return cmd
+}
+
+func (a *app) diskAttachCommand() *cobra.Command {
+	var d api.Disk
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "attach [flags] NAME FILE",
+		Short: "Attach a disk to a foreign system",
+		Long: `Attach a disk to a foreign system and print the name that it has there. Its image,
+raw or qcow2, is written to, and has no other user until it is detached. It may lead
+to others (backing files) only in its own folder; those are only read.
+
+A USB disk needs no driver that a system does not have. virtio and nvme are faster,
+for systems with the driver. Disks of the board's own controllers (AHCI, IDE) cannot
+be attached, and to an old board (--os dos) nothing can.
+
+Examples:
+  strata disk attach win data.qcow2
+  strata disk attach --bus virtio --format raw deb scratch.img`,
+		Args: exactly(2, "a name and a file"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := oneOf("format", d.Format, "raw", "qcow2"); err != nil {
+				return err
+			}
+			if err := oneOf("bus", d.Bus, "usb", "virtio", "nvme", "ahci", "ide", "scsi"); err != nil {
+				return err
+			}
+			file, err := filepath.Abs(args[1])
+			if err != nil {
+				return fault.Invalidf("the folder of %s cannot be found: %w", args[1], err).At("file")
+			}
+			d.File = file
+			made, err := c.AttachDisk(ctx, args[0], d)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(made)
+			}
+			fmt.Fprintln(a.out, made.Name)
+			return nil
+		}),
+		ValidArgsFunction: a.nameThen(nil),
+	}
+	cmd.Flags().StringVar(&d.Bus, "bus", "", "what it is plugged into: usb, virtio or nvme (default: usb)")
+	cmd.Flags().StringVar(&d.Format, "format", "", "`format` of the image: raw or qcow2 (default: by its content)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+func (a *app) cardAttachCommand() *cobra.Command {
+	var card api.Card
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "attach [flags] NAME [NETWORK]",
+		Short: "Attach a network card to a foreign system",
+		Long: `Attach a network card to a foreign system and print the name that it has there. It
+joins the network "default" where none is named. Address and MAC are the card's until
+it is detached, and the system is told the address by DHCP.
+
+Examples:
+  strata card attach win
+  strata card attach --model virtio deb backend`,
+		Args: func(cmd *cobra.Command, args []string) error {
+			return exactly(max(1, min(2, len(args))), "a name, and a network")(cmd, args)
+		},
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := oneOf("model", card.Model, "e1000", "e1000e", "rtl8139", "virtio"); err != nil {
+				return err
+			}
+			if card.Address.Network = "default"; len(args) == 2 {
+				card.Address.Network = args[1]
+			}
+			made, err := c.AttachCard(ctx, args[0], card)
+			if err != nil {
+				return err
+			}
+			if asJSON {
+				return a.printJSON(made)
+			}
+			fmt.Fprintln(a.out, made.Name)
+			return nil
+		}),
+		ValidArgsFunction: a.nameThen(func(ctx context.Context, c *client.Client, _ string) (names []string, err error) {
+			found, err := c.Networks(ctx)
+			for _, n := range found {
+				names = append(names, n.Name)
+			}
+			return names, err
+		}),
+	}
+	cmd.Flags().StringVar(&card.Model, "model", "", "what card it is: e1000e or virtio (default: e1000e)")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// detachCommand takes devices of a kind away, of which names lists those there are.
+func (a *app) detachCommand(kind, example string, names func(api.Environment) []string) *cobra.Command {
+	return &cobra.Command{
+		Use:   "detach NAME " + strings.ToUpper(kind),
+		Short: "Take an attached " + kind + " away",
+		Long: fmt.Sprintf(`Take an attached %s away from a foreign system. One that runs is asked to let go of
+it, and the command says so where it does not.
+
+Examples:
+  strata %s detach win %s`, kind, kind, example),
+		Args: exactly(2, "a name, and the name of what is attached"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := c.Detach(ctx, args[0], args[1]); err != nil {
+				return err
+			}
+			fmt.Fprintln(a.out, args[1])
+			return nil
+		}),
+		ValidArgsFunction: a.nameThen(func(ctx context.Context, c *client.Client, name string) ([]string, error) {
+			e, err := c.Get(ctx, name)
+			return names(e), err
+		}),
+	}
+}
+
+func (a *app) diskLsCommand() *cobra.Command {
+	return a.attachedCommand("disk", func(e api.Environment, asJSON bool) error {
+		if asJSON {
+			return a.printJSON(append([]api.Disk{}, e.Disks...))
+		}
+		t := newTable(a.out, "NAME", "BUS", "FORMAT", "FILE")
+		for _, d := range e.Disks {
+			t.row(d.Name, d.Bus, d.Format, printable(d.File))
+		}
+		return t.flush()
+	})
+}
+
+func (a *app) cardLsCommand() *cobra.Command {
+	return a.attachedCommand("card", func(e api.Environment, asJSON bool) error {
+		if asJSON {
+			return a.printJSON(append([]api.Card{}, e.Cards...))
+		}
+		t := newTable(a.out, "NAME", "MODEL", "NETWORK", "ADDRESS", "MAC")
+		for _, c := range e.Cards {
+			t.row(c.Name, c.Model, c.Address.Network, join(c.Address.IPv4, c.Address.IPv6), c.Address.MAC)
+		}
+		return t.flush()
+	})
+}
+
+// attachedCommand lists what is attached, by print.
+func (a *app) attachedCommand(kind string, print func(e api.Environment, asJSON bool) error) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "ls [flags] NAME",
+		Short: "List attached " + kind + "s",
+		Long: fmt.Sprintf(`List the %ss that are attached to a foreign system, besides its own.
+
+Examples:
+  strata %s ls win`, kind, kind),
+		Args: exactly(1, "a name"),
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			e, err := c.Get(ctx, args[0])
+			if err != nil {
+				return err
+			}
+			return print(e, asJSON)
+		}),
+		ValidArgsFunction: a.completeOneName,
+	}
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
+	return cmd
+}
+
+// nameThen completes an environment, and by then what follows it; then is told the name.
+func (a *app) nameThen(then func(ctx context.Context, c *client.Client, name string) ([]string, error)) completer {
+	return func(cmd *cobra.Command, args []string, part string) ([]string, cobra.ShellCompDirective) {
+		switch {
+		case len(args) == 0:
+			return a.completeNames(cmd, args, part)
+		case len(args) > 1:
+			return nil, cobra.ShellCompDirectiveNoFileComp
+		case then == nil:
+			return nil, cobra.ShellCompDirectiveDefault
+		}
+		return a.offer(nil, func(ctx context.Context, c *client.Client) ([]string, error) { return then(ctx, c, args[0]) })
+	}
+}

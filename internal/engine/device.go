@@ -1,0 +1,273 @@
+package engine
+
+import (
+	"context"
+	"os"
+	"slices"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/undo"
+)
+
+// AttachDisk attaches a disk to a foreign system, now and for later starts, and returns it
+// with its name. Kinds: Missing, Invalid, Conflict (the image is in use), Unable (it has no
+// place for one, which the fault gives the reason of), Denied.
+func (e *Engine) AttachDisk(ctx context.Context, ref string, d api.Disk) (api.Disk, error) {
+	made, err := e.attach(ctx, ref, func(place int) environment.Device {
+		d.Name = "disk" + itoa(place+1)
+		return environment.Device{Place: place, Disk: &d}
+	})
+	if err != nil {
+		return d, err
+	}
+	return *made.Disk, nil
+}
+
+// AttachCard attaches a network card to a foreign system, now and for later starts, and
+// returns it with its name and addresses. Kinds: as AttachDisk's.
+func (e *Engine) AttachCard(ctx context.Context, ref string, c api.Card) (api.Card, error) {
+	made, err := e.attach(ctx, ref, func(place int) environment.Device {
+		c.Name = "card" + itoa(place+1)
+		return environment.Device{Place: place, Card: &c, Key: environment.NewID()}
+	})
+	if err != nil {
+		return c, err
+	}
+	return *made.Card, nil
+}
+
+// attachable locks an environment that devices can be attached to, for the caller to
+// unlock, and returns what runs it.
+func (e *Engine) attachable(ctx context.Context, ref string) (_ *entry, _ stratum.Hoster, err error) {
+	if err := e.open(); err != nil {
+		return nil, nil, err
+	}
+	en, err := e.find(ref)
+	if err != nil {
+		return nil, nil, err
+	}
+	if err := en.lock(ctx); err != nil {
+		return nil, nil, err
+	}
+	defer func() {
+		if err != nil {
+			en.unlock()
+		}
+	}()
+	rec := en.snapshot()
+	if rec.Spec.Foreign == nil {
+		why := map[string]string{
+			stratum.Zone:    "a zone has no hardware: it runs on the host's kernel",
+			stratum.Guest:   "a guest's board (microvm) has no bus with places",
+			stratum.Machine: "a template's machine has no spare places: only drivers that its start takes are in it",
+		}[rec.Stratum]
+		return nil, nil, fault.Unablef("nothing can be plugged into %s: %s", rec.Name, why).Help("show it a folder of the host (-v); a foreign system (--disk-image, --iso) takes disks and cards")
+	}
+	host, ok := e.drivers[rec.Stratum].(stratum.Hoster)
+	if !ok {
+		return nil, nil, fault.Unablef("stratum %s of this strata runs no foreign systems", rec.Stratum)
+	}
+	en.mu.Lock()
+	run, state := en.run, en.state
+	en.mu.Unlock()
+	if run == nil && state.Active() {
+		return nil, nil, fault.Conflictf("environment %s is %s", rec.Name, state).Help("try again")
+	}
+	return en, host, nil
+}
+
+// device is one in the words of drivers.
+func device(d environment.Device) stratum.Device {
+	return stratum.Device{Place: d.Place, Disk: d.Disk, Card: d.Card}
+}
+
+// attach attaches what made makes for a place.
+func (e *Engine) attach(ctx context.Context, ref string, made func(place int) environment.Device) (d environment.Device, err error) {
+	en, host, err := e.attachable(ctx, ref)
+	if err != nil {
+		return d, err
+	}
+	defer en.unlock()
+	rec := en.snapshot()
+	place := 0
+	for slices.ContainsFunc(rec.Devices, func(d environment.Device) bool { return d.Place == place }) {
+		place++
+	}
+	d = made(place)
+	plan := e.planForeign(rec)
+	if err := e.unused(d); err != nil {
+		return d, err
+	}
+	fitted, err := host.Fit(ctx, plan, device(d))
+	if err != nil {
+		return d, fault.Wrap(err, "attach a device to %s", rec.Name)
+	}
+	d.Disk, d.Card = fitted.Disk, fitted.Card
+	var back undo.Stack
+	defer back.Unless(ctx, &err)
+	if err := e.giveAddress(ctx, rec, &d, &back); err != nil {
+		return d, err
+	}
+	if err := e.plug(ctx, en, plan, d, &back); err != nil {
+		return d, fault.Wrap(err, "attach %s to %s", d.Name(), rec.Name)
+	}
+	en.do(func() { en.rec.Devices = append(slices.Clone(rec.Devices), d) })
+	if err := e.save(en); err != nil {
+		en.do(func() { en.rec.Devices = rec.Devices })
+		return d, err
+	}
+	e.tell(ctx, en, "attach", "device", d.Name())
+	return d, nil
+}
+
+// giveAddress gives a card its addresses.
+func (e *Engine) giveAddress(ctx context.Context, rec environment.Record, d *environment.Device, back *undo.Stack) error {
+	if d.Card == nil {
+		return nil
+	}
+	c := *d.Card
+	a, err := e.o.Network.Allocate(ctx, first(c.Address.Network, "default"), d.Key, rec.Name)
+	if err != nil {
+		return err
+	}
+	c.Address = a
+	d.Card = &c
+	back.Push("give the address back", func(ctx context.Context) error { return e.o.Network.Release(ctx, d.Key) })
+	return nil
+}
+
+// plug attaches d to the run, where there is one.
+func (e *Engine) plug(ctx context.Context, en *entry, plan stratum.Plan, d environment.Device, back *undo.Stack) error {
+	en.mu.Lock()
+	r := en.run
+	en.mu.Unlock()
+	if r == nil {
+		return nil
+	}
+	live, ok := r.live.(stratum.Plugger)
+	if !ok {
+		return fault.Unablef("nothing can be plugged in while it runs").Help("stop it first")
+	}
+	var tap *stratum.Tap
+	if d.Card != nil {
+		var err error
+		if tap, err = e.cardLink(en.snapshot(), d).Tap(ctx, nil); err != nil {
+			return err
+		}
+		defer tap.File.Close() // QEMU has its own
+		back.Push("disconnect the card", func(ctx context.Context) error { return e.o.Network.Disconnect(ctx, d.Key) })
+	}
+	if err := live.Plug(ctx, plan, device(d), tap); err != nil {
+		return err
+	}
+	back.Push("unplug it again", func(ctx context.Context) error { return live.Unplug(ctx, device(d)) })
+	return nil
+}
+
+// Detach takes an attached disk or card away, now and for later starts. Kinds: Missing,
+// Conflict where the system inside does not let go of it.
+func (e *Engine) Detach(ctx context.Context, ref, name string) error {
+	en, _, err := e.attachable(ctx, ref)
+	if err != nil {
+		return err
+	}
+	defer en.unlock()
+	rec := en.snapshot()
+	at := slices.IndexFunc(rec.Devices, func(d environment.Device) bool { return d.Name() == name })
+	if at < 0 {
+		return fault.Missingf("%s has no %s that was attached", rec.Name, name).At("name").Help("see strata disk ls %s and strata card ls %s", rec.Name, rec.Name)
+	}
+	d := rec.Devices[at]
+	en.mu.Lock()
+	r := en.run
+	en.mu.Unlock()
+	if r != nil {
+		live, ok := r.live.(stratum.Plugger)
+		if !ok {
+			return fault.Unablef("nothing can be unplugged while it runs").Help("stop it first")
+		}
+		if err := live.Unplug(ctx, device(d)); err != nil {
+			return fault.Wrap(err, "detach %s from %s", name, rec.Name)
+		}
+	}
+	en.do(func() { en.rec.Devices = slices.Delete(slices.Clone(rec.Devices), at, at+1) })
+	if err := e.save(en); err != nil {
+		return err
+	}
+	if d.Card != nil {
+		if err := e.o.Network.Release(context.WithoutCancel(ctx), d.Key); err != nil {
+			e.log.Warn("address not released", "id", rec.ID, "error", err)
+		}
+	}
+	e.tell(ctx, en, "detach", "device", name)
+	return nil
+}
+
+// cardLink is the cable of an attached card, by which its system is told its address.
+func (e *Engine) cardLink(rec environment.Record, d environment.Device) link {
+	return link{network: e.o.Network, id: d.Key, address: d.Card.Address, rate: rateOf(rec.Spec.Resources), leased: true}
+}
+
+func (e *Engine) cardLinks(rec environment.Record) map[string]stratum.Link {
+	all := map[string]stratum.Link{}
+	for _, d := range rec.Devices {
+		if d.Card != nil {
+			all[d.Name()] = e.cardLink(rec, d)
+		}
+	}
+	return all
+}
+
+// unused refuses the image of a disk that is another environment's, or that another's disk
+// lies over. Kinds: Conflict.
+func (e *Engine) unused(d environment.Device) error {
+	if d.Disk == nil {
+		return nil
+	}
+	info, err := os.Stat(d.Disk.File)
+	if err != nil {
+		return nil // who opens it says so
+	}
+	for _, en := range e.entries() {
+		rec := en.snapshot()
+		if f := rec.Spec.Foreign; f != nil && !f.Import && same(info, f.DiskImage) {
+			return fault.Conflictf("the disk of %s lies over the image %s, which must stay as it is", rec.Name, d.Disk.File).At("file").Help("use a copy of it")
+		}
+		for _, other := range rec.Devices {
+			if other.Disk != nil && same(info, other.Disk.File) {
+				return fault.Conflictf("the image %s is attached to %s as %s", d.Disk.File, rec.Name, other.Name()).At("file").Help("detach it there, or use a copy of it")
+			}
+		}
+	}
+	return nil
+}
+
+// same tells whether the file at path is that one.
+func same(info os.FileInfo, path string) bool {
+	if path == "" {
+		return false
+	}
+	other, err := os.Stat(path)
+	return err == nil && os.SameFile(info, other)
+}
+
+// notAttached refuses an image that a disk is to lie over and that another environment
+// writes to. Kinds: Conflict.
+func (e *Engine) notAttached(path string) error {
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil // who opens it says so
+	}
+	for _, en := range e.entries() {
+		rec := en.snapshot()
+		for _, d := range rec.Devices {
+			if d.Disk != nil && same(info, d.Disk.File) {
+				return fault.Conflictf("the image %s is attached to %s, which writes to it", path, rec.Name).At("foreign.disk_image").Help("detach it there, or use a copy of it")
+			}
+		}
+	}
+	return nil
+}
