@@ -247,7 +247,7 @@ func TestDevicesArePluggedIn(t *testing.T) {
 	b.Run("kill", "lin")
 	b.Run("disk", "detach", "lin", "disk3")
 	b.Run("start", "lin")
-	at = hears(t, b, "lin", at, `vda begins with virts\s(?s).*eth1 has `+regexp.QuoteMeta(before[0].Address.IPv4)+`\.`)
+	at = hears(t, b, "lin", at, `vda begins with virts\s(?s).*eth[01] has `+regexp.QuoteMeta(before[0].Address.IPv4)+`\.`)
 	hears(t, b, "lin", at, `devices: vda eth0 eth1\.`)
 	b.Run("disk", "detach", "lin", "disk2")
 	b.Run("card", "detach", "lin", before[0].Name)
