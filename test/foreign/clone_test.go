@@ -58,7 +58,7 @@ func TestAForeignSystemsCloneCopiesNothing(t *testing.T) {
 	hears(t, b, "origin", 0, `<o>`)
 	put := func(name, character string) {
 		t.Helper()
-		at := len(line(b, name))
+		at := len(serialLine(b, name))
 		b.Run("type", name, character)
 		hears(t, b, name, at, `!`)
 		b.Run("kill", name)

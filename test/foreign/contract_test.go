@@ -89,13 +89,13 @@ func TestContractOfASystemThatAnswers(t *testing.T) {
 		until(t, "the port answers", func() bool { return strings.Contains(page(), "a page of a foreign system") })
 	})
 	t.Run("limit-memory", func(t *testing.T) {
-		found := regexp.MustCompile(`(\d+) MB`).FindStringSubmatch(line(b, "lin"))
+		found := regexp.MustCompile(`(\d+) MB`).FindStringSubmatch(serialLine(b, "lin"))
 		if mb, _ := strconv.Atoi(found[1]); mb < 180 || mb > 256 {
 			t.Errorf("inside there are %d MB", mb)
 		}
 	})
 	t.Run("clock", func(t *testing.T) {
-		found := regexp.MustCompile(`(\d+) seconds`).FindStringSubmatch(line(b, "lin"))
+		found := regexp.MustCompile(`(\d+) seconds`).FindStringSubmatch(serialLine(b, "lin"))
 		if at, _ := strconv.ParseInt(found[1], 10, 64); at < began.Unix() || at > time.Now().Unix() {
 			t.Errorf("its clock said %d, between %d and %d", at, began.Unix(), time.Now().Unix())
 		}
@@ -121,13 +121,13 @@ func TestContractOfASystemThatAnswers(t *testing.T) {
 		if e.State != api.Stopped || e.Exit == nil || e.Exit.Signal != 0 || e.Exit.Crash != "" {
 			t.Errorf("it was stopped: %s %+v", e.State, e.Exit)
 		}
-		if !strings.Contains(line(b, "lin"), "the button was pressed.") {
-			t.Errorf("it has not seen the button: %s", line(b, "lin"))
+		if !strings.Contains(serialLine(b, "lin"), "the button was pressed.") {
+			t.Errorf("it has not seen the button: %s", serialLine(b, "lin"))
 		}
 	})
 	t.Run("address-for-life", func(t *testing.T) {
 		b := b.For(t)
-		at := len(line(b, "lin"))
+		at := len(serialLine(b, "lin"))
 		b.Run("start", "lin")
 		hears(t, b, "lin", at, `eth0 has `+regexp.QuoteMeta(own.IPv4)+`\.`)
 		if now := show(t, b, "lin").Network; now != own {

@@ -155,8 +155,8 @@ func linux(t *testing.T) string {
 	return kept
 }
 
-// line is what a foreign system has said on its serial line.
-func line(b *bed.Bed, name string) string {
+// serialLine is what a foreign system has said on its serial line.
+func serialLine(b *bed.Bed, name string) string {
 	return b.Run("console", name)
 }
 
@@ -166,7 +166,7 @@ func hears(t *testing.T, b *bed.Bed, name string, skip int, pattern string) int 
 	t.Helper()
 	form := regexp.MustCompile(pattern)
 	for end := time.Now().Add(require.Patience(90 * time.Second)); ; time.Sleep(300 * time.Millisecond) {
-		all := line(b, name)
+		all := serialLine(b, name)
 		skip := min(skip, len(all))
 		if at := form.FindStringIndex(all[skip:]); at != nil {
 			return skip + at[1]

@@ -70,7 +70,7 @@ func TestAMachineHasATPM(t *testing.T) {
 		t.Errorf("beside QEMU run %q", out)
 	}
 	before := kept("trusted")
-	at := len(line(b, "trusted"))
+	at := len(serialLine(b, "trusted"))
 	b.Run("kill", "trusted")
 	b.Run("clone", "trusted", "other")
 	if !bytes.Equal(kept("other"), before) {
