@@ -121,7 +121,7 @@ type Network struct {
 	Gateway4 netip.Addr
 	IPv6     netip.Prefix // a unique local /64 (RFC 4193); not valid where the host has no IPv6
 	Gateway6 netip.Addr
-	Isolated bool // no way out, none in: environments reach each other only
+	Isolated bool   // no way out, none in: environments reach each other only
 	Project  string // of the environment file that made it; nothing of it is known here
 	Created  time.Time
 }
