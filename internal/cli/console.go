@@ -35,7 +35,7 @@ Examples:
 				if follow {
 					return fault.Invalidf("a console is followed or joined, not both").At("follow").Help("leave out -f, or -it")
 				}
-				return a.joinConsole(ctx, c, args[0], session{tty: tty, input: input, detach: keys})
+				return a.joinConsole(ctx, c, args[0], session{tty: tty, input: input, detach: keys, ends: true})
 			}
 			o, err := logOptions("", "", tail, time.Now())
 			if err != nil {

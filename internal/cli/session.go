@@ -29,6 +29,7 @@ type session struct {
 	tty    bool   // the program has a terminal
 	input  bool   // standard input goes to it
 	detach string // keys that leave it; "" for the default, "none" for no keys
+	ends   bool   // a signal ends it: there is no program that could get one
 }
 
 // join runs open with the streams of this process, and gives the terminal back
@@ -56,7 +57,11 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 		streams.Size = sizeOf(a.out)
 		sendSize(resize, streams.Size) // a program that ran before has its size from another
 	}
-	ctx, cancel := context.WithCancel(context.WithoutCancel(ctx)) // from here on signals are the program's
+	signalled := []os.Signal{unix.SIGWINCH}
+	if !s.ends { // from here on signals are the program's
+		ctx, signalled = context.WithoutCancel(ctx), append(signalled, forwarded...)
+	}
+	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	if s.tty && s.input {
 		streams.In = &detachable{r: a.in, keys: keys}
@@ -73,7 +78,7 @@ func (a *app) join(ctx context.Context, s session, open func(context.Context, cl
 		close(joined)
 	}
 	caught := make(chan os.Signal, 8)
-	signal.Notify(caught, append([]os.Signal{unix.SIGWINCH}, forwarded...)...)
+	signal.Notify(caught, signalled...)
 	defer signal.Stop(caught)
 	go relay(ctx, cancel, relayed{caught: caught, joined: joined, signals: signals, resized: func() {
 		if s.tty {

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"maps"
 	"slices"
 	"time"
 
@@ -9,32 +10,51 @@ import (
 	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/price"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// overheads are what strata itself spends of the host's memory for one running
-// environment: keeper, agent and the kernel's own for a zone; what QEMU held of a cold
-// system with nothing in it, under TCG and rounded up, for a guest (whose clones take
-// less) and a machine.
-var overheads = map[string]unit.Size{
+// assumed are the overheads where no price tells: what keeper, agent and the kernel's own
+// hold for a zone; what QEMU held of a cold system with nothing in it, under TCG and
+// rounded up, for a guest (whose clones take less) and a machine.
+var assumed = map[string]unit.Size{
 	stratum.Zone:    2 * unit.MiB,
 	stratum.Guest:   250 * unit.MiB,
 	stratum.Machine: 320 * unit.MiB,
 }
 
+// overheads are what strata itself spends of the host's memory for one running
+// environment, by stratum: what an idle one held when its price was measured, on this
+// kernel. They stay until the daemon's end, so that what runs never comes to need more
+// than it was let in with.
+func (e *Engine) overheads() map[string]unit.Size {
+	all, kernel := maps.Clone(assumed), release()
+	for at, p := range e.keptPrices() {
+		if p.Host == nil || p.Host.Kernel != kernel {
+			continue
+		}
+		for _, f := range p.Figures {
+			if f.Name == price.Memory && f.Inside != nil && f.Inside.Median >= 0 && f.Inside.Median < 1<<20 {
+				all[at] = max(unit.MiB, unit.Size(f.Inside.Median*float64(unit.MiB)))
+			}
+		}
+	}
+	return all
+}
+
 // claimOf is what an environment takes of the host while it runs.
-func claimOf(rec environment.Record) admission.Claim {
+func (e *Engine) claimOf(rec environment.Record) admission.Claim {
 	r := rec.Spec.Resources
 	return admission.Claim{
 		ID: rec.ID, Name: rec.Name, Stratum: rec.Stratum,
-		Memory: r.MemoryGuarantee, CPUs: r.CPUGuarantee, Overhead: overheads[rec.Stratum],
+		Memory: r.MemoryGuarantee, CPUs: r.CPUGuarantee, Overhead: e.overhead[rec.Stratum],
 		MemoryLimit: r.Memory, CPULimit: r.CPUs, Weight: int(r.CPUWeight),
 	}
 }
 
 // claim takes what a start needs, from before it until the end. Kinds: Full.
-func (e *Engine) claim(en *entry) error { return e.book.Take(claimOf(en.snapshot())) }
+func (e *Engine) claim(en *entry) error { return e.book.Take(e.claimOf(en.snapshot())) }
 
 // release gives the claim of what does not run any more back, and shares anew. It is
 // called once the environment's state says so. What is about to be restarted keeps it.
@@ -67,7 +87,7 @@ func (e *Engine) keepClaim(en *entry) (done func()) {
 // nobody takes in between what is not given back for sure: first to the larger of
 // both, and with settle to the new one, or back. Kinds: Full.
 func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle func(done bool), err error) {
-	before, after := claimOf(old), claimOf(now)
+	before, after := e.claimOf(old), e.claimOf(now)
 	if before == after {
 		return func(bool) {}, nil
 	}
@@ -98,10 +118,10 @@ func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle fun
 // its stratum and at to. settle ends that. Kinds: Full.
 func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), err error) {
 	rec := en.snapshot()
-	before := claimOf(rec)
+	before := e.claimOf(rec)
 	rec.Place(to)
 	both := before
-	both.Overhead = max(before.Overhead, claimOf(rec).Overhead)
+	both.Overhead = max(before.Overhead, e.claimOf(rec).Overhead)
 	en.mu.Lock()
 	runs := en.run != nil
 	en.mu.Unlock()
@@ -118,7 +138,7 @@ func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), 
 		en.mu.Lock()
 		defer en.mu.Unlock()
 		if en.run != nil { // as it is now, which is no more
-			_ = e.book.Take(claimOf(en.rec))
+			_ = e.book.Take(e.claimOf(en.rec))
 		}
 	}, nil
 }
@@ -220,7 +240,7 @@ func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) 
 	defer cancel()
 	ctx, stop := e.until(ctx)
 	defer stop()
-	if err := e.book.Wait(ctx, claimOf(en.snapshot())); err != nil {
+	if err := e.book.Wait(ctx, e.claimOf(en.snapshot())); err != nil {
 		return fault.Wrap(err, "start %s", en.name())
 	}
 	e.goes(func() {

@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // Engine is what the API offers. It is safe for concurrent use.
@@ -40,6 +41,8 @@ type Engine struct {
 	policy chan struct{} // bounds how many starts the restart policy makes at once
 
 	prices *prices
+
+	overhead map[string]unit.Size // by stratum; never changed, see overheads
 
 	first chan struct{} // held while a first kernel is fetched
 

@@ -50,6 +50,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1), prices: newPrices(filepath.Join(o.Places.State, pricesName)),
 		book: admission.New(o.Host), shared: map[string]admission.Part{},
 	}
+	e.overhead = e.overheads()
 	e.sampler.tracks = map[string]*track{}
 	for _, d := range o.Drivers {
 		e.drivers[d.Stratum()] = d

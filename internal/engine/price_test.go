@@ -2,15 +2,19 @@ package engine_test
 
 import (
 	"context"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // keptPrice is a price of zones as an earlier daemon wrote it down.
@@ -48,6 +52,33 @@ func TestKeptPricesAreShownAndNoneIsMadeUp(t *testing.T) {
 	l.restart()
 	if why, err = l.Why(t.Context(), made.ID); err != nil || why.Price != "not measured" {
 		t.Errorf("a price of what is kept no more: %q, %v", why.Price, err)
+	}
+}
+
+func TestAPriceIsWhatAnEnvironmentIsCountedWith(t *testing.T) {
+	var u unix.Utsname
+	if err := unix.Uname(&u); err != nil {
+		t.Fatal(err)
+	}
+	for name, row := range map[string]struct {
+		kernel string
+		median float64
+		want   unit.Size
+	}{
+		"measured on this kernel":    {unix.ByteSliceToString(u.Release[:]), 7.5, 7<<20 + 1<<19},
+		"measured on another kernel": {"some-old", 7.5, 2 << 20},
+		"no figure that can be":      {unix.ByteSliceToString(u.Release[:]), -3, 2 << 20},
+	} {
+		l := prepared(t)
+		text := fmt.Sprintf(`{"form":1,"strata":{"zone":{"stratum":"zone","measured":"2026-11-20T10:00:00Z","host":{"kernel":%q,"cpu":"c","cpus":1,"version":"test"},
+"line":"","figures":[{"name":"memory","means":"","unit":"MiB","inside":{"median":%g,"least":1,"most":9,"count":5}}]}}}`, row.kernel, row.median)
+		l.must(os.MkdirAll(filepath.Join(l.dir, "state"), 0o755))
+		l.must(os.WriteFile(filepath.Join(l.dir, "state", "price.json"), []byte(text), 0o600))
+		l.open()
+		l.run(api.Spec{Name: "one"})
+		if got := l.Capacity(t.Context()).Memory.Overhead; got != row.want {
+			t.Errorf("%s: it is counted with %s; want %s", name, got, row.want)
+		}
 	}
 }
 

@@ -80,7 +80,7 @@ func (e *Engine) adopt(en *entry, rec environment.Record, live stratum.Live) {
 	if rec.Phase == environment.PhaseStarting {
 		e.saveSoon(en)
 	}
-	e.book.Restore(claimOf(rec))
+	e.book.Restore(e.claimOf(rec))
 	e.supervise(e.life, en, r)
 	if stopping {
 		e.goes(func() {
