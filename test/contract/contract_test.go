@@ -122,8 +122,9 @@ func TestEveryRowIsDocumented(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
+	table, _, _ := strings.Cut(string(data), "\n## ") // the others are kept elsewhere, as they say
 	documented := map[string]bool{}
-	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z][a-z-]+) \|`).FindAllStringSubmatch(string(data), -1) {
+	for _, m := range regexp.MustCompile(`(?m)^\| ([a-z][a-z-]+) \|`).FindAllStringSubmatch(table, -1) {
 		documented[m[1]] = true
 	}
 	delete(documented, "row")
