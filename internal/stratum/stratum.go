@@ -192,6 +192,7 @@ type Plan struct {
 	Tmpfs    []api.Tmpfs
 
 	Resources     api.Resources
+	Victim        int // see Victim
 	ReadOnly      bool
 	NewPrivileges bool
 	Log           LogPlan

@@ -58,6 +58,7 @@ func (m *machine) startOne(w *wire.Beside, words int) error {
 	if err := <-result; err != nil {
 		return err
 	}
+	m.k.offer(b.pid)
 	m.others = append(m.others, b)
 	if b.pidfd < 0 {
 		b.pidfd, err = unix.PidfdOpen(b.pid, 0)

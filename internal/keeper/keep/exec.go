@@ -204,6 +204,7 @@ func (x *execution) entered() {
 // born takes the program's process on, which is a child of the keeper.
 func (x *execution) born(pid int) {
 	x.pid = pid
+	x.k.offer(pid)
 	fd, err := unix.PidfdOpen(pid, 0)
 	if err != nil {
 		unix.Kill(pid, unix.SIGKILL)

@@ -214,7 +214,27 @@ func (k *keeper) clone(files []int) error {
 		runtime.LockOSThread()
 		result <- joinAndStart(p, attr, &k.pid)
 	}()
-	return <-result
+	err := <-result
+	if err == nil {
+		k.offer(k.pid)
+	}
+	return err
+}
+
+// offer tells the kernel how readily it is to choose pid, and what pid starts from here
+// on, when the host is short of memory. Where the kernel refuses, it stays as the
+// keeper's is, with the host's own programs.
+func (k *keeper) offer(pid int) {
+	v := k.spec.Payload.Victim
+	if v == 0 {
+		return
+	}
+	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	unix.Write(fd, []byte(strconv.Itoa(v)))
+	unix.Close(fd)
 }
 
 func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {

@@ -171,6 +171,7 @@ type Payload struct {
 	Join       []string `json:"join"`      // files to write "0" to before the payload is made (its cgroups)
 	CgroupFD   int      `json:"cgroup_fd"` // cgroup v2: descriptor of the group to be born in; 0: none
 	Files      int      `json:"files"`     // how many descriptors from PayloadFD on are the payload's
+	Victim     int      `json:"victim"`    // oom_score_adj of proc(5), of it and of all that the keeper starts; 0: the keeper's
 	Slack      int64    `json:"slack"`     // timer slack, nanoseconds, see prctl(2), PR_SET_TIMERSLACK; 0: as usual
 }
 

@@ -36,7 +36,10 @@ func (r *run) tasks(what string, is func(map[string]stratum.Task) bool) map[stri
 }
 
 func listed(s *suite) {
-	r := s.start(s.sh("sleep 4321 & while :; do :; done"))
+	p := s.sh("sleep 4321 & while :; do :; done")
+	p.Victim = 321
+	r := s.start(p)
+	s.equal("how readily the kernel chooses it", fileOf(s, r.live.PID(), "oom_score_adj"), "321\n")
 	go func() { // until the run ends
 		_, _ = r.tryExec(stratum.Process{Args: []string{"sleep", "1234"}, User: "alice"})
 	}()
@@ -58,10 +61,20 @@ func listed(s *suite) {
 	if sleep.HostPID == 0 {
 		return // it is another kernel's
 	}
-	text, err := os.ReadFile("/proc/" + strconv.Itoa(sleep.HostPID) + "/cmdline")
-	if err != nil || string(text) != "sleep\x004321\x00" {
-		s.Errorf("process %d of the host is %q, %v", sleep.HostPID, text, err)
+	s.equal("the host's process", fileOf(s, sleep.HostPID, "cmdline"), "sleep\x004321\x00")
+	for _, t := range []stratum.Task{sleep, exec} {
+		s.equal("how readily the kernel chooses "+t.Command, fileOf(s, t.HostPID, "oom_score_adj"), "321\n")
 	}
+}
+
+// fileOf reads what the host tells of a process.
+func fileOf(s *suite, pid int, name string) string {
+	s.Helper()
+	text, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/" + name)
+	if err != nil {
+		s.Errorf("%s of process %d: %v", name, pid, err)
+	}
+	return string(text)
 }
 
 func listedHostile(s *suite) {

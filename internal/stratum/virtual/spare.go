@@ -113,7 +113,7 @@ func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Hande
 	if err := l.Hardware.Open(&h); err != nil {
 		return err
 	}
-	o := keeper.Options{Binary: d.keeper, Spec: d.spec(stratum.Plan{ID: s.ID, IDBase: s.user}, l, w, &h), Files: h.Files, Machine: machine}
+	o := keeper.Options{Binary: d.keeper, Spec: d.spec(stratum.Plan{ID: s.ID, IDBase: s.user, Victim: stratum.Victim(0, 0)}, l, w, &h), Files: h.Files, Machine: machine}
 	entered, err := held.Enter(&o, s.Group)
 	if err != nil {
 		return err

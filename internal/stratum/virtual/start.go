@@ -270,11 +270,13 @@ func (l *Launch) Payload(user uint32, args []string, h *Handed) wire.Payload {
 // spec is what the keeper is told.
 func (d *Driver) spec(p stratum.Plan, l *Launch, w Wires, h *Handed) wire.Spec {
 	main := l.Run.Main
+	payload := l.Payload(p.IDBase, l.Hardware.Args(w), h)
+	payload.Victim = p.Victim
 	return wire.Spec{
 		ID: p.ID, Socket: d.Held.Path(p.ID, "keeper.sock"), ExitFile: d.Held.Path(p.ID, "exit.json"), StatusFile: d.Held.Path(p.ID, "status.json"),
 		Log: wire.Log{Dir: p.Log.Dir, Size: p.Log.Size, Files: p.Log.Files}, Owner: p.IDBase,
 		System: p.System,
 		TTY:    main != nil && main.TTY, Stdin: main != nil && (main.Stdin || main.TTY && p.System),
-		Payload: l.Payload(p.IDBase, l.Hardware.Args(w), h),
+		Payload: payload,
 	}
 }

@@ -149,7 +149,7 @@ func (l *launch) keeper(p stratum.Plan, f hostFacts) {
 		Payload: wire.Payload{
 			// The agent's folder may be closed to the zone's root, so by descriptor.
 			Path: "/proc/self/fd/6", Args: []string{"strata-agent", "init"}, Env: []string{"GOMAXPROCS=1", "GODEBUG=disablethp=1,containermaxprocs=0,updatemaxprocs=0"},
-			CloneFlags: namespaces, IDBase: p.IDBase, IDCount: mount.IDs, Slack: slack,
+			CloneFlags: namespaces, IDBase: p.IDBase, IDCount: mount.IDs, Slack: slack, Victim: p.Victim,
 		},
 	}
 }
