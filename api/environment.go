@@ -175,6 +175,12 @@ type Environment struct {
 	ProcessCount int64       `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`
 }
 
+// OwnShare is what of Boot's memory the system's own kernel and agent have; the rest is what
+// the limit of its programs can be. Debian's 6.1 kernel has 82 MiB of a machine of 128 MiB
+// when it is up, and a machine whose kernel lacks memory for its files neither goes on nor
+// kills. Unit: bytes.
+const OwnShare = 96 * unit.MiB
+
 // Boot is how a system with a kernel of its own was started.
 type Boot struct {
 	Kernel      string    `json:"kernel" doc:"Name of the kernel."`

@@ -267,10 +267,6 @@ func how(name string, from, to reflect.Value, env api.Environment) string {
 	return Restart
 }
 
-// ownShare is what a guest's or machine's own kernel and agent have of its memory. The limit
-// of its programs can grow as far as the rest, while it runs.
-const ownShare = 64 * unit.MiB
-
 // howLimit is how for what can change while it runs: at a stratum with a kernel of its own,
 // as far as the machine is large enough that was started.
 func howLimit(name string, to reflect.Value, env api.Environment) string {
@@ -280,7 +276,7 @@ func howLimit(name string, to reflect.Value, env api.Environment) string {
 	large := false
 	switch name {
 	case "resources.memory", "resources.memory-guarantee":
-		large = to.Int() != 0 && unit.Size(to.Int())+ownShare > env.Boot.Memory
+		large = to.Int() != 0 && unit.Size(to.Int())+api.OwnShare > env.Boot.Memory
 	case "resources.cpus", "resources.cpu-guarantee":
 		large = unit.CPUs(to.Int()) > unit.CPUs(env.Boot.CPUs)*oneCPU
 	}

@@ -170,7 +170,7 @@ func ballooned(r api.Resources, whole unit.Size) unit.Size {
 	if r.Memory == 0 {
 		return whole
 	}
-	return min(max(r.Memory+ownShare, leastSize(r)), whole)
+	return min(max(r.Memory+api.OwnShare, leastSize(r)), whole)
 }
 
 // leastSize is what no balloon takes a machine below: what its kernel came up with, and
@@ -179,7 +179,7 @@ func leastSize(r api.Resources) unit.Size {
 	if r.MemoryGuarantee == 0 {
 		return smallest
 	}
-	return max(smallest, r.MemoryGuarantee+ownShare)
+	return max(smallest, r.MemoryGuarantee+api.OwnShare)
 }
 
 // shrink has the machine come to what its limits ask for, in its own time. One without a

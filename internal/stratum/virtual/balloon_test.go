@@ -116,9 +116,9 @@ func TestAMachineIsAsLargeAsItsLimitAndItsKernel(t *testing.T) {
 		want unit.Size
 	}{
 		"without a limit it is whole":         {api.Resources{}, unit.GiB},
-		"a limit, and the kernel's share":     {api.Resources{Memory: 300 * unit.MiB}, 364 * unit.MiB},
+		"a limit, and the kernel's share":     {api.Resources{Memory: 300 * unit.MiB}, 396 * unit.MiB},
 		"a small limit stays above the floor": {api.Resources{Memory: 10 * unit.MiB}, smallest},
-		"a guarantee is kept":                 {api.Resources{Memory: 200 * unit.MiB, MemoryGuarantee: 200 * unit.MiB}, 264 * unit.MiB},
+		"a guarantee is kept":                 {api.Resources{Memory: 200 * unit.MiB, MemoryGuarantee: 200 * unit.MiB}, 296 * unit.MiB},
 		"nothing is larger than it was built": {api.Resources{Memory: unit.GiB}, unit.GiB},
 	} {
 		if got := ballooned(c.r, unit.GiB); got != c.want {

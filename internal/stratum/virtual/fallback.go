@@ -23,13 +23,13 @@ type attempts struct {
 }
 
 // OrByTCG starts l, and once more by TCG where it is the first system by this KVM and
-// its agent was not met; by a KVM that has run systems, one that hangs is started once
-// more. again prepares *l anew.
+// its agent was not met; by an accelerator that has run systems, one that hangs is
+// started once more. again prepares *l anew.
 func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
 	return orByTCG(ctx, d.Judge, l, attempts{
 		now: func(ctx context.Context) (*Live, error) { return d.Attempt(ctx, p, l, o) },
 		again: func(ctx context.Context) error {
-			d.Log.Warn("a "+d.o.Stratum+" did not boot by KVM, and is booted once more", "id", p.ID)
+			d.Log.Warn("a "+d.o.Stratum+" did not boot, and is booted once more", "id", p.ID, "accelerator", l.Notes.Boot.Accelerator)
 			return again(ctx)
 		},
 	})
@@ -46,12 +46,13 @@ func orByTCG(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error)
 		if err := a.again(ctx); err != nil {
 			return nil, err
 		}
+		l.Last = true
 		return a.now(ctx)
 	}
 	if err := a.again(ctx); err != nil {
 		return nil, err
 	}
-	l.Proven, l.Notes.Boot.Accelerator, l.Notes.Boot.Why = false, qemu.TCG, accel.Unbooted(err)
+	l.Last, l.Proven, l.Notes.Boot.Accelerator, l.Notes.Boot.Why = true, false, qemu.TCG, accel.Unbooted(err)
 	live, second := a.now(ctx)
 	if l.Met {
 		j.Confirm(l.QEMU, err)
@@ -65,18 +66,21 @@ func (l *Launch) suspects() bool {
 }
 
 // hung tells whether l came to nothing by an accelerator that has run others. That is
-// seen of a KVM inside an emulated machine, about once in forty starts.
+// seen of a KVM inside an emulated machine, about once in forty starts, and of TCG on a
+// busy host, once in some hundreds: its console stays empty. What goes on from a saved
+// state is not done again: it may have run, and its disk is no longer what it knows.
 func (l *Launch) hung(err error) bool {
-	return l.Notes.Boot.Accelerator == qemu.KVM && l.Proven && l.Begun && !l.Met && fault.KindOf(err) == fault.Busy
+	known := l.Notes.Boot.Accelerator == qemu.TCG || l.Proven
+	return known && l.From == nil && l.Begun && !l.Met && fault.KindOf(err) == fault.Busy
 }
 
-// stall is how long l may show no sign of life; usual is the time of one whose
-// accelerator has run a system.
+// stall is how long l may show no sign of life; usual is the time where there will be no
+// further attempt.
 func (l *Launch) stall(usual time.Duration) time.Duration {
-	if l.Notes.Boot.Accelerator == qemu.KVM && !l.Proven {
-		return min(unprovenPatience, usual)
+	if l.Last {
+		return usual
 	}
-	return usual
+	return min(firstPatience, usual)
 }
 
 // Blames tells whether err is of what the user asked for, which another boot would

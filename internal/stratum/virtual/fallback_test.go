@@ -57,6 +57,8 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 		"one that hangs where others ran is tried again": {true, qemu.KVM, []outcome{{true, false, silent}, {true, true, nil}}, nil, false},
 		"one that hangs again is given up":               {true, qemu.KVM, []outcome{{true, false, silent}, {true, false, silent}}, silent, false},
 		"TCG has no other to fall back to":               {false, qemu.TCG, []outcome{{true, false, died}}, died, false},
+		"one that hangs by TCG is tried again":           {false, qemu.TCG, []outcome{{true, false, silent}, {true, true, nil}}, nil, false},
+		"one that hangs by TCG again is given up":        {false, qemu.TCG, []outcome{{true, false, silent}, {true, false, silent}}, silent, false},
 		"what was asked for wrongly is not done again":   {false, qemu.KVM, []outcome{{true, false, command}}, command, false},
 	} {
 		t.Run(sentence, func(t *testing.T) {
@@ -74,21 +76,40 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 					l.Begun, l.Met = o.begun, o.met
 					return nil, o.err
 				},
-				again: func(context.Context) error { *l = *launched(qemu.KVM); l.Proven = c.proven; return nil },
+				again: func(context.Context) error { *l = *launched(c.with); l.Proven = c.proven; return nil },
 			})
+			if len(by) == 2 && !l.Last {
+				t.Error("the second attempt does not know that it is the last")
+			}
 			if err != c.err || len(by) != len(c.attempts) {
 				t.Errorf("tried by %v, the last says %v; want %v", by, err, c.err)
 			}
-			if len(by) == 2 && c.proven && by[1] != qemu.KVM {
-				t.Errorf("a KVM that has run others was given up for %s", by[1])
+			if len(by) == 2 && (c.proven || c.with == qemu.TCG) && by[1] != c.with {
+				t.Errorf("a %s that has run others was given up for %s", c.with, by[1])
 			}
-			if len(by) == 2 && !c.proven && (by[1] != qemu.TCG || l.Notes.Boot.Why != accel.Unbooted(c.attempts[0].err)) {
+			if len(by) == 2 && !c.proven && c.with == qemu.KVM && (by[1] != qemu.TCG || l.Notes.Boot.Why != accel.Unbooted(c.attempts[0].err)) {
 				t.Errorf("the second attempt was by %s, because of %s", by[1], l.Notes.Boot.Why)
 			}
 			if got := len(j.given) == 1 && j.given[0] == c.attempts[0].err; got != c.blamed || len(j.given) > 1 {
 				t.Errorf("the judge was told %v", j.given)
 			}
 		})
+	}
+}
+
+func TestWhatGoesOnFromASavedStateDoesSoOnce(t *testing.T) {
+	for _, by := range []string{qemu.KVM, qemu.TCG} {
+		l := launched(by)
+		l.Proven, l.From = true, &Saved{}
+		tries := 0
+		_, err := orByTCG(t.Context(), &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
+			tries++
+			l.Begun = true
+			return nil, fault.Busyf("the agent inside did not answer in time")
+		}})
+		if err == nil || tries != 1 {
+			t.Errorf("by %s: %d tries, %v", by, tries, err)
+		}
 	}
 }
 

@@ -66,6 +66,7 @@ type Launch struct {
 	Notes    Notes
 	Tap      *stratum.Tap // nil: no network
 	Proven   bool         // a system has run by this accelerator before
+	Last     bool         // there will be no further attempt
 	Begun    bool         // QEMU was let run
 	Met      bool         // the agent inside has answered
 	From     *Saved       // the suspended system that it goes on from; nil: it starts
@@ -110,7 +111,7 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 		return nil, err
 	}
 	// The kernel holds the archive and what it unpacks from it at the same time.
-	if need := unit.Size(2*l.Image.Size) + ownShare/2; need > memory {
+	if need := unit.Size(2*l.Image.Size) + api.OwnShare/3; need > memory {
 		return nil, fault.Unablef("the initramfs of kernel %s (%s) does not fit into %s of memory", l.Kernel.Name, unit.Size(l.Image.Size), memory).
 			At("resources.memory").Help("give the environment more memory, or use another kernel")
 	}

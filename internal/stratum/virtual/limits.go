@@ -103,8 +103,8 @@ func (l *Live) fits(r api.Resources) error {
 		field string
 		size  unit.Size
 	}{{"memory", r.Memory}, {"memory_guarantee", r.MemoryGuarantee}} {
-		if m.size != 0 && m.size+ownShare > l.notes.Boot.Memory {
-			return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-ownShare).
+		if m.size != 0 && m.size+api.OwnShare > l.notes.Boot.Memory {
+			return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-api.OwnShare).
 				At("resources." + m.field).Help("stop it first: its next start gets a larger machine")
 		}
 	}

@@ -10,9 +10,9 @@ import (
 // well takes minutes; so what counts is how long nothing was seen to go on.
 const (
 	bootPatience = 90 * time.Second
-	// unprovenPatience is for the first boot by a KVM, which may be one that opens and
-	// runs nothing: TCG is still to be tried.
-	unprovenPatience = 45 * time.Second
+	// firstPatience is for a first attempt: a KVM may be one that opens and runs nothing,
+	// and TCG is still to be tried; and what hangs is started once more.
+	firstPatience = 45 * time.Second
 	// wholePatience bounds what goes on and comes to no end, as of a system that only
 	// eats memory.
 	wholePatience = 5 * time.Minute

@@ -1,6 +1,7 @@
 package virtual
 
 import (
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -11,7 +12,6 @@ import (
 const (
 	smallest   = 128 * unit.MiB
 	usual      = 512 * unit.MiB // where no limit is asked for
-	ownShare   = 64 * unit.MiB  // of the kernel and the agent, besides what programs may use
 	largest    = 1 << 40        // 1 TiB
 	leastLimit = 6 * unit.MiB   // as a zone's: what a program can start with
 )
@@ -26,11 +26,11 @@ func machineMemory(limit unit.Size) (unit.Size, error) {
 		return 0, fault.Invalidf("%s of memory are fewer than a program can start with", limit).At("resources.memory").Help("give at least %s", unit.Size(leastLimit))
 	}
 	for size := unit.Size(smallest); size <= largest; size *= 2 {
-		if size >= limit+ownShare {
+		if size >= limit+api.OwnShare {
 			return size, nil
 		}
 	}
-	return 0, fault.Invalidf("%s of memory are more than a virtual machine can have", limit).At("resources.memory").Help("give at most %s", unit.Size(largest-ownShare))
+	return 0, fault.Invalidf("%s of memory are more than a virtual machine can have", limit).At("resources.memory").Help("give at most %s", unit.Size(largest-api.OwnShare))
 }
 
 // maxProcessors is what QEMU's microvm takes. Source: hw/i386/microvm.c, max_cpus.

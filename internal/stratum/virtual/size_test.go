@@ -12,8 +12,8 @@ func TestMachinesAreLargeEnoughForTheirLimit(t *testing.T) {
 	}{
 		"no limit":                             {0, 512 * unit.MiB},
 		"the least limit":                      {6 * unit.MiB, 128 * unit.MiB},
-		"all that the smallest has room for":   {64 * unit.MiB, 128 * unit.MiB},
-		"one byte more":                        {64*unit.MiB + 1, 256 * unit.MiB},
+		"all that the smallest has room for":   {32 * unit.MiB, 128 * unit.MiB},
+		"one byte more":                        {32*unit.MiB + 1, 256 * unit.MiB},
 		"a gibibyte":                           {unit.GiB, 2 * unit.GiB},
 		"one byte less than the least (wrong)": {6*unit.MiB - 1, 0},
 		"more than any machine has (wrong)":    {1 << 41, 0},
