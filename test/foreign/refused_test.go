@@ -78,7 +78,7 @@ func TestWhatIsNoMediumIsRefused(t *testing.T) {
 		"a folder":                                     {[]string{"--disk-image", dir}, invalid, []string{"neither a file nor a block device"}},
 		"a disk that is smaller than its image":        {[]string{"--disk-image", raw, "--disk", "1M"}, invalid, []string{"disk"}},
 		"an ISO that is a disk":                        {[]string{"--iso", raw}, invalid, []string{"no ISO", "--disk-image"}},
-		"an ISO that is zeros":                         {[]string{"--iso", put("zeros.iso", make([]byte, 1<<20))}, invalid, []string{"foreign.iso"}},
+		"an ISO that is zeros":                         {[]string{"--iso", put("zeros.iso", make([]byte, 1<<20))}, invalid, []string{"foreign.iso", "ISO 9660"}},
 		"an ISO that is not there":                     {[]string{"--iso", dir + "/none.iso"}, missing, []string{"none.iso"}},
 		"a first start from a CD that is no ISO":       {[]string{"--disk-image", raw, "--iso", qcow2, "--boot-once", "cd"}, invalid, []string{"no ISO"}},
 		"a start from a disk that there is not":        {[]string{"--iso", cd, "--boot", "disk"}, invalid, []string{"no disk to boot from"}},

@@ -2,6 +2,7 @@ package machine
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
 	"time"
@@ -199,6 +200,10 @@ func openImage(f *stratum.Foreign, state string) (*image.Chain, error) {
 
 func openCD(path string) (*image.Chain, error) {
 	c, err := image.Open(path, image.Rules{CD: true})
+	var f *fault.Error
+	if errors.As(err, &f) && f.Field == "format" {
+		err = f.Help("give the image of a CD or DVD (ISO 9660), and a disk with --disk-image")
+	}
 	return c, named(err, "foreign.iso")
 }
 
