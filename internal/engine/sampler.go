@@ -12,11 +12,13 @@ import (
 	"github.com/strata-project/strata/internal/stratum"
 )
 
-// sampleEvery is the time between two samples, and diskEvery how many of them pass
-// between two looks at a private disk, which changes slowly.
+// sampleEvery is the time between two samples, diskEvery how many of them pass between
+// two looks at a private disk, which changes slowly, and restEvery between two looks at
+// the counters of what stood still at the last look and has no traffic.
 const (
 	sampleEvery = time.Second
 	diskEvery   = 10
+	restEvery   = 3
 )
 
 // sampler keeps what environments used a moment ago, and its history. Its lock is a
@@ -35,6 +37,7 @@ type track struct {
 	run     *run // that the figures are of
 	row     api.Usage
 	last    sighting
+	still   bool // nothing had changed at the last look at its counters
 	most    most // since the run started, or this daemon did
 	history history.History
 }
@@ -44,7 +47,8 @@ type most struct{ cpu, memory, processes, disk, received, sent int64 }
 
 // sighting is what was seen of a run at one moment. Its sums only grow.
 type sighting struct {
-	at time.Time
+	at     time.Time
+	looked time.Time // when the counters of Sample were read; the rest is of at
 	stratum.Sample
 	Traffic
 	disk, diskSize int64
@@ -91,8 +95,11 @@ func (e *Engine) sample() {
 		if !ok {
 			continue
 		}
-		if one, ok := c.Sample(); ok {
-			seen[i] = sighting{at: time.Now(), Sample: one, Traffic: traffic[s.row.ID]}
+		if rested, ok := e.sampler.rest(s, i, traffic[s.row.ID]); ok {
+			seen[i] = rested
+		} else if one, ok := c.Sample(); ok {
+			now := time.Now()
+			seen[i] = sighting{at: now, looked: now, Sample: one, Traffic: traffic[s.row.ID]}
 		}
 		if disks || e.sampler.fresh(s) {
 			seen[i].disk, seen[i].diskSize, _ = disk.Usage(filepath.Join(e.store.Dir(s.row.ID), diskName))
@@ -146,6 +153,19 @@ func (s *sampler) fresh(one sampled) bool {
 	return t == nil || t.run != one.run
 }
 
+// rest returns what is known of the nth environment where its counters need no look.
+func (s *sampler) rest(one sampled, nth int, traffic Traffic) (sighting, bool) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	t := s.tracks[one.row.ID]
+	if t == nil || t.run != one.run || !t.still || t.last.Traffic != traffic || (s.rounds+nth)%restEvery == 0 {
+		return sighting{}, false
+	}
+	known := t.last
+	known.at, known.disk, known.diskSize = time.Now(), 0, 0
+	return known, true
+}
+
 // forgetGone drops what is kept of environments that are gone.
 func (e *Engine) forgetGone() {
 	known := map[string]bool{}
@@ -167,7 +187,7 @@ func (s *sampler) note(one sampled, now sighting) {
 		s.tracks[one.row.ID] = t
 	}
 	if t.run != one.run {
-		t.run, t.last, t.most = one.run, sighting{}, most{}
+		t.run, t.last, t.most, t.still = one.run, sighting{}, most{}, false
 	}
 	if now.diskSize == 0 {
 		now.disk, now.diskSize = t.last.disk, t.last.diskSize
@@ -177,8 +197,11 @@ func (s *sampler) note(one sampled, now sighting) {
 	row.Memory, row.Processes, row.Disk, row.DiskLimit = now.Memory, now.Processes, now.disk, now.diskSize
 	row.ReceivedTotal, row.SentTotal = now.Received, now.Sent
 	if since := now.at.Sub(t.last.at); !t.last.at.IsZero() && since > 0 {
-		row.CPU = (now.CPU - t.last.CPU) * 1000 / int64(since)
-		row.Read, row.Written = perSecond(t.last.Read, now.Read, since), perSecond(t.last.Written, now.Written, since)
+		if looked := now.looked.Sub(t.last.looked); looked > 0 {
+			row.CPU = (now.CPU - t.last.CPU) * 1000 / int64(looked)
+			row.Read, row.Written = perSecond(t.last.Read, now.Read, looked), perSecond(t.last.Written, now.Written, looked)
+			t.still = now.Sample == t.last.Sample && now.Traffic == t.last.Traffic
+		}
 		row.Received, row.Sent = perSecond(t.last.Received, now.Received, since), perSecond(t.last.Sent, now.Sent, since)
 		t.history.Add(history.Point{
 			At: now.at.Unix(), CPU: int32(row.CPU), Processes: int32(row.Processes), Memory: row.Memory,

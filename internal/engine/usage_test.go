@@ -2,6 +2,7 @@ package engine_test
 
 import (
 	"context"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -59,6 +60,55 @@ func TestUsageIsSampled(t *testing.T) {
 	}
 	if _, err = l.Usage(t.Context(), []string{"still"}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("usage of what does not run: %v", err)
+	}
+}
+
+// TestWhatStandsStillIsLookedAtLess wants fewer looks at what stands still, and no figure
+// that is wrong for it when it goes on.
+func TestWhatStandsStillIsLookedAtLess(t *testing.T) {
+	l := newLab(t)
+	var looks, busySince atomic.Int64
+	l.host.Sample = func(*enginetest.Run) stratum.Sample {
+		looks.Add(1)
+		s := stratum.Sample{CPU: 7, Memory: 1 << 20, Processes: 1}
+		if since := busySince.Load(); since != 0 {
+			s.CPU += (time.Now().UnixNano() - since) / 2
+		}
+		return s
+	}
+	l.run(api.Spec{Name: "web"})
+	usage := func() (one api.Usage) {
+		t.Helper()
+		l.until("it is known", func() bool {
+			u, err := l.Usage(t.Context(), nil)
+			l.must(err)
+			if len(u.Environments) == 1 {
+				one = u.Environments[0]
+			}
+			return len(u.Environments) == 1
+		})
+		return one
+	}
+	seen := map[int64]bool{} // samples, by their time
+	l.until("samples of what stands still", func() bool {
+		u := usage()
+		seen[u.Time.UnixNano()] = true
+		if u.CPU != 0 || u.Memory != 1<<20 {
+			t.Errorf("%+v", u)
+		}
+		return len(seen) >= 7
+	})
+	if n := looks.Load(); n > int64(len(seen))-2 {
+		t.Errorf("%d looks for %d samples", n, len(seen))
+	}
+	busySince.Store(time.Now().UnixNano())
+	most := int64(0)
+	l.until("it is seen to work", func() bool {
+		most = max(most, usage().CPU)
+		return most > 400
+	})
+	if most > 600 {
+		t.Errorf("half a processor is shown as %d thousandths", most)
 	}
 }
 

@@ -25,6 +25,8 @@ type Host struct {
 	Exec func(r *Run, p stratum.Process, conn *os.File) error
 	// Tasks, where it is set, says which processes a run has. nil: one.
 	Tasks func(ctx context.Context, r *Run) ([]stratum.Task, bool, error)
+	// Sample, where it is set, says what a run uses. nil: half a processor.
+	Sample func(r *Run) stratum.Sample
 	// Counts, where it is set, says what a run has counted. nil: a little.
 	Counts func(ctx context.Context, r *Run) (stratum.Counts, error)
 	// Fail, where it is set, decides whether a start fails.
@@ -339,6 +341,9 @@ func (l live) Sample() (stratum.Sample, bool) {
 	case <-l.Ended:
 		return stratum.Sample{}, false
 	default:
+	}
+	if l.host.Sample != nil {
+		return l.host.Sample(l.Run), true
 	}
 	return stratum.Sample{CPU: time.Now().UnixNano() / 2, Memory: 1 << 20, Processes: 2}, true
 }
