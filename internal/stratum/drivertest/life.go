@@ -281,14 +281,14 @@ func pause(s *suite) {
 
 func setLimit(s *suite) {
 	p := s.app("sleep", "99")
-	p.Resources.Memory = 32 * unit.MiB
+	p.Resources.Memory = 16 * unit.MiB
 	r := s.start(p)
 	// As much as the smallest virtual machine has for programs.
-	if err := r.live.(stratum.Limiter).SetLimits(s.ctx, api.Resources{Memory: 64 * unit.MiB, PIDs: 33}); err != nil {
+	if err := r.live.(stratum.Limiter).SetLimits(s.ctx, api.Resources{Memory: 32 * unit.MiB, PIDs: 33}); err != nil {
 		s.Fatal(err)
 	}
 	st, err := r.live.Stats(s.ctx)
-	if err != nil || st.MemoryLimit != 64*unit.MiB || st.PIDsLimit != 33 {
+	if err != nil || st.MemoryLimit != 32*unit.MiB || st.PIDsLimit != 33 {
 		s.Errorf("Stats = %+v, %v; want the new limits", st, err)
 	}
 }
