@@ -138,6 +138,12 @@ func (g *Group) setCPUSetV2(list string) error {
 			return explain(err, "hand cpuset down in %s", d)
 		}
 	}
+	if list == "" { // which the kernel refuses for a group with processes
+		var err error
+		if list, err = get(g.root.unified, "cpuset.cpus.effective"); err != nil {
+			return explain(err, "read the processors of %s", g.root.unified)
+		}
+	}
 	if err := put(dir, "cpuset.cpus", list); err != nil {
 		return g.refusedCPUs(err, list)
 	}

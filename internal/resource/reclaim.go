@@ -26,33 +26,52 @@ func (g *Group) Reclaim(ctx context.Context, keep unit.Size) error {
 		return ctx.Err()
 	}
 	if g.root.homes["memory"] == g.root.unified {
-		return g.reclaimV2(above)
+		return g.reclaimV2(ctx, int64(keep))
 	}
 	return g.reclaimV1(s.Memory, keep)
 }
 
-// reclaimV2 asks for at most above bytes. Source: Documentation/admin-guide/cgroup-v2.rst,
-// memory.reclaim; swappiness came with 6.11, before which programs may be swapped out
-// where there is swap space.
-func (g *Group) reclaimV2(above int64) error {
-	dir := g.dir("memory")
-	stat, _ := keys(dir, "memory.stat")
-	amount := min(above, stat["inactive_file"]+stat["active_file"]+stat["slab_reclaimable"])
-	if amount <= 0 {
-		return nil
+// reclaimV2 takes down to keep, but for steps that do no more. The kernel takes up to
+// twice what it is asked for: so where something is to be kept, half is asked for each
+// time.
+func (g *Group) reclaimV2(ctx context.Context, keep int64) error {
+	const steps, least = 24, 64 << 10
+	for range steps {
+		s, err := g.Stats()
+		if err != nil {
+			return err
+		}
+		stat, _ := keys(g.dir("memory"), "memory.stat")
+		amount := min(s.Memory.Current-keep, stat["inactive_file"]+stat["active_file"]+stat["slab_reclaimable"])
+		if keep > 0 {
+			amount /= 2
+		}
+		if amount < least || ctx.Err() != nil {
+			return ctx.Err()
+		}
+		if more, err := g.askBack(amount); !more || keep == 0 {
+			return err
+		}
 	}
-	text := strconv.FormatInt(amount, 10)
+	return nil
+}
+
+// askBack asks for so many bytes, and tells whether they came. Source:
+// Documentation/admin-guide/cgroup-v2.rst, memory.reclaim; swappiness came with 6.11,
+// before which programs may be swapped out where there is swap space.
+func (g *Group) askBack(amount int64) (bool, error) {
+	dir, text := g.dir("memory"), strconv.FormatInt(amount, 10)
 	err := put(dir, "memory.reclaim", text+" swappiness=0")
 	if errors.Is(err, unix.EINVAL) {
 		err = put(dir, "memory.reclaim", text)
 	}
 	switch {
 	case errors.Is(err, unix.EAGAIN): // less than that could be had
-		return nil
+		return false, nil
 	case errors.Is(err, unix.ENOENT):
-		return fault.Unablef("this kernel cannot take memory back from a group").Help("5.19 and later have memory.reclaim")
+		return false, fault.Unablef("this kernel cannot take memory back from a group").Help("5.19 and later have memory.reclaim")
 	}
-	return explain(err, "reclaim memory")
+	return err == nil, explain(err, "reclaim memory")
 }
 
 // reclaimV1 empties the group as far as can be. Source:
