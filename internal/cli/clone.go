@@ -2,7 +2,6 @@ package cli
 
 import (
 	"context"
-	"fmt"
 
 	"github.com/spf13/cobra"
 
@@ -38,11 +37,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return a.printJSON(made)
-			}
-			fmt.Fprintln(a.out, made.Name)
-			return nil
+			return a.printMade(made, made.Name, asJSON)
 		}),
 		ValidArgsFunction: a.completeOneName,
 	}

@@ -81,11 +81,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return a.printJSON(made)
-			}
-			fmt.Fprintln(a.out, made.Name)
-			return nil
+			return a.printMade(made, made.Name, asJSON)
 		}),
 		ValidArgsFunction: a.nameThen(nil),
 	}
@@ -122,11 +118,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return a.printJSON(made)
-			}
-			fmt.Fprintln(a.out, made.Name)
-			return nil
+			return a.printMade(made, made.Name, asJSON)
 		}),
 		ValidArgsFunction: a.nameThen(func(ctx context.Context, c *client.Client, _ string) (names []string, err error) {
 			found, err := c.Networks(ctx)

@@ -40,11 +40,7 @@ Examples:
 			if err != nil {
 				return err
 			}
-			if asJSON {
-				return a.printJSON(made)
-			}
-			fmt.Fprintln(a.out, made.Name)
-			return nil
+			return a.printMade(made, made.Name, asJSON)
 		}),
 	}
 	cmd.Flags().BoolVar(&n.Isolated, "isolated", false, "no way out of it and none in")

@@ -53,6 +53,15 @@ func (a *app) printJSON(v any) error {
 	return e.Encode(v)
 }
 
+// printMade tells what was made, by its name or whole.
+func (a *app) printMade(made any, name string, asJSON bool) error {
+	if asJSON {
+		return a.printJSON(made)
+	}
+	fmt.Fprintln(a.out, name)
+	return nil
+}
+
 // printLine writes a value as one line of JSON.
 func (a *app) printLine(v any) error {
 	e := json.NewEncoder(a.out)

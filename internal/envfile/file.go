@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"reflect"
+	"slices"
 	"strconv"
 	"strings"
 
@@ -153,12 +154,15 @@ func (f File) Spec(e Entry) api.Spec {
 // Locate puts the place in the file before a fault of the environment called name, by the
 // nearest field that the file has of what the fault is at. Other errors it returns as they are.
 func (f File) Locate(name string, err error) error {
+	return f.locate("environments", slices.IndexFunc(f.Environments, func(e Entry) bool { return e.Name == name }), err)
+}
+
+// locate puts the place of the nth entry of a list before err; -1: there is no such entry.
+func (f File) locate(list string, n int, err error) error {
 	var all []error
 	for _, one := range fault.All(err) {
-		for i, e := range f.Environments {
-			if e.Name == name {
-				one = f.place(fmt.Sprintf("environments[%d]", i), one)
-			}
+		if n >= 0 {
+			one = f.place(fmt.Sprintf("%s[%d]", list, n), one)
 		}
 		all = append(all, one)
 	}

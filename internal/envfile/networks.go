@@ -127,14 +127,5 @@ func (f File) WithNetworks(have []api.Network) File {
 
 // LocateNetwork is Locate for a fault of a network's.
 func (f File) LocateNetwork(name string, err error) error {
-	var all []error
-	for _, one := range fault.All(err) {
-		for i, n := range f.Networks {
-			if n.Name == name {
-				one = f.place(fmt.Sprintf("networks[%d]", i), one)
-			}
-		}
-		all = append(all, one)
-	}
-	return fault.Join(all...)
+	return f.locate("networks", slices.IndexFunc(f.Networks, func(n Network) bool { return n.Name == name }), err)
 }

@@ -17,16 +17,15 @@ import (
 // much as that. Kinds: Unable where the kernel is too old (v2: before 5.19) or keep
 // cannot be kept, Missing.
 func (g *Group) Reclaim(ctx context.Context, keep unit.Size) error {
+	if g.root.homes["memory"] == g.root.unified {
+		return g.reclaimV2(ctx, int64(keep))
+	}
 	s, err := g.Stats()
 	if err != nil {
 		return err
 	}
-	above := s.Memory.Current - int64(keep)
-	if above <= 0 {
+	if s.Memory.Current <= int64(keep) {
 		return ctx.Err()
-	}
-	if g.root.homes["memory"] == g.root.unified {
-		return g.reclaimV2(ctx, int64(keep))
 	}
 	return g.reclaimV1(s.Memory, keep)
 }
