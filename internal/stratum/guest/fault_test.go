@@ -259,7 +259,7 @@ func TestADaemonAdoptsAMachine(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Cleanup(func() { first.Kill(context.Background()) }) // it is over, but where the test fails
-	if err := first.(stratum.Limiter).SetLimits(t.Context(), api.Resources{Memory: 48 * unit.MiB, PIDs: 41}); err != nil {
+	if err := first.(stratum.Limiter).SetLimits(t.Context(), api.Resources{Memory: 24 * unit.MiB, PIDs: 41}); err != nil {
 		t.Fatal(err)
 	}
 	adopt := func() stratum.Live {
@@ -278,10 +278,10 @@ func TestADaemonAdoptsAMachine(t *testing.T) {
 		return live
 	}
 	live := adopt()
-	if s, err := live.Stats(t.Context()); err != nil || s.PIDs < 1 || s.MemoryLimit != 48*unit.MiB || s.PIDsLimit != 41 {
+	if s, err := live.Stats(t.Context()); err != nil || s.PIDs < 1 || s.MemoryLimit != 24*unit.MiB || s.PIDsLimit != 41 {
 		t.Errorf("Stats = %+v, %v; want the limits that were set", s, err)
 	}
-	if got, want := limited(t, live), fmt.Sprint(48*unit.MiB, " 41 "); got != want {
+	if got, want := limited(t, live), fmt.Sprint(24*unit.MiB, " 41 "); got != want {
 		t.Errorf("inside the limits are %q; want %q", got, want)
 	}
 	if b := live.(stratum.Booter).Boot(); b.Release == "" || b.Accelerator == "" {
@@ -289,7 +289,7 @@ func TestADaemonAdoptsAMachine(t *testing.T) {
 	}
 	// Limits change as before, and within what the machine has.
 	limits := live.(stratum.Limiter)
-	if err := limits.SetLimits(t.Context(), api.Resources{Memory: 60 * unit.MiB, PIDs: 42}); err != nil {
+	if err := limits.SetLimits(t.Context(), api.Resources{Memory: 28 * unit.MiB, PIDs: 42}); err != nil {
 		t.Errorf("another daemon cannot change the limits: %v", err)
 	}
 	if err := limits.SetLimits(t.Context(), api.Resources{Memory: unit.GiB}); !fault.Is(err, fault.Conflict) || fault.All(err)[0].Field != "resources.memory" {
@@ -301,13 +301,13 @@ func TestADaemonAdoptsAMachine(t *testing.T) {
 	if live = adopt(); !live.(interface{ Paused() bool }).Paused() {
 		t.Error("it is not known to be paused")
 	}
-	if s, err := live.Stats(t.Context()); err != nil || s.MemoryLimit != 60*unit.MiB || s.PIDsLimit != 42 {
+	if s, err := live.Stats(t.Context()); err != nil || s.MemoryLimit != 28*unit.MiB || s.PIDsLimit != 42 {
 		t.Errorf("Stats = %+v, %v; want the limits that another daemon set", s, err)
 	}
 	if err := live.(stratum.Pauser).Resume(t.Context()); err != nil {
 		t.Error(err)
 	}
-	if got, want := limited(t, live), fmt.Sprint(60*unit.MiB, " 42 "); got != want {
+	if got, want := limited(t, live), fmt.Sprint(28*unit.MiB, " 42 "); got != want {
 		t.Errorf("inside the limits are %q; want %q", got, want)
 	}
 	if err := live.Kill(t.Context()); err != nil {

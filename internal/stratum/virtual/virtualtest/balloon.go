@@ -69,7 +69,7 @@ func Balloons(t *testing.T, r *Root, d stratum.Driver) {
 		if err := live.SetLimits(ctx, p.Resources); err != nil {
 			t.Fatal(err)
 		}
-		want := int64(limit + 64*unit.MiB)
+		want := int64(limit + api.OwnShare)
 		until(unit.Size(want).String(), func() bool {
 			var have struct{ Actual int64 }
 			if err := live.Execute(ctx, "query-balloon", nil, &have); err != nil {
