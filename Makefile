@@ -31,7 +31,7 @@ demo: setup build ## run the tour in a private root, and clean up after it
 	@$(AS_ROOT) demo/tour
 
 .PHONY: test
-test: build ## install what is missing, and run the tests, with the contract at zones and guests, and a part of it at machines
+test: build ## install what is missing, and run the tests, with the contract at zones, guests and machines
 	@scripts/setup tests
 	@$(AS_ROOT) scripts/test
 
