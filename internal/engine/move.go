@@ -24,8 +24,8 @@ const notKept = "what runs inside is stopped and started anew: its memory, its p
 // A move that has begun goes on when ctx ends, and when the daemon does (see moving.go).
 //
 // Kinds: Missing (also of a kernel, at "kernel"), Invalid (the stratum, needs, options),
-// Conflict (it is there already, or starting, stopping or paused), Busy (another operation
-// on it is under way), Full (it would break a guarantee), Unable (the host cannot, or the
+// Conflict (it is there already, or starting, stopping or paused), Busy (another move or
+// operation on it is under way), Full (it would break a guarantee), Unable (the host cannot, or the
 // new start failed).
 func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.Moved, error) {
 	if err := e.open(); err != nil {
@@ -38,7 +38,7 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	if !r.DryRun {
 		release, err := en.claimMove()
 		if err != nil {
-			return api.Moved{}, err
+			return api.Moved{}, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
 		}
 		defer release()
 	}
@@ -92,9 +92,12 @@ func (e *Engine) mayClaim(en *entry, to environment.Placement) error {
 	return nil
 }
 
-// claimMove lets one move of an environment at a time be prepared. Kinds: Busy.
+// claimMove lets one move of an environment at a time be prepared. Kinds: Busy, Conflict.
 func (en *entry) claimMove() (release func(), err error) {
 	if !en.tryLock() {
+		if err := en.movable(); err != nil { // which says what is under way
+			return nil, err
+		}
 		return nil, en.inUse()
 	}
 	defer en.unlock()
@@ -121,11 +124,15 @@ func (en *entry) inUse() error {
 	return fault.Busyf("another operation on environment %s is under way", en.name()).Help("try again when it is over")
 }
 
-// movable refuses what is neither running nor standing still.
+// movable refuses what is neither running nor standing still. Kinds: Conflict, Busy
+// where it is between two strata, Missing.
 func (en *entry) movable() error {
 	en.mu.Lock()
 	defer en.mu.Unlock()
 	name := en.rec.Name
+	if m := en.rec.Moving; m != nil {
+		return fault.Busyf("environment %s is being moved to %s", name, m.To.Stratum).Help("wait until it has moved: strata show %s", name)
+	}
 	switch en.state {
 	case environment.Running, environment.Stopped, environment.Made:
 		return nil
@@ -147,14 +154,14 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 		return api.Moved{}, to, err
 	}
 	rec := en.snapshot()
-	if rec.Spec.Foreign != nil {
-		return api.Moved{}, to, fault.Unablef("a foreign system needs a machine, and moves nowhere else").At("stratum")
-	}
 	if r.Stratum == "" {
 		return api.Moved{}, to, fault.Invalidf("no stratum was named").At("stratum").Help("use one of: zone, guest, machine")
 	}
 	if rec.Stratum == r.Stratum {
 		return api.Moved{}, to, fault.Conflictf("environment %s is at stratum %s already", rec.Name, rec.Stratum).At("stratum")
+	}
+	if rec.Spec.Foreign != nil {
+		return api.Moved{}, to, fault.Unablef("environment %s is a foreign system, which needs a machine and moves nowhere else", rec.Name).At("stratum")
 	}
 	spec := rec.Spec
 	spec.Name, spec.Stratum, spec.Force = rec.Name, r.Stratum, r.Force

@@ -261,20 +261,24 @@ func TestMovesByForce(t *testing.T) {
 func TestMovesMeetOtherOperations(t *testing.T) {
 	d := newDepths(t)
 	env := d.run(api.Spec{Name: "web"})
-	d.below.Slow = 100 * time.Millisecond
+	arrives := make(chan struct{})
+	d.below.Fail = func(stratum.Plan) error { <-arrives; return nil }
 	first := make(chan error, 1)
 	go func() {
 		_, err := d.move("web", stratum.Guest)
 		first <- err
 	}()
 	d.until("it is being moved", func() bool { return d.get("web").MovingTo == stratum.Guest })
-	_, err := d.move("web", stratum.Guest)
-	kindIs(t, err, fault.Busy, "web", "under way")
+	for _, dry := range []bool{false, true} {
+		_, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: dry})
+		kindIs(t, err, fault.Busy, "web", "being moved to guest")
+	}
 	ended := make(chan error, 1)
 	go func() { // a wait for its end does not take a move for one
 		_, err := d.Wait(t.Context(), "web", "stopped")
 		ended <- err
 	}()
+	close(arrives)
 	d.must(<-first)
 	d.isAt(env, stratum.Guest)
 	select {
@@ -286,16 +290,19 @@ func TestMovesMeetOtherOperations(t *testing.T) {
 	d.below.Program = func(r *enginetest.Run) api.Exit { <-r.Killed; return api.Exit{Status: 137, Signal: 9} }
 	d.must(d.Stop(t.Context(), "web", engine.StopOptions{}))
 	d.must(<-ended)
+	begins := make(chan struct{})
+	d.below.Fail = func(stratum.Plan) error { <-begins; return nil }
 	go func() { first <- d.Start(t.Context(), "web", nil) }()
 	d.until("it starts", func() bool { return d.get2("web") == api.Starting })
-	_, err = d.move("web", stratum.Zone)
-	if !fault.Is(err, fault.Busy) && !fault.Is(err, fault.Conflict) {
-		t.Errorf("%v", err)
+	for _, dry := range []bool{false, true} {
+		_, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Zone, DryRun: dry})
+		kindIs(t, err, fault.Conflict, "web", "is starting")
 	}
+	close(begins)
 	d.must(<-first)
 	go func() { first <- d.Stop(t.Context(), "web", engine.StopOptions{}) }()
 	d.until("it stops", func() bool { return d.get("web").State == api.Stopping })
-	_, err = d.move("web", stratum.Zone)
+	_, err := d.move("web", stratum.Zone)
 	kindIs(t, err, fault.Conflict, "stopping")
 	d.must(d.Kill(t.Context(), "web", ""))
 	d.must(<-first)

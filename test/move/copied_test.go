@@ -1,9 +1,11 @@
 package move
 
 import (
+	"errors"
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -38,21 +40,83 @@ func folders(t *testing.T, b *bed.Bed) map[string]int64 {
 // ownFolders are those in which a copy of a disk or of a template would lie.
 var ownFolders = []string{"environments", "templates"}
 
-// notCopied holds that a move has made nothing in the folders of disks and templates but
-// what a start writes to the disk, and says what it has made for all.
-func notCopied(t *testing.T, to string, before, after map[string]int64) {
+// started is what a start may write: a journal, a few files, the records. A disk and a
+// template that are moved here have more than that in them, so that no copy goes unseen.
+const started = 4 << 20
+
+// traffic is what processes have had read and written, in bytes. Source: proc_pid_io(5).
+type traffic struct {
+	read, written   int64 // by calls, also of sockets and of what is in memory
+	fetched, stored int64 // from the block devices below, and for them
+}
+
+// counted is the traffic of the daemon and of all below it. What has ended counts as its
+// waiting parent's, so that the end of a run changes nothing of the sum.
+func counted(t *testing.T, b *bed.Bed) (sum traffic) {
 	t.Helper()
-	const started = 4 << 20 // what a start writes: a journal, a few files, the records
+	below := map[string][]string{}
+	all, err := filepath.Glob("/proc/[0-9]*")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range all {
+		pid := filepath.Base(path)
+		_, parent := status(pid)
+		below[parent] = append(below[parent], pid)
+	}
+	fields := map[string]*int64{"rchar": &sum.read, "wchar": &sum.written, "read_bytes": &sum.fetched, "write_bytes": &sum.stored}
+	for todo := []string{strconv.Itoa(b.DaemonPID())}; len(todo) > 0; {
+		pid := todo[0]
+		todo = append(todo[1:], below[pid]...)
+		text, err := os.ReadFile(filepath.Join("/proc", pid, "io"))
+		if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.ESRCH) { // it may have ended
+			t.Fatal(err)
+		}
+		for line := range strings.Lines(string(text)) {
+			key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+			if n, err := strconv.ParseInt(value, 10, 64); err == nil && fields[key] != nil {
+				*fields[key] += n
+			}
+		}
+	}
+	return sum
+}
+
+// stock is what there was before a move.
+type stock struct {
+	traffic traffic
+	folders map[string]int64
+}
+
+func take(t *testing.T, b *bed.Bed) stock {
+	t.Helper()
+	return stock{counted(t, b), folders(t, b)}
+}
+
+// notCopied holds that a move has had nothing written, and made nothing in the folders of
+// disks and templates, but what a start writes to the disk, and says what it was.
+func notCopied(t *testing.T, b *bed.Bed, to string, before stock) {
+	t.Helper()
+	after := take(t, b)
+	read, written := after.traffic.read-before.traffic.read, after.traffic.written-before.traffic.written
+	fetched, stored := after.traffic.fetched-before.traffic.fetched, after.traffic.stored-before.traffic.stored
+	t.Logf("to %s, all processes of strata: read %d KiB, %d from disks, wrote %d KiB, %d to disks", to, read>>10, fetched>>10, written>>10, stored>>10)
+	if read <= 0 || written <= 0 {
+		t.Errorf("to %s, nothing was counted", to)
+	}
+	if max(written, stored) > started {
+		t.Errorf("to %s, %d bytes were written, %d to disks: something was copied", to, written, stored)
+	}
 	for _, name := range ownFolders {
-		more := after[name] - before[name]
+		more := after.folders[name] - before.folders[name]
 		t.Logf("to %s, %s takes %d KiB more", to, name, more>>10)
 		if more > started {
 			t.Errorf("to %s, %s grew by %d bytes: something was copied", to, name, more)
 		}
-		delete(after, name)
+		delete(after.folders, name)
 	}
-	for name, size := range after {
-		if more := size - before[name]; more > 0 {
+	for name, size := range after.folders {
+		if more := size - before.folders[name]; more > 0 {
 			t.Logf("to %s, made for all of that stratum: %s, %d KiB", to, name, more>>10)
 		}
 	}
