@@ -13,7 +13,7 @@ import (
 )
 
 // bulk is how many MiB of random bytes lie in the template, and as many on the disk.
-const bulk = "32"
+const bulk = "8"
 
 // limitsInside prints what an environment sees of its limits, and its card.
 const limitsInside = `cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | head -n 1

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io/fs"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -42,7 +43,7 @@ var ownFolders = []string{"environments", "templates"}
 
 // started is what a start may write: a journal, a few files, the records. A disk and a
 // template that are moved here have more than that in them, so that no copy goes unseen.
-const started = 4 << 20
+const started = 2 << 20
 
 // traffic is what processes have had read and written, in bytes. Source: proc_pid_io(5).
 type traffic struct {
@@ -50,9 +51,9 @@ type traffic struct {
 	fetched, stored int64 // from the block devices below, and for them
 }
 
-// counted is the traffic of the daemon and of all below it. What has ended counts as its
-// waiting parent's, so that the end of a run changes nothing of the sum.
-func counted(t *testing.T, b *bed.Bed) (sum traffic) {
+// counted is the traffic of a process and of all below it. What has ended counts as its
+// waiting parent's, so that the end of a run changes nothing of the daemon's sum.
+func counted(t *testing.T, top int) (sum traffic) {
 	t.Helper()
 	below := map[string][]string{}
 	all, err := filepath.Glob("/proc/[0-9]*")
@@ -65,7 +66,7 @@ func counted(t *testing.T, b *bed.Bed) (sum traffic) {
 		below[parent] = append(below[parent], pid)
 	}
 	fields := map[string]*int64{"rchar": &sum.read, "wchar": &sum.written, "read_bytes": &sum.fetched, "write_bytes": &sum.stored}
-	for todo := []string{strconv.Itoa(b.DaemonPID())}; len(todo) > 0; {
+	for todo := []string{strconv.Itoa(top)}; len(todo) > 0; {
 		pid := todo[0]
 		todo = append(todo[1:], below[pid]...)
 		text, err := os.ReadFile(filepath.Join("/proc", pid, "io"))
@@ -82,6 +83,22 @@ func counted(t *testing.T, b *bed.Bed) (sum traffic) {
 	return sum
 }
 
+// TestWhatIsCopiedIsCounted, also where another process has done it that is gone.
+func TestWhatIsCopiedIsCounted(t *testing.T) {
+	dir := t.TempDir()
+	source := filepath.Join(dir, "source")
+	if err := os.WriteFile(source, make([]byte, started+1), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	before := counted(t, os.Getpid())
+	if out, err := exec.Command("cp", "--reflink=never", "--sparse=never", source, source+"2").CombinedOutput(); err != nil {
+		t.Fatalf("%v\n%s", err, out)
+	}
+	if more := counted(t, os.Getpid()).written - before.written; more <= started {
+		t.Errorf("of a copy of %d bytes, %d were counted", started+1, more)
+	}
+}
+
 // stock is what there was before a move.
 type stock struct {
 	traffic traffic
@@ -90,7 +107,7 @@ type stock struct {
 
 func take(t *testing.T, b *bed.Bed) stock {
 	t.Helper()
-	return stock{counted(t, b), folders(t, b)}
+	return stock{counted(t, b.DaemonPID()), folders(t, b)}
 }
 
 // notCopied holds that a move has had nothing written, and made nothing in the folders of
