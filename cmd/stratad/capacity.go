@@ -71,18 +71,14 @@ func at(flag string, err error) error {
 // capacity fills in what was not given by measuring. The reserve of memory is what
 // the host uses now, without what environments of this root hold, and at least a
 // twentieth; that of processors is a twentieth.
-func capacity(asked admission.Host, groups ...*resource.Root) (admission.Host, error) {
+func capacity(asked admission.Host, groups *resource.Root) (admission.Host, error) {
 	size, err := host.Measure()
 	if err != nil {
 		return asked, err
 	}
 	asked.Memory, asked.CPUs = size.Memory, size.CPUs
 	if asked.ReserveMemory < 0 {
-		used := size.Used
-		for _, g := range groups {
-			used -= g.Held()
-		}
-		asked.ReserveMemory = max(used, size.Memory/leastShare, leastMemory)
+		asked.ReserveMemory = max(size.Used-groups.Held(), size.Memory/leastShare, leastMemory)
 	}
 	if asked.ReserveCPUs < 0 {
 		asked.ReserveCPUs = max(size.CPUs/leastShare, leastCPUs)

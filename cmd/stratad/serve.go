@@ -162,32 +162,24 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the zones", closing(zones.Close))
-	machines, err := resource.Open(p.Name("strata-vm"))
-	if err != nil {
-		return nil, fault.Wrap(err, "open the control groups of guests")
-	}
-	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: machines, Log: o.log, Standby: c.Standby})
+	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: groups.Marked("vm"), Log: o.log, Standby: c.Standby})
 	if err != nil {
 		return nil, err
 	}
 	back.Push("close the guests", closing(guests.Close))
-	hardware, err := resource.Open(p.Name("strata-hw"))
-	if err != nil {
-		return nil, fault.Wrap(err, "open the control groups of machines")
-	}
-	stock, err := machine.New(machine.Options{Places: p, Kernels: kernels, Pool: pool, Resources: hardware, Log: o.log})
+	stock, err := machine.New(machine.Options{Places: p, Kernels: kernels, Pool: pool, Resources: groups.Marked("hw"), Log: o.log})
 	if err != nil {
 		return nil, err
 	}
 	back.Push("close the machines", closing(stock.Close))
-	room, err := capacity(o.host, groups, machines, hardware)
+	room, err := capacity(o.host, groups)
 	if err != nil {
 		return nil, err
 	}
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests, stock}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
 		Network: engine.FromHost(net), Layers: layers, Host: room, Log: o.log, Version: version.Version,
-		Kills: engine.WatchKills(p.Name("strata"), p.Name("strata-vm"), p.Name("strata-hw")),
+		Kills: engine.WatchKills(p.Name("strata")),
 		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})
 	if err != nil {

@@ -223,31 +223,22 @@ func TestSharesServeGuaranteesFirst(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			parts := Shares(h, c.all)
-			top := 0
-			for _, p := range parts {
-				top += p.Own.Weight
+			sum := 0
+			for _, s := range parts.Each {
+				sum += s.Weight
 			}
 			for id, least := range c.least {
-				got := 0.0
-				for _, p := range parts {
-					sum := 0
-					for _, s := range p.Each {
-						sum += s.Weight
-					}
-					if s, ok := p.Each[id]; ok {
-						got = 2 * float64(p.Own.Weight) / float64(top) * float64(s.Weight) / float64(sum)
-					}
-				}
-				if got < least {
+				if got := 2 * float64(parts.Each[id].Weight) / float64(sum); got < least {
 					t.Errorf("%s gets %.3f processors of what strata has; want at least %g (%+v)", id, got, least, parts)
 				}
 			}
 			for id, want := range c.exact {
-				for _, p := range parts {
-					if s, ok := p.Each[id]; ok && s.Weight != want {
-						t.Errorf("%s has weight %d, want %d", id, s.Weight, want)
-					}
+				if got := parts.Each[id].Weight; got != want {
+					t.Errorf("%s has weight %d, want %d", id, got, want)
 				}
+			}
+			if top := map[bool]int{true: 1900, false: 100}[h.Total(c.all).CPUs > 0]; parts.Own.Weight != top {
+				t.Errorf("all together stand with %d against the host, want %d", parts.Own.Weight, top)
 			}
 		})
 	}
@@ -256,11 +247,11 @@ func TestSharesServeGuaranteesFirst(t *testing.T) {
 func TestSharesKeepMemoryOnlyWhereThereIsAGuarantee(t *testing.T) {
 	a, b := claim("a", giB, 0), claim("b", 0, 0)
 	parts := Shares(small, []Claim{b})
-	if p := parts["zone"]; p.Own.Memory != NoGuarantee || p.Each["b"].Memory != NoGuarantee {
+	if p := parts; p.Own.Memory != NoGuarantee || p.Each["b"].Memory != NoGuarantee {
 		t.Errorf("without a guarantee: %+v", p)
 	}
 	parts = Shares(small, []Claim{a, b})
-	if p := parts["zone"]; p.Own.Memory != giB+unit.MiB || p.Each["a"].Memory != giB+unit.MiB || p.Each["b"].Memory != 0 {
+	if p := parts; p.Own.Memory != giB+unit.MiB || p.Each["a"].Memory != giB+unit.MiB || p.Each["b"].Memory != 0 {
 		t.Errorf("with one: %+v", p)
 	}
 }

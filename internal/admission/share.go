@@ -28,56 +28,55 @@ type Share struct {
 	Memory unit.Size // kept for it; NoGuarantee
 }
 
-// Part is what the environments of one stratum get, which have a group above them
-// in common.
-type Part struct {
+// Parts is what all environments get, and each of them within that.
+type Parts struct {
 	Own  Share
 	Each map[string]Share // by id
 }
 
-// Rest is the part of a stratum at which nothing runs.
-func Rest() Part { return Part{Own: Share{defaultWeight, NoGuarantee}} }
+// Rest is the share of who was told none.
+func Rest() Share { return Share{defaultWeight, NoGuarantee} }
 
-// Shares returns what the running get, by stratum.
+// Shares returns what the running get, whichever their strata are: their groups lie side
+// by side, so that a weight means the same at every depth.
 //
 // An environment of weight r and guarantee g is given the weight r + g·u in the kernel,
 // where u is the most that one processor can hold (see heaviest): of the one that it is
 // on it gets at least (r+g·u)/u > g then. All weights are scaled together, and who has
 // no guarantee keeps the weight it was given where the kernel's bounds allow it.
 //
-// A stratum's own group gets the sum of those in it, so that weights mean the same
-// across strata where all are busy. Together they stand against the rest of the host
-// with 100 for each stratum, or, where there are guarantees, as the capacity stands
-// against the reserve.
-func Shares(h Host, running []Claim) map[string]Part {
+// Together they stand against the rest of the host with 100, or, where there are
+// guarantees of processors, as the capacity stands against the reserve.
+func Shares(h Host, running []Claim) Parts {
 	sum := h.Total(running)
 	weights := weigh(h, running, sum.CPUs)
-	parts, owns, holds := map[string]Part{}, map[string]float64{}, map[string]bool{}
+	parts := Parts{Own: Rest(), Each: map[string]Share{}}
+	if sum.CPUs > 0 {
+		parts.Own.Weight = against(h)
+	}
 	kept := sum.Memory > 0
+	if kept {
+		parts.Own.Memory = 0
+	}
 	for i, c := range running {
-		p, ok := parts[c.Stratum]
-		if !ok {
-			p = Part{Own: Share{Memory: NoGuarantee}, Each: map[string]Share{}}
-			if kept {
-				p.Own.Memory = 0
-			}
-		}
 		s := Share{Weight: weights[i], Memory: NoGuarantee}
-		owns[c.Stratum] += float64(s.Weight)
-		if c.CPUs > 0 {
-			holds[c.Stratum] = true
-		}
 		if kept {
 			s.Memory = 0
 			if c.Memory > 0 {
 				s.Memory = c.memory()
 			}
-			p.Own.Memory += s.Memory
+			parts.Own.Memory += s.Memory
 		}
-		p.Each[c.ID], parts[c.Stratum] = s, p
+		parts.Each[c.ID] = s
 	}
-	level(h, parts, owns, holds)
 	return parts
+}
+
+// against is the weight of all environments beside the rest of the host, which stands
+// for the reserve with the default; without a reserve it has what is left.
+func against(h Host) int {
+	w := defaultWeight * float64(h.CPUs-h.ReserveCPUs) / math.Max(float64(h.ReserveCPUs), 1)
+	return whole(math.Max(w, defaultWeight), true)
 }
 
 // weigh returns the weights of the running, within the kernel's bounds: guarantees are
@@ -141,24 +140,6 @@ func heaviest(h Host, given []float64, guaranteed unit.CPUs) float64 {
 	left := others + b - b*cores(guaranteed)
 	left = math.Max(left, math.Max(cores(h.ReserveCPUs), cores(h.CPUs)/100))
 	return (b*all + others*most) / left
-}
-
-// level gives the strata's own groups their weights; holds are those with a guarantee
-// of processors.
-func level(h Host, parts map[string]Part, owns map[string]float64, holds map[string]bool) {
-	guaranteed := len(holds) > 0
-	together := float64(defaultWeight * len(parts))
-	if guaranteed { // without a reserve the host has what is left
-		together = math.Max(together, defaultWeight*float64(h.CPUs-h.ReserveCPUs)/math.Max(float64(h.ReserveCPUs), 1))
-	}
-	total := 0.0
-	for _, own := range owns {
-		total += own
-	}
-	for at, p := range parts {
-		p.Own.Weight = whole(owns[at]/total*math.Min(together, maxWeight), !guaranteed || holds[at])
-		parts[at] = p
-	}
 }
 
 func weight(c Claim) float64 {

@@ -159,13 +159,7 @@ func (p *placement) weigh(h Host) (u float64, programs []int) {
 	var given []float64
 	for i := range p.all {
 		b := &p.all[i]
-		part := parts[b.Stratum]
-		sum := 0.0
-		for _, s := range part.Each {
-			sum += float64(s.Weight)
-		}
-		own := float64(part.Own.Weight) * float64(part.Each[b.ID].Weight) / sum
-		b.weight = own / float64(b.programs)
+		b.weight = float64(parts.Each[b.ID].Weight) / float64(b.programs)
 		given = append(given, weight(b.Claim))
 		for range b.programs {
 			programs = append(programs, i)

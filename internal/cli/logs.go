@@ -25,6 +25,10 @@ func (a *app) logsCommand() *cobra.Command {
 standard output, its standard error on standard error. Of old output only so much
 is kept as the log's limits allow.
 
+With --kernel it is the log of the kernel inside a guest or machine. A zone has none
+of its own: there it is what the host's kernel did to it, a line for each process
+that was killed for want of memory, with the limit that was reached.
+
 Examples:
   strata logs web
   strata logs -f --tail 20 web
@@ -55,7 +59,7 @@ Examples:
 	f.StringVar(&since, "since", "", "only from this `time` on: 2026-01-31T12:00:00Z, or how long ago, such as 10m")
 	f.StringVar(&until, "until", "", "only before this `time`")
 	f.StringVarP(&tail, "tail", "n", "all", "only so many `lines` at the end, or all")
-	f.BoolVar(&kernel, "kernel", false, "the log of the kernel inside, as dmesg prints it (guests)")
+	f.BoolVar(&kernel, "kernel", false, "the log of the kernel inside, as dmesg prints it; of a zone, what was killed in it")
 	f.BoolVarP(&times, "timestamps", "t", false, "put the time before every line")
 	f.BoolVar(&asJSON, "json", false, "print JSON: one object per piece of output, its data in base64")
 	return cmd

@@ -149,10 +149,8 @@ func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), 
 func (e *Engine) share(fresh ...string) {
 	e.sharing.Lock()
 	defer e.sharing.Unlock()
-	for _, part := range e.shared {
-		for _, id := range fresh {
-			delete(part.Each, id)
-		}
+	for _, id := range fresh {
+		delete(e.shared.Each, id)
 	}
 	held, _ := e.book.Claims()
 	running := slices.DeleteFunc(held, func(c admission.Claim) bool {
@@ -166,45 +164,41 @@ func (e *Engine) share(fresh ...string) {
 		defer en.mu.Unlock()
 		return en.run == nil
 	})
-	parts := admission.Shares(e.book.Host(), running)
+	sharers := map[string]stratum.Sharer{}
 	for _, d := range e.o.Drivers {
-		s, ok := d.(stratum.Sharer)
-		if !ok {
-			continue
-		}
-		part, runs := parts[d.Stratum()]
-		if !runs {
-			part = admission.Rest()
-		}
-		if err := e.shareAt(s, d.Stratum(), part); err != nil {
-			e.log.Warn("shares not set", "stratum", d.Stratum(), "error", err)
+		if s, ok := d.(stratum.Sharer); ok {
+			sharers[d.Stratum()] = s
+			sharers[""] = s // any may be told what all get
 		}
 	}
+	parts := admission.Shares(e.book.Host(), running)
+	// The group above goes first: nothing below it has more memory kept than it has.
+	if parts.Own != e.shared.Own && !e.tellShare(sharers[""], "", parts.Own) {
+		parts.Own = admission.Share{} // to be told again
+	}
+	for _, c := range running {
+		now := parts.Each[c.ID]
+		before, ok := e.shared.Each[c.ID]
+		if !ok && e.shared.Each != nil { // else an earlier daemon may have left anything
+			before = admission.Rest() // as every new group
+		}
+		if now != before && !e.tellShare(sharers[c.Stratum], c.ID, now) {
+			parts.Each[c.ID] = admission.Share{}
+		}
+	}
+	e.shared = parts
 }
 
-// shareAt writes what is not so yet. The group above goes first: nothing below it
-// has more memory kept than it has. It is called with sharing held.
-func (e *Engine) shareAt(s stratum.Sharer, at string, part admission.Part) error {
-	had, known := e.shared[at] // unknown: an earlier daemon may have left anything
-	if part.Own != had.Own {
-		if err := s.Share("", stratum.Share(part.Own)); err != nil {
-			return err
-		}
+// tellShare writes one share, and tells whether that is done.
+func (e *Engine) tellShare(s stratum.Sharer, id string, share admission.Share) bool {
+	if s == nil {
+		return true
 	}
-	for id, now := range part.Each {
-		before, ok := had.Each[id]
-		if !ok && known {
-			before = admission.Rest().Own // as every new group
-		}
-		if now == before {
-			continue
-		}
-		if err := s.Share(id, stratum.Share(now)); err != nil {
-			return err
-		}
+	err := s.Share(id, stratum.Share(share))
+	if err != nil {
+		e.log.Warn("share not set", "id", id, "error", err)
 	}
-	e.shared[at] = part
-	return nil
+	return err == nil
 }
 
 // Bounds of a wait for room.

@@ -25,6 +25,7 @@ const (
 	logDir   = "log"
 
 	consoleDir = "console" // what is kept of the console, as logDir's
+	kernelDir  = "kernel"  // what the host's kernel did to a zone, as logDir's
 )
 
 var bounds = environment.Bounds{DiskFloor: disk.FloorSize, DiskCeiling: disk.CeilingSize}

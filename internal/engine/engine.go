@@ -48,9 +48,9 @@ type Engine struct {
 
 	resetting atomic.Bool // DestroyAll is under way
 
-	book    *admission.Book           // what the host has promised
-	sharing sync.Mutex                // of one division of processors and memory at a time, and of shared
-	shared  map[string]admission.Part // as it was last written, by stratum
+	book    *admission.Book // what the host has promised
+	sharing sync.Mutex      // of one division of processors and memory at a time, and of shared
+	shared  admission.Parts // as it was last written
 
 	freezing sync.Mutex // of disks, while bases come and go; taken with an entry's op, before all others
 

@@ -15,7 +15,9 @@ import (
 )
 
 // Logs calls emit for each piece of what the main program, or another source,
-// wrote, in order; emit may keep nothing of it. With Follow it goes on until the
+// wrote, in order; emit may keep nothing of it. The kernel's log of a zone is what the
+// host's kernel did to it, in strata's words: its processes that were killed for want of
+// memory. With Follow it goes on until the
 // environment has stopped for good or is gone. Kinds: Missing, Unable where the
 // stratum has no such source, Conflict where the source needs a run, and emit's own.
 func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(api.LogLine) error) error {
@@ -36,7 +38,10 @@ func (e *Engine) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 		}
 		dir = consoleDir
 	case SourceKernel:
-		return e.kernelLog(ctx, en, o, emit)
+		if en.snapshot().Stratum != stratum.Zone {
+			return e.kernelLog(ctx, en, o, emit)
+		}
+		dir = kernelDir
 	}
 	ctx, cancel := e.until(ctx)
 	defer cancel()

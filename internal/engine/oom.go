@@ -2,10 +2,13 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/keeper/logfile"
 	"github.com/strata-project/strata/internal/oom"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -15,10 +18,10 @@ import (
 // words of it, which come by another way.
 const wordOfKill = time.Second
 
-// WatchKills returns an Options.Kills that reads the host's kernel, of which roots are
-// the names of control groups that environments' groups are in.
-func WatchKills(roots ...string) func(context.Context, func(oom.Kill)) error {
-	return func(ctx context.Context, tell func(oom.Kill)) error { return oom.Watch(ctx, roots, tell) }
+// WatchKills returns an Options.Kills that reads the host's kernel, where root is
+// the name of the control group that environments' groups are in.
+func WatchKills(root string) func(context.Context, func(oom.Kill)) error {
+	return func(ctx context.Context, tell func(oom.Kill)) error { return oom.Watch(ctx, root, tell) }
 }
 
 // watchKills tells of what the host's kernel kills, until the engine closes.
@@ -94,10 +97,33 @@ func (e *Engine) killed(en *entry, o api.OOM) {
 	if !told {
 		return
 	}
+	e.keepKill(en, o)
 	e.tell(e.life, en, "oom", "text", o.String(), "process", o.Process, "pid", itoa(o.PID), "held", o.Held.String(), "limit", o.Limit.String(), "short", o.Short)
 	if !remove {
 		e.saveSoon(en)
 	}
+}
+
+// killsSize bounds each of the two files that keep what the host's kernel killed in a zone.
+const killsSize = 64 * unit.KiB
+
+// keepKill writes a kill into what `logs --kernel` shows of a zone, whose kernel's own log
+// is the host's: what its program wrote stays as it was written. A system with a kernel of
+// its own has it in that kernel's log. It is for the one who watches the host's kernel.
+func (e *Engine) keepKill(en *entry, o api.OOM) {
+	en.mu.Lock()
+	zone := en.rec.Stratum == stratum.Zone
+	en.mu.Unlock()
+	if !zone {
+		return
+	}
+	dir := filepath.Join(e.store.Dir(en.id()), kernelDir)
+	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, os.ErrExist) {
+		return // removed meanwhile
+	}
+	w := logfile.Writer{Dir: dir, Size: int64(killsSize), Files: 2}
+	defer w.Close()
+	w.Append(logfile.Stdout, o.At.UnixNano(), []byte(o.String()+"\n"))
 }
 
 // knowsKill tells whether a kill in this run was told, with mu held.

@@ -48,7 +48,7 @@ func Open(ctx context.Context, o Options) (_ *Engine, err error) {
 	e := &Engine{
 		o: o, log: o.Log, lockf: lock, started: time.Now(), drivers: map[string]stratum.Driver{},
 		ids: map[string]*entry{}, names: map[string]*entry{}, ports: ports{}, policy: make(chan struct{}, atOnce), first: make(chan struct{}, 1), prices: newPrices(filepath.Join(o.Places.State, pricesName)),
-		book: admission.New(o.Host), shared: map[string]admission.Part{},
+		book: admission.New(o.Host),
 	}
 	e.overhead = e.overheads()
 	e.sampler.tracks = map[string]*track{}

@@ -160,7 +160,7 @@ type StopOptions struct {
 const (
 	SourceProgram = "program" // the main program
 	SourceConsole = "console" // the console of a system of its own
-	SourceKernel  = "kernel"  // that system's kernel
+	SourceKernel  = "kernel"  // that system's kernel; of a zone, what the host's did to it
 )
 
 // LogOptions choose output.

@@ -30,7 +30,7 @@ func TestKillsAreReadFromTheKernelsWordsOnly(t *testing.T) {
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 5, Held: held, Short: Group}},
 		"the whole host": {
-			[]string{"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/strata-d84e85/c200d65d6a4a,task=qemu-system-x86,pid=5,uid=0",
+			[]string{"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/strata-d84e85/c200d65d6a4a.vm,task=qemu-system-x86,pid=5,uid=0",
 				"Out of memory: Killed process 5 (qemu-system-x86)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "qemu-system-x86", PID: 5, Held: held, Short: Whole}},
 		"a group that names another environment": {
@@ -65,7 +65,7 @@ func TestKillsAreReadFromTheKernelsWordsOnly(t *testing.T) {
 		"not a kill":  {[]string{"tail invoked oom-killer: gfp_mask=0xcc0(GFP_KERNEL), order=0, oom_score_adj=0"}, Kill{}},
 		"a huge size": {[]string{"Out of memory: Killed process 5 (tail) total-vm:1kB, anon-rss:4611686018427387903kB"}, Kill{}},
 	} {
-		p := Parser{Roots: []string{"strata-d84e85", "strata-vm-d84e85"}}
+		p := Parser{Root: "strata-d84e85"}
 		var got Kill
 		for _, line := range row.lines {
 			got, _ = p.Line(line)
@@ -110,7 +110,7 @@ func TestAConsoleIsReadInPiecesAndBounded(t *testing.T) {
 func FuzzLine(f *testing.F) {
 	f.Add(front+"oom_memcg=/strata/c200d65d6a4a,task_memcg=/strata/a,task=tail,pid=5,uid=0", "Memory cgroup out of memory: Killed process 5 (tail)"+behind)
 	f.Fuzz(func(t *testing.T, first, second string) {
-		p := Parser{Roots: []string{"strata"}}
+		p := Parser{Root: "strata"}
 		p.Line(first)
 		k, ok := p.Line(second)
 		if ok && (k.PID <= 0 || k.Held < 0 || len(k.Process) > maxName || strings.ContainsAny(k.ID, "/,") || printable(k.Process) != k.Process) {

@@ -1,7 +1,6 @@
 package oom
 
 import (
-	"slices"
 	"strconv"
 	"strings"
 )
@@ -34,7 +33,7 @@ const (
 // Parser puts the two messages of a kill together. The zero value parses a system's own
 // messages, with which no group is told.
 type Parser struct {
-	Roots []string // names of strata's groups, which the groups of environments are in
+	Root string // name of strata's group, which the groups of environments are in; "": none
 
 	open Kill // from a first message
 }
@@ -110,8 +109,9 @@ func (p *Parser) id(text string) (id string, below bool) {
 	path, _, _ := strings.Cut(text, ",") // neither strata's names nor ids have one
 	parts := strings.Split(path, "/")
 	for i, part := range parts[:max(0, len(parts)-1)] {
-		if slices.Contains(p.Roots, part) {
-			return parts[i+1], i+2 < len(parts)
+		if part == p.Root && part != "" {
+			id, _, _ := strings.Cut(parts[i+1], ".") // package resource, a mark
+			return id, i+2 < len(parts)
 		}
 	}
 	return "", false

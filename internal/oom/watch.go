@@ -18,9 +18,9 @@ import (
 // ABI/testing/dev-kmsg.
 const messages = "/dev/kmsg"
 
-// Watch calls tell for every kill from now on of a process in the groups below roots,
+// Watch calls tell for every kill from now on of a process in the groups below root,
 // until ctx ends. Kinds: Unable where the kernel's messages may not be read.
-func Watch(ctx context.Context, roots []string, tell func(Kill)) error {
+func Watch(ctx context.Context, root string, tell func(Kill)) error {
 	f, err := os.OpenFile(messages, os.O_RDONLY|unix.O_NONBLOCK, 0)
 	if err != nil {
 		return fault.Unablef("read the kernel's messages: %w", err)
@@ -31,7 +31,7 @@ func Watch(ctx context.Context, roots []string, tell func(Kill)) error {
 	}
 	stop := context.AfterFunc(ctx, func() { f.Close() })
 	defer stop()
-	p := Parser{Roots: roots}
+	p := Parser{Root: root}
 	b := make([]byte, maxLine)
 	for {
 		n, err := f.Read(b) // one record each

@@ -27,7 +27,7 @@ func (g *Group) pinned() string {
 	if g.root.cpuset == "" {
 		return ""
 	}
-	if dir := g.root.cpuset + "/" + g.id; exists(dir) {
+	if dir := g.root.cpuset + "/" + g.folder(); exists(dir) {
 		return dir
 	}
 	return ""
@@ -52,7 +52,7 @@ var errNoCPUSet = fault.Unablef("this host has no controller that binds a group 
 	At("resources.cpuset_cpus").Help("mount cgroup v1's cpuset, or boot with cgroup v2")
 
 func (g *Group) setCPUSetV1(list string) error {
-	dir := g.root.cpuset + "/" + g.id
+	dir := g.root.cpuset + "/" + g.folder()
 	if list == "" && !exists(dir) {
 		return nil
 	}

@@ -3,10 +3,12 @@
 //
 // Words. A *root* is strata's own parent group, one per strata root, made below
 // the top of each hierarchy in use. A *group* is one environment's: it has one
-// folder in each hierarchy. A *controller's home* is the hierarchy that serves it:
-// a v1 mount, or the unified (v2) one. The *layout* is where the controllers are
-// at home: "v1" without a unified hierarchy, "v2" where it serves them all, "hybrid"
-// in between.
+// folder in each hierarchy, side by side with those of all others, so that weights
+// are measured against each other whatever the depth. A *mark* (Root.Marked) tells
+// one driver's groups from another's: it stands behind the id in a folder's name.
+// A *controller's home* is the hierarchy that serves it: a v1 mount, or the unified
+// (v2) one. The *layout* is where the controllers are at home: "v1" without a unified
+// hierarchy, "v2" where it serves them all, "hybrid" in between.
 //
 //	v1, hybrid   cpu/ROOT/ID  memory/ROOT/ID  pids/ROOT/ID     limits
 //	             blkio/ROOT/ID         limits of disks, where it is mounted

@@ -31,13 +31,16 @@ func (r *Root) group(id string) *Group { return &Group{r, id} }
 // ID returns the id that the group was made with.
 func (g *Group) ID() string { return g.id }
 
+// folder is the name of the group's folders.
+func (g *Group) folder() string { return g.id + g.root.mark }
+
 // Create makes the group of an environment. Only the given devices can be used in
 // it. owner is the host's user id that may make groups below it, for an
 // environment with an init of its own; 0 for nobody. If Create fails, nothing it
 // made is left. Kinds: Invalid, Conflict where the id is taken, Busy where the kernel
 // has no room, Denied.
 func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device, owner uint32) (_ *Group, err error) {
-	if !namePattern.MatchString(id) {
+	if !idPattern.MatchString(id) {
 		return nil, fault.Invalidf("%q is no id for a control group", id)
 	}
 	if err := fault.Join(l.Check(), checkDevices(devices)); err != nil {
@@ -47,7 +50,7 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 	defer back.Unless(ctx, &err)
 	g := r.group(id)
 	for _, dir := range r.dirs {
-		path := dir + "/" + id
+		path := dir + "/" + g.folder()
 		err := r.tree.mkdir(path)
 		if errors.Is(err, unix.ENOENT) { // the whole root was removed meanwhile
 			if err = r.make(); err == nil {
@@ -63,7 +66,7 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, path) })
 	}
 	if r.cpuset != "" && l.CPUSet != "" {
-		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, r.cpuset+"/"+id) })
+		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, r.cpuset+"/"+g.folder()) })
 	}
 	if err := g.apply(l, true); err != nil {
 		return nil, err
@@ -81,10 +84,11 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 
 // Find returns the group with the given id, half-made or not. Kinds: Missing.
 func (r *Root) Find(id string) (*Group, error) {
-	if namePattern.MatchString(id) {
+	if idPattern.MatchString(id) {
+		g := r.group(id)
 		for _, dir := range r.dirs {
-			if exists(dir + "/" + id) {
-				return r.group(id), nil
+			if exists(dir + "/" + g.folder()) {
+				return g, nil
 			}
 		}
 	}
@@ -94,7 +98,7 @@ func (r *Root) Find(id string) (*Group, error) {
 // dir returns the group's folder in the hierarchy of a controller, "" for none.
 func (g *Group) dir(controller string) string {
 	if home := g.root.homes[controller]; home != "" {
-		return home + "/" + g.id
+		return home + "/" + g.folder()
 	}
 	return ""
 }
@@ -104,7 +108,7 @@ func (g *Group) unified() string {
 	if g.root.unified == "" {
 		return ""
 	}
-	return g.root.unified + "/" + g.id
+	return g.root.unified + "/" + g.folder()
 }
 
 // leaf returns the folder in the v2 hierarchy that processes go to.
@@ -183,7 +187,7 @@ func (g *Group) ThreadFiles() []string {
 	var files []string
 	for _, dir := range g.root.dirs {
 		if dir != g.root.unified {
-			files = append(files, dir+"/"+g.id+"/tasks")
+			files = append(files, dir+"/"+g.folder()+"/tasks")
 		}
 	}
 	if dir := g.pinned(); dir != "" {

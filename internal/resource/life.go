@@ -200,7 +200,7 @@ func children(dir string) ([]string, error) {
 // is no error. Kinds: Busy where a process stays.
 func (g *Group) Remove(ctx context.Context) error {
 	for _, dir := range g.root.dirs {
-		if err := g.root.removeTree(ctx, dir+"/"+g.id); err != nil {
+		if err := g.root.removeTree(ctx, dir+"/"+g.folder()); err != nil {
 			return fault.Wrap(err, "remove control group %s", g.id)
 		}
 	}

@@ -27,8 +27,9 @@ type Root struct {
 	cpuset   string            // the root's folder of cpuset's v1 hierarchy, there or not; "" for none
 	programs deviceGate        // nil: devices through v1
 	tree     tree
-	still    bool     // move no process
-	without  sync.Map // accounting controllers that could not be enabled
+	mark     string    // behind the names of its groups' folders
+	still    bool      // move no process
+	without  *sync.Map // accounting controllers that could not be enabled
 }
 
 // tree makes and removes groups; a test brings one without a kernel behind it.
@@ -49,7 +50,10 @@ const (
 	daemonLeaf  = "-daemon" // behind the root's name
 )
 
-var namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+var (
+	namePattern = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_.-]{0,63}$`)
+	idPattern   = regexp.MustCompile(`^[a-zA-Z0-9][a-zA-Z0-9_-]{0,63}$`) // a dot begins a mark
+)
 
 // Open finds out this host's layout and makes the root with the given name, such
 // as "strata", in each hierarchy in use; one that is there is taken over.
@@ -104,7 +108,7 @@ func open(name string, f facts) (*Root, error) {
 		return nil, fault.Unablef("the kernel offers no controller for %s", strings.Join(l.Missing, ", ")).
 			Help("boot without cgroup_disable=, and on v2 let the group strata runs in have the controllers")
 	}
-	r := &Root{name: name, layout: l, homes: map[string]string{}, tree: f.tree, still: f.still}
+	r := &Root{name: name, layout: l, homes: map[string]string{}, tree: f.tree, still: f.still, without: new(sync.Map)}
 	if h.unified != "" {
 		if r.programs, err = f.programs(); err != nil && h.v1["devices"] == "" {
 			return nil, fault.Wrap(err, "load a device program")
@@ -300,6 +304,15 @@ func (r *Root) Layout() Layout {
 	return l
 }
 
+// Marked returns the same root for groups that are apart from its own and from those of
+// other marks: it lists, finds and removes those alone, and two with the same id do not
+// meet. To the kernel they all lie side by side. A mark is letters and digits.
+func (r *Root) Marked(mark string) *Root {
+	other := *r
+	other.mark = "." + mark
+	return &other
+}
+
 // List returns the ids of all groups, half-made ones included, sorted.
 func (r *Root) List() ([]string, error) {
 	found := map[string]bool{}
@@ -309,15 +322,16 @@ func (r *Root) List() ([]string, error) {
 			return nil, fault.Wrap(err, "list control groups")
 		}
 		for _, e := range entries {
-			if e.IsDir() {
-				found[e.Name()] = true
+			if id, mark, _ := strings.Cut(e.Name(), "."); e.IsDir() && mark == strings.TrimPrefix(r.mark, ".") {
+				found[id] = true
 			}
 		}
 	}
 	return slices.Sorted(maps.Keys(found)), nil
 }
 
-// Remove removes the root and every group in it, once their processes are gone.
+// Remove removes every group in the root, once their processes are gone, and then the
+// root, unless groups of another mark are left in it.
 // Kinds: Busy where some are not. Doing it again is no error.
 func (r *Root) Remove(ctx context.Context) error {
 	ids, err := r.List()
@@ -329,13 +343,15 @@ func (r *Root) Remove(ctx context.Context) error {
 			return err
 		}
 	}
-	for _, dir := range r.dirs {
-		if err := r.removeTree(ctx, dir); err != nil {
-			return err
-		}
+	all := r.dirs
+	if r.cpuset != "" {
+		all = append(slices.Clone(all), r.cpuset)
 	}
-	if r.cpuset != "" && exists(r.cpuset) {
-		if err := r.removeTree(ctx, r.cpuset); err != nil {
+	for _, dir := range all {
+		if below, err := children(dir); err != nil || len(below) > 0 {
+			return fault.Wrap(err, "look what is left in %s", dir)
+		}
+		if err := r.removeTree(ctx, dir); err != nil {
 			return err
 		}
 	}

@@ -21,12 +21,12 @@ type Share struct {
 }
 
 // Share sets the share of the group with the given id, or, with "", what the root
-// as a whole gets beside everything else on the host. A group that is gone is no
+// as a whole, with the groups of every mark, gets beside everything else on the host. A group that is gone is no
 // error.
 func (r *Root) Share(id string, s Share) error {
 	below := ""
 	if id != "" {
-		below = "/" + id
+		below = "/" + r.group(id).folder()
 	}
 	cpu, memory := r.homes["cpu"]+below, r.homes["memory"]+below
 	weight := Limits{Weight: min(max(s.Weight, minWeight), maxWeight)}

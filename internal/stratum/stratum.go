@@ -96,8 +96,9 @@ type Limiter interface {
 
 // Sharer is a driver whose runs share processors and memory as they are told.
 type Sharer interface {
-	// Share sets what a run gets beside others; with id "" what all of the driver's
-	// together get. A run that is gone is no error.
+	// Share sets what a run gets beside others; with id "" what all runs of the host
+	// get together, beside what else it does: any driver may be told. A run that is gone
+	// is no error.
 	Share(id string, s Share) error
 }
 

@@ -25,6 +25,14 @@ func oomTold(t *testing.T, a at) {
 		t.Errorf("its main program was not killed, and it is %s", env.State)
 	}
 	says(t, a.Run("show", name), env.OOM.String())
+	log := "killed tail (" // strata's own words of a zone, in a log of their own
+	if a.stratum != "zone" {
+		log = "Killed process"
+	}
+	says(t, a.Run("logs", "--kernel", name), log)
+	if out := a.Run("logs", name); out != "" {
+		t.Errorf("its program wrote nothing, and its log is %q", out)
+	}
 	until(t, "the kill is counted", 30*time.Second, func() bool {
 		for line := range strings.Lines(a.Run("resources", name)) {
 			if f := strings.Fields(line); len(f) > 2 && f[1] == "oom-kills" {

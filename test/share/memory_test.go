@@ -21,22 +21,6 @@ const (
 	reads      = 80 // MiB
 )
 
-// group returns the folder of a zone's control group.
-func group(t *testing.T, b *bed.Bed, name string) string {
-	t.Helper()
-	e := show(t, b, name)
-	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.PID))
-	if err != nil {
-		t.Fatal(err)
-	}
-	_, path, _ := strings.Cut(strings.TrimSpace(string(text)), "::")
-	before, _, ok := strings.Cut(path, "/"+e.ID)
-	if !ok {
-		t.Fatalf("the control group of %s is %s", name, path)
-	}
-	return "/sys/fs/cgroup" + before + "/" + e.ID
-}
-
 func number(t *testing.T, path string) unit.Size {
 	t.Helper()
 	text, err := os.ReadFile(path)

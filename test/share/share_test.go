@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"math"
 	"os"
-	"slices"
 	"strconv"
 	"strings"
 	"testing"
@@ -18,12 +17,14 @@ import (
 	"github.com/strata-project/strata/test/bed"
 )
 
+var strata = []string{"zone", "guest", "machine"}
+
 const spin = "while :; do :; done"
 
 // windows are how much processor time the environments take together while it is
 // looked at, until what is seen is as promised. It is their own time that counts, so
 // that a busy host makes a test longer, and nothing else.
-var windows = []time.Duration{2 * time.Second, 10 * time.Second, 40 * time.Second}
+var windows = []time.Duration{5 * time.Second, 20 * time.Second, 60 * time.Second}
 
 // patience bounds a look, on a host that gives them next to nothing.
 const patience = 5 * time.Minute
@@ -47,37 +48,54 @@ func read(t *testing.T, text string, into any) {
 	}
 }
 
-// pin keeps all processes below pid, and it, on one processor.
-func pin(t *testing.T, pid, processor int) {
+// group returns the folder of an environment's control group in the unified hierarchy.
+func group(t *testing.T, b *bed.Bed, name string) string {
 	t.Helper()
-	var set unix.CPUSet
-	set.Set(processor)
-	tasks, err := os.ReadDir(fmt.Sprintf("/proc/%d/task", pid))
+	e := show(t, b, name)
+	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/cgroup", e.PID))
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, task := range tasks {
-		tid, _ := strconv.Atoi(task.Name())
-		if err := unix.SchedSetaffinity(tid, &set); err != nil && err != unix.ESRCH {
-			t.Fatal(err)
-		}
-		children, _ := os.ReadFile(fmt.Sprintf("/proc/%d/task/%d/children", pid, tid))
-		for _, child := range strings.Fields(string(children)) {
-			number, _ := strconv.Atoi(child)
-			pin(t, number, processor)
-		}
+	_, path, _ := strings.Cut(string(text), "0::")
+	path, _, _ = strings.Cut(path, "\n")
+	before, after, ok := strings.Cut(path, "/"+e.ID)
+	if !ok {
+		t.Fatalf("the control group of %s is %s", name, text)
 	}
+	mark, _, _ := strings.Cut(after, "/")
+	top := "/sys/fs/cgroup"
+	if _, err := os.Stat(top + "/cgroup.controllers"); err != nil {
+		top += "/unified"
+	}
+	return top + before + "/" + e.ID + mark
+}
+
+// spent is the processor time of all processes in a control group. The kernel says it,
+// as the agent of a guest that gets next to nothing takes its time.
+func spent(t *testing.T, group string) time.Duration {
+	t.Helper()
+	text, err := os.ReadFile(group + "/cpu.stat")
+	require.Host(t, "cgroup-unified", !os.IsNotExist(err), "no unified hierarchy counts processor time")
+	_, after, _ := strings.Cut(string(text), "usage_usec ")
+	line, _, _ := strings.Cut(after, "\n")
+	n, err := strconv.ParseInt(line, 10, 64)
+	if err != nil {
+		t.Fatalf("%v in %s", err, text)
+	}
+	return time.Duration(n) * time.Microsecond
 }
 
 // used returns how much processor time each environment takes until it is window for
 // all of them together, and in how much time that was.
 func used(t *testing.T, b *bed.Bed, window time.Duration, names ...string) (each []time.Duration, all, took time.Duration) {
 	t.Helper()
+	var groups []string
+	for _, name := range names {
+		groups = append(groups, group(t, b, name))
+	}
 	look := func() (all []time.Duration) {
-		for _, name := range names {
-			var s api.Stats
-			read(t, b.Run("stats", "--json", name), &s)
-			all = append(all, time.Duration(s.CPUTime))
+		for _, g := range groups {
+			all = append(all, spent(t, g))
 		}
 		return all
 	}
@@ -97,41 +115,53 @@ func used(t *testing.T, b *bed.Bed, window time.Duration, names ...string) (each
 	return each, all, time.Since(began)
 }
 
+// pair starts two busy environments of the weights 300 and 100 on one processor, each at
+// its stratum, beside an idle one whose weight is larger than theirs: what is idle takes
+// no part, nor does it bring its stratum anything.
+func pair(t *testing.T, b *bed.Bed, three, one string) {
+	t.Helper()
+	b.Run("run", "-d", "--name", "idle", "--cpu-weight", "1000", "busybox", "sleep", "1000000")
+	t.Cleanup(func() { b.Try("rm", "-f", "idle", "three", "one") })
+	for _, e := range [][3]string{{"three", three, "300"}, {"one", one, "100"}} {
+		// None is busy while the other boots on the same processor.
+		b.Run("run", "-d", "--name", e[0], "--stratum", e[1], "--cpu-weight", e[2], "--cpus", "1", "--cpuset-cpus", "0", "busybox",
+			"sh", "-c", "until [ -e /go ]; do sleep 0.2; done; "+spin)
+	}
+	b.Run("exec", "three", "touch", "/go")
+	b.Run("exec", "one", "touch", "/go")
+}
+
 func TestWeightsDivideAProcessor(t *testing.T) {
 	b := bed.New(t)
-	b.Run("run", "-d", "--name", "three", "--cpu-weight", "300", "busybox", "sh", "-c", spin)
-	b.Run("run", "-d", "--name", "one", "busybox", "sh", "-c", spin)
+	pair(t, b, "zone", "zone")
 	divided(t, b, 0.75)
 	b.Run("set", "three", "cpu.weight=100") // live
 	divided(t, b, 0.5)
 }
 
-// TestWeightsMeanTheSameAtEveryStratum has all pairs of strata divide a processor.
+// TestWeightsMeanTheSameAtEveryStratum has all other pairs of strata divide a processor.
 func TestWeightsMeanTheSameAtEveryStratum(t *testing.T) {
 	require.Machines(t)
 	b := bed.New(t)
 	bed.Kernel(t, b)
-	for _, pair := range [][2]string{{"guest", "zone"}, {"zone", "guest"}, {"machine", "zone"}, {"guest", "machine"}} {
-		t.Run(pair[0]+" and "+pair[1], func(t *testing.T) {
-			b := b.For(t)
-			if slices.Contains(pair[:], "machine") {
-				bed.MachineKernel(t, b)
+	bed.MachineKernel(t, b)
+	for _, three := range strata {
+		for _, one := range strata {
+			if three == "zone" && one == "zone" {
+				continue
 			}
-			for i, name := range []string{"three", "one"} {
-				b.Run("run", "-d", "--name", name, "--stratum", pair[i], "--cpus", "1", "--cpu-weight", []string{"300", "100"}[i], "busybox", "sh", "-c", spin)
-				t.Cleanup(func() { b.Try("rm", "-f", name) })
-			}
-			divided(t, b, 0.75)
-		})
+			t.Run(three+" beside "+one, func(t *testing.T) {
+				b := b.For(t)
+				pair(t, b, three, one)
+				divided(t, b, 0.75)
+			})
+		}
 	}
 }
 
-// divided looks whether the environment three gets its part of one processor.
+// divided looks whether the environment three gets its part of the processor.
 func divided(t *testing.T, b *bed.Bed, want float64) {
 	t.Helper()
-	for _, name := range []string{"three", "one"} {
-		pin(t, show(t, b, name).PID, 0)
-	}
 	var part float64
 	for _, window := range windows {
 		each, all, took := used(t, b, window, "three", "one")
