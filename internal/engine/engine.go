@@ -98,6 +98,23 @@ func (e *Engine) outlive(ctx context.Context) (context.Context, context.CancelFu
 	return long, func() { stop(); cancel() }
 }
 
+// finish does work that goes on when ctx ends, as something was begun that a request must
+// not leave half done, and waits for it as long as ctx lasts.
+func (e *Engine) finish(ctx context.Context, work func(context.Context) error) error {
+	long, cancel := e.outlive(ctx)
+	done := make(chan error, 1)
+	e.goes(func() {
+		defer cancel()
+		done <- work(long)
+	})
+	select {
+	case err := <-done:
+		return err
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+}
+
 // until is a context that ends with ctx or with the engine, whichever is first.
 func (e *Engine) until(ctx context.Context) (context.Context, context.CancelFunc) {
 	short, cancel := context.WithCancel(ctx)

@@ -58,20 +58,14 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	if !en.tryLock() {
 		return api.Moved{}, en.inUse()
 	}
-	long, cancel := e.outlive(ctx)
-	done := make(chan error, 1)
-	e.goes(func() {
-		defer cancel()
-		err := e.carry(long, en, to, &moved)
-		en.unlock() // before anybody hears of it
-		done <- err
+	err = e.finish(ctx, func(ctx context.Context) error {
+		defer en.unlock() // before anybody hears of it
+		return e.carry(ctx, en, to, &moved)
 	})
-	select {
-	case err := <-done:
-		return moved, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
-	case <-ctx.Done():
-		return api.Moved{}, ctx.Err() // moved is the other's
+	if ctx.Err() != nil { // moved may be the other's still
+		return api.Moved{}, ctx.Err()
 	}
+	return moved, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
 }
 
 // mayClaim tells whether nothing would stand against a move to that is known only with the

@@ -42,18 +42,7 @@ func (e *Engine) Suspend(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	long, cancel := e.outlive(ctx)
-	done := make(chan error, 1)
-	e.goes(func() {
-		defer cancel()
-		done <- e.suspend(long, en)
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return e.finish(ctx, func(ctx context.Context) error { return e.suspend(ctx, en) })
 }
 
 func (e *Engine) suspend(ctx context.Context, en *entry) error {
@@ -194,18 +183,7 @@ func (e *Engine) Reset(ctx context.Context, ref string) error {
 	if err != nil {
 		return err
 	}
-	long, cancel := e.outlive(ctx)
-	done := make(chan error, 1)
-	e.goes(func() {
-		defer cancel()
-		done <- e.reset(long, en)
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return e.finish(ctx, func(ctx context.Context) error { return e.reset(ctx, en) })
 }
 
 func (e *Engine) reset(ctx context.Context, en *entry) error {

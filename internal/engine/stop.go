@@ -42,21 +42,14 @@ func (e *Engine) stop(ctx context.Context, en *entry, o StopOptions, keep bool) 
 		return err
 	}
 	e.saved(en)
-	long, cancel := e.outlive(ctx)
-	failed := make(chan error, 1)
-	e.goes(func() {
-		defer cancel()
-		failed <- bringDown(long, r, sig, grace, paused)
-	})
-	select {
-	case err := <-failed:
+	err = e.finish(ctx, func(ctx context.Context) error {
+		err := bringDown(ctx, r, sig, grace, paused)
 		if err == nil {
 			e.tell(ctx, en, "stop")
 		}
-		return fault.Wrap(err, "stop %s", en.name())
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+		return err
+	})
+	return fault.Wrap(err, "stop %s", en.name())
 }
 
 // beginStop notes that the user wants an end. It returns the run that is to end,
@@ -209,18 +202,7 @@ func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 	if err != nil {
 		return err
 	}
-	long, cancel := e.outlive(ctx)
-	done := make(chan error, 1)
-	e.goes(func() {
-		defer cancel()
-		done <- e.restart(long, en, o)
-	})
-	select {
-	case err := <-done:
-		return err
-	case <-ctx.Done():
-		return ctx.Err()
-	}
+	return e.finish(ctx, func(ctx context.Context) error { return e.restart(ctx, en, o) })
 }
 
 func (e *Engine) restart(ctx context.Context, en *entry, o StopOptions) error {

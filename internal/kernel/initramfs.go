@@ -248,37 +248,3 @@ func (a *agents) digest(ctx context.Context, path string) (string, error) {
 	a.seen[path] = now
 	return now.digest, nil
 }
-
-// making is a set of locks by path.
-type making struct {
-	mu   sync.Mutex
-	held map[string]chan struct{}
-}
-
-// lock waits until nobody else holds key, or ctx is over.
-func (m *making) lock(ctx context.Context, key string) (unlock func(), err error) {
-	for {
-		m.mu.Lock()
-		if m.held == nil {
-			m.held = map[string]chan struct{}{}
-		}
-		gone, taken := m.held[key]
-		if !taken {
-			mine := make(chan struct{})
-			m.held[key] = mine
-			m.mu.Unlock()
-			return func() {
-				m.mu.Lock()
-				delete(m.held, key)
-				m.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		m.mu.Unlock()
-		select {
-		case <-gone:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
-}

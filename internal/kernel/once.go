@@ -21,7 +21,7 @@ type product struct {
 // several callers at once, one makes it.
 func (s *Store) once(ctx context.Context, k Kernel, p product, write func(*os.File) (int64, error)) (Image, error) {
 	to := filepath.Join(s.dir, initramfsDir, strings.TrimPrefix(k.ID, idPrefix)+"-"+p.key+p.tail)
-	unlock, err := s.making.lock(ctx, to)
+	unlock, err := s.making.Lock(ctx, to)
 	if err != nil {
 		return Image{}, err
 	}

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keyed"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -42,7 +43,7 @@ type Store struct {
 	dir    string
 	log    *slog.Logger
 	agents agents
-	making making
+	making keyed.Locks
 
 	mu      sync.Mutex // guards what follows, and the files record.json and default
 	kernels map[string]*Kernel
@@ -173,7 +174,7 @@ func (s *Store) folder(id string) string {
 }
 
 func (s *Store) downloads() downloads {
-	return downloads{filepath.Join(s.dir, downloadDir), s.making.lock}
+	return downloads{filepath.Join(s.dir, downloadDir), s.making.Lock}
 }
 
 // Dir returns the store's folder.

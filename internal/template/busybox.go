@@ -40,7 +40,7 @@ var busyboxPaths = []string{"/bin/busybox", "/usr/bin/busybox", "/bin/busybox.st
 // template from elsewhere, that one is returned. Kinds: Unable where the host has
 // no static busybox.
 func (s *Store) Busybox(ctx context.Context) (Template, error) {
-	unlock, err := s.work.lock(ctx, busyboxName)
+	unlock, err := s.work.Lock(ctx, busyboxName)
 	if err != nil {
 		return Template{}, err
 	}

@@ -9,7 +9,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"sync"
 	"syscall"
 
 	"github.com/strata-project/strata/internal/fault"
@@ -98,46 +97,4 @@ func diskFault(err error) error {
 		return fault.New(fault.Busy, "the disk is full: %w", err).Help("free some space, for example with `strata template prune`")
 	}
 	return err
-}
-
-// keyed is a set of locks by name.
-type keyed struct {
-	mu   sync.Mutex
-	held map[string]chan struct{}
-}
-
-// busy tells whether somebody holds key now.
-func (k *keyed) busy(key string) bool {
-	k.mu.Lock()
-	defer k.mu.Unlock()
-	_, taken := k.held[key]
-	return taken
-}
-
-// lock waits until nobody else holds key, or ctx is over.
-func (k *keyed) lock(ctx context.Context, key string) (unlock func(), err error) {
-	for {
-		k.mu.Lock()
-		if k.held == nil {
-			k.held = map[string]chan struct{}{}
-		}
-		gone, taken := k.held[key]
-		if !taken {
-			mine := make(chan struct{})
-			k.held[key] = mine
-			k.mu.Unlock()
-			return func() {
-				k.mu.Lock()
-				delete(k.held, key)
-				k.mu.Unlock()
-				close(mine)
-			}, nil
-		}
-		k.mu.Unlock()
-		select {
-		case <-gone:
-		case <-ctx.Done():
-			return nil, ctx.Err()
-		}
-	}
 }

@@ -80,7 +80,7 @@ func (w *session) haveLayer(diffID string) (Layer, bool) {
 // layerFromBlob makes the layer of a compressed tar, unless it is there already.
 // Two that want the same layer at once wait for one another.
 func (w *session) layerFromBlob(ctx context.Context, path, diffID string, r Report) (Layer, error) {
-	unlock, err := w.s.work.lock(ctx, diffID)
+	unlock, err := w.s.work.Lock(ctx, diffID)
 	if err != nil {
 		return Layer{}, err
 	}

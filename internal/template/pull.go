@@ -155,7 +155,7 @@ func (w *session) fetch(ctx context.Context, client *registry.Client, d v1.Descr
 	stays := w.s.blobPath(digest)
 	coming := filepath.Join(w.s.dir, downloadDir, d.Digest.Hex)
 	w.pin(stays, coming)
-	unlock, err := w.s.work.lock(ctx, "blob "+digest)
+	unlock, err := w.s.work.Lock(ctx, "blob "+digest)
 	if err != nil {
 		return "", err
 	}

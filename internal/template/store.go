@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keyed"
 )
 
 // Store keeps the templates of one strata root. It is safe for concurrent use;
@@ -20,7 +21,7 @@ import (
 type Store struct {
 	dir   string
 	log   *slog.Logger
-	work  keyed         // one at a time by layer or blob
+	work  keyed.Locks   // one at a time by layer or blob
 	slots chan struct{} // how many layers are unpacked at once
 
 	mu      sync.Mutex // guards what follows and the files of names, records and layer notes

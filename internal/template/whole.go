@@ -77,10 +77,10 @@ func (s *Store) makeWhole(ctx context.Context, layers []Layer, digest string, r 
 	if isWhole(path) {
 		return nil
 	}
-	if s.work.busy(digest) {
+	if s.work.Busy(digest) {
 		r.tell("wait", short(digest), 0, 0)
 	}
-	unlock, err := s.work.lock(ctx, digest)
+	unlock, err := s.work.Lock(ctx, digest)
 	if err != nil {
 		return err
 	}

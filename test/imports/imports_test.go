@@ -24,7 +24,7 @@ type layer struct {
 }
 
 var (
-	words      = []string{"internal/fault", "internal/unit", "internal/undo", "internal/place", "internal/version", "internal/near"}
+	words      = []string{"internal/fault", "internal/unit", "internal/undo", "internal/place", "internal/version", "internal/near", "internal/keyed"}
 	wire       = []string{"api", "api/stream"}
 	mechanisms = []string{
 		"internal/template/...", "internal/disk", "internal/disk/image", "internal/mount/...", "internal/network/...", "internal/resource",
@@ -36,7 +36,7 @@ var (
 )
 
 var layers = []layer{
-	{packages: []string{"internal/fault", "internal/undo", "internal/version", "internal/require", "internal/thread", "internal/near", "api/stream"}, apart: true,
+	{packages: []string{"internal/fault", "internal/undo", "internal/version", "internal/require", "internal/thread", "internal/near", "internal/keyed", "api/stream"}, apart: true,
 		why: "everything stands on these, so they stand on nothing"},
 	{packages: []string{"internal/unit", "internal/place"}, may: []string{"internal/fault"}, apart: true,
 		why: "words that everybody uses know only how to refuse"},
