@@ -1,0 +1,204 @@
+package engine_test
+
+import (
+	"context"
+	"fmt"
+	"math/rand/v2"
+	"sync"
+	"testing"
+	"time"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/admission"
+	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// ledger is what drivers have been told to keep for what runs: it knows nothing of who
+// let it in.
+type ledger struct {
+	t      testing.TB
+	memory unit.Size // the host's
+	cpus   unit.CPUs
+
+	mu   sync.Mutex
+	held map[string]api.Resources // by stratum and id
+	full int                      // moments with more than half of a resource held
+}
+
+// note has a run hold what r guarantees from now on, and looks at the sum.
+func (l *ledger) note(run string, r api.Resources) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.held[run] = r
+	var memory unit.Size
+	var cpus unit.CPUs
+	for _, one := range l.held {
+		memory, cpus = memory+one.MemoryGuarantee, cpus+one.CPUGuarantee
+	}
+	if memory > l.memory || cpus > l.cpus {
+		l.t.Errorf("%s of %s memory and %s of %s processors are guaranteed: %+v", memory, l.memory, cpus, l.cpus, l.held)
+	}
+	if memory > l.memory/2 || cpus > l.cpus/2 {
+		l.full++
+	}
+}
+
+func (l *ledger) forget(run string) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	delete(l.held, run)
+}
+
+// keeping is a driver at a stratum that writes all into the ledger.
+type keeping struct {
+	*enginetest.Driver
+	at string
+	*ledger
+}
+
+func (k keeping) Stratum() string { return k.at }
+
+func (k keeping) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
+	k.note(k.at+p.ID, p.Resources)
+	live, err := k.Driver.Start(ctx, p, o)
+	if err != nil {
+		k.forget(k.at + p.ID)
+		return nil, err
+	}
+	return keptLive{live, k.at + p.ID, k.ledger}, nil
+}
+
+func (k keeping) Adopt(ctx context.Context, id string) (stratum.Live, error) {
+	live, err := k.Driver.Adopt(ctx, id)
+	if err != nil {
+		return nil, err
+	}
+	return keptLive{live, k.at + id, k.ledger}, nil
+}
+
+type keptLive struct {
+	stratum.Live
+	run string
+	*ledger
+}
+
+func (k keptLive) SetLimits(_ context.Context, r api.Resources) error {
+	if rand.IntN(6) == 0 {
+		return fault.Busyf("it cannot be now") // what was before stays
+	}
+	k.note(k.run, r)
+	return nil
+}
+
+// guaranteed opens an engine with two strata whose runs are in the ledger.
+func guaranteed(l *lab, below *enginetest.Host, book *ledger, h admission.Host) {
+	l.t.Helper()
+	for at, host := range map[string]*enginetest.Host{stratum.Zone: l.host, stratum.Guest: below} {
+		host.Slow = time.Millisecond
+		host.Fail = func(stratum.Plan) error {
+			if rand.IntN(8) == 0 {
+				return fault.Unablef("it does not start")
+			}
+			return nil
+		}
+		host.Program = func(r *enginetest.Run) api.Exit {
+			defer book.forget(at + r.Plan.ID) // before anybody can know of the end
+			select {
+			case <-r.Killed:
+				return api.Exit{Status: 137, Signal: 9}
+			case s := <-r.Signalled:
+				return api.Exit{Status: 128 + int(s), Signal: int(s)}
+			case <-time.After(time.Duration(rand.IntN(200)) * time.Millisecond):
+				return api.Exit{Status: 1}
+			}
+		}
+	}
+	o := l.options()
+	o.Host = h
+	o.Drivers = []stratum.Driver{keeping{enginetest.NewDriver(l.host), stratum.Zone, book}, keeping{enginetest.NewDriver(below), stratum.Guest, book}}
+	e, err := engine.Open(l.t.Context(), o)
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.Engine = e
+}
+
+// TestNoSequenceOfOperationsBreaksAGuarantee has eight start, stop, kill, change, move,
+// restart, wait for room and remove at the same time, with programs that end by themselves
+// and are started again, starts and changes that fail, and a new daemon now and then. What
+// drivers were told to keep never is more than there is.
+func TestNoSequenceOfOperationsBreaksAGuarantee(t *testing.T) {
+	const names, workers, each, daemons = 10, 8, 60, 3
+	h := admission.Host{Memory: 4 * unit.GiB, ReserveMemory: unit.GiB, CPUs: 4000, ReserveCPUs: 400}
+	memory, cpus := h.Capacity()
+	seed := uint64(time.Now().UnixNano())
+	t.Logf("seed %d", seed)
+	l, below := prepared(t), enginetest.NewHost()
+	book := &ledger{t: t, memory: memory, cpus: cpus, held: map[string]api.Resources{}}
+	for daemon := range daemons {
+		guaranteed(l, below, book, h)
+		var work sync.WaitGroup
+		for worker := range workers {
+			work.Go(func() {
+				r := rand.New(rand.NewPCG(seed, uint64(daemon*workers+worker)))
+				for range each {
+					anything(l, r, fmt.Sprint("e", r.IntN(names)))
+				}
+			})
+		}
+		work.Wait()
+		l.must(l.Close(t.Context()))
+	}
+	if book.full == 0 {
+		t.Error("the host was never half full")
+	}
+	t.Logf("%d times more than half of something was guaranteed", book.full)
+	guaranteed(l, below, book, h)
+	for i := range names {
+		_ = l.Remove(t.Context(), fmt.Sprint("e", i), true)
+	}
+	if c := l.Capacity(t.Context()); len(c.Held)+len(c.Waiting) != 0 {
+		t.Errorf("after all were removed there are held %v and waiting %v", c.Held, c.Waiting)
+	}
+	l.must(l.Close(t.Context()))
+}
+
+// anything does one thing to an environment; that it is refused is as good.
+func anything(l *lab, r *rand.Rand, name string) {
+	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
+	defer cancel()
+	memory, cpus := unit.Size(r.Int64N(int64(2*unit.GiB))), unit.CPUs(r.Int64N(2000))
+	grace := time.Millisecond
+	switch r.IntN(12) {
+	case 0, 1, 2:
+		_, _ = l.Create(ctx, api.Spec{Name: name, Template: "busybox", Resources: api.Resources{MemoryGuarantee: memory, CPUGuarantee: cpus},
+			Restart: api.Restart{Policy: []string{"no", "always"}[r.IntN(2)]}})
+		_ = l.Start(ctx, name, nil)
+	case 3, 4:
+		_ = l.Start(ctx, name, nil)
+	case 5:
+		_ = l.Stop(ctx, name, engine.StopOptions{Grace: &grace})
+	case 6:
+		_ = l.Kill(ctx, name, "KILL")
+	case 7:
+		_ = l.Restart(ctx, name, engine.StopOptions{Grace: &grace})
+	case 8:
+		_, _ = l.Update(ctx, name, api.Update{MemoryGuarantee: &memory})
+	case 9:
+		_, _ = l.Update(ctx, name, api.Update{CPUGuarantee: &cpus})
+	case 10:
+		_, _ = l.Move(ctx, name, api.MoveRequest{Stratum: []string{stratum.Zone, stratum.Guest}[r.IntN(2)]})
+	default:
+		if r.IntN(3) == 0 {
+			_ = l.Remove(ctx, name, true)
+			return
+		}
+		if l.Queue(ctx, name, 20*time.Millisecond) == nil {
+			_ = l.Start(ctx, name, nil)
+		}
+	}
+}
