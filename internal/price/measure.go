@@ -42,7 +42,7 @@ type Stratum struct {
 // ending what runs is not in it.
 func Limit(quick bool) time.Duration {
 	if quick {
-		return 48 * time.Second
+		return 52 * time.Second
 	}
 	return 5 * time.Minute
 }
@@ -133,7 +133,7 @@ func (m *meter) run(ctx context.Context) error {
 	}
 	defer first.Discard()
 	alone := m.idle(ctx, first)
-	m.rounds(ctx, first, 2*first.Took())
+	m.rounds(ctx, first, further(first))
 	m.second(ctx, first, alone)
 	m.stop(ctx, first)
 	for n := len(m.inside[Start]) + len(m.inside[StartWarm]); n < m.starts[m.of.Name] && m.left() > 3*first.Took(); n++ {
@@ -195,10 +195,14 @@ func (m *meter) idle(ctx context.Context, s Subject) Held {
 	return held
 }
 
+// further is the time that is kept for one beside first: to start it, perhaps slower on a
+// host that is busier by then, to read its memory, and to stop it.
+func further(first Subject) time.Duration { return 3*first.Took()/2 + 3*settle }
+
 // second starts another one beside the first, for what a further one costs.
 func (m *meter) second(ctx context.Context, first Subject, alone Held) {
 	m.why[MemoryNext] = timeUp
-	if m.left() < 2*first.Took()+2*settle {
+	if m.left() < first.Took()+settle {
 		return
 	}
 	m.tell("a second one")
@@ -223,7 +227,8 @@ func (m *meter) second(ctx context.Context, first Subject, alone Held) {
 }
 
 // rounds takes all parts on both sides in turn, as often as the effort says and the
-// time lets it; rounds after the first leave the time that is to be kept for later.
+// time lets it. What a further one costs is worth more than a second taking of what is
+// known: rounds after the first leave the time that is to be kept for it.
 func (m *meter) rounds(ctx context.Context, s Subject, keep time.Duration) {
 	var cost time.Duration // of the last round
 	for round := range m.effort.rounds {

@@ -19,6 +19,7 @@ type side struct {
 	factor float64
 	fail   string // a part that does not work
 	hang   bool
+	slow   time.Duration // each part takes this long
 	log    *log
 }
 
@@ -48,6 +49,7 @@ func (s *side) Gauge(ctx context.Context, arg string, out io.Writer) error {
 		<-ctx.Done()
 		return ctx.Err()
 	}
+	time.Sleep(s.slow)
 	if name == s.fail {
 		return errors.New("it is broken")
 	}
@@ -71,10 +73,11 @@ type fakeSubject struct {
 	warm    bool
 	stopped bool
 	memory  int64
+	took    time.Duration
 }
 
-func (*fakeSubject) Took() time.Duration { return time.Millisecond }
-func (s *fakeSubject) Warm() bool        { return s.warm }
+func (s *fakeSubject) Took() time.Duration { return max(s.took, time.Millisecond) }
+func (s *fakeSubject) Warm() bool          { return s.warm }
 func (s *fakeSubject) Memory() (Held, error) {
 	return Held{Processes: s.memory}, nil
 }
@@ -203,6 +206,27 @@ func TestWhatHangsEndsWithTheTime(t *testing.T) {
 	}
 	if got[Start].Inside == nil || l.live != 0 {
 		t.Errorf("start: %+v, %d left", got[Start], l.live)
+	}
+}
+
+// TestAFurtherOneComesBeforeMoreRounds: where there is time for one of the two, it is that
+// of which nothing is known yet.
+func TestAFurtherOneComesBeforeMoreRounds(t *testing.T) {
+	t.Parallel()
+	ctx, cancel := context.WithTimeout(t.Context(), 6*time.Second)
+	defer cancel()
+	l := &log{}
+	slow := func(s *fakeSubject) { s.slow, s.took = 100*time.Millisecond, 1200*time.Millisecond }
+	all, err := Measure(ctx, &side{name: "host", factor: 1, slow: 100 * time.Millisecond, log: l}, Stratum{"machine", starting(l, slow)}, true, func(string) {})
+	if err != nil {
+		t.Fatal(err)
+	}
+	got := byName(all)
+	if f := got[MemoryNext]; f.Inside == nil {
+		t.Errorf("a further one was not measured: %s", f.Why)
+	}
+	if f := got["cpu"]; f.Inside == nil || f.Inside.Count == quick.rounds {
+		t.Errorf("there was time for every round, so this shows nothing: %+v", f.Inside)
 	}
 }
 
