@@ -156,40 +156,50 @@ func TestTheSchemaIsCheckedIn(t *testing.T) {
 	}
 }
 
+const head = "environments:\n- name: web\n  template: busybox\n"
+
+// mistakes are files that are refused, with the place and the help of the first fault.
+var mistakes = map[string]struct{ text, says, hint string }{
+	"empty":                        {"", "strata.yaml is empty", "environments"},
+	"not YAML":                     {"environments:\n  - a: b: c\n", "strata.yaml:2:3: it is no YAML", ""},
+	"two documents":                {head + "---\na: b\n", "a second document", "one list"},
+	"a list at the top":            {"- a\n", "strata.yaml:1:1: a list stands where a mapping belongs", "environments"},
+	"nothing in it":                {"environments: []\n", "strata.yaml:1:15: it is empty", ""},
+	"a field with a slip":          {head + "  resources:\n    memroy: 512M\n", `strata.yaml:5:5: "memroy" is not a field of environments[0].resources`, "nearest: memory"},
+	"the API's spelling":           {head + "  read_only: true\n", `4:3: "read_only"`, "nearest: read-only"},
+	"an unknown field":             {head + "  colour: red\n", "4:3", "accepted: name, template"},
+	"no template":                  {"environments:\n- name: web\n", "strata.yaml:2:3: web has neither a template", "template"},
+	"no name":                      {"environments:\n- template: busybox\n", "2:3: name is missing", ""},
+	"a field twice":                {head + "  name: x\n", `4:3: "name" stands here a second time, first in line 2`, ""},
+	"a name twice":                 {head + "- name: web\n  template: busybox\n", "4:9: \"web\" is described a second time, first in line 2", ""},
+	"a bad size":                   {head + "  resources: {memory: 5X}\n", `4:23: "5X" is not a size`, "512M"},
+	"a negative time":              {head + "  stop-grace: -5s\n", `4:15: "-5s" is less than nothing`, ""},
+	"a word outside of a list":     {head + "  kind: apps\n", `4:9: "apps" is not accepted`, "app, system"},
+	"a number outside its bounds":  {head + "  ports: [{host-port: 70000, port: 80}]\n", "4:23: 70000 is out of bounds", "1 to 65535"},
+	"a bad port":                   {head + "  ports: [\"80\"]\n", "4:11: ", "HOST:PORT"},
+	"a number where a truth is":    {head + "  read-only: 1\n", "4:14", "true or false"},
+	"text where a list belongs":    {head + "  command: sleep 5\n", "4:12", "[one, two]"},
+	"no value":                     {head + "  user:\n", "4:8: it has no value", ""},
+	"a label of strata's":          {head + "  labels: {strata.project: x}\n", "4:12: the label strata.project", "project"},
+	"depends on nobody":            {head + "  depends-on: [wbe]\n", `4:16: web depends on "wbe"`, "nearest: web"},
+	"depends on itself":            {head + "  depends-on: [web]\n", "4:15: these wait for one another: web -> web", ""},
+	"waits for the end of service": {head + "- name: b\n  template: x\n  depends-on: [\"web:ended\"]\n", "6:16", "start: once"},
+	"depends on what never starts": {head + "  start: never\n- name: b\n  template: x\n  depends-on: [web]\n", "never started", "web"},
+	"an unknown condition":         {head + "  depends-on: [\"web:well\"]\n", `"well" is not waited for`, "healthy"},
+	"a long name":                  {head + "  hostname: " + strings.Repeat("x", 64) + "\n", "longer than 63 bytes", ""},
+	"a bad project":                {"project: My Shop\n" + head, "1:10", "a-z"},
+	"binary":                       {head + "  user: !!binary aGk=\n", "4:9: !!binary", ""},
+	"a bad name":                   {"environments:\n- name: -web\n  template: x\n", "2:9: \"-web\" cannot be a name", "a-z"},
+	"a bad network":                {head + "networks:\n- name: A\n", "5:9: \"A\" cannot be a name", "a-z"},
+	"a field too many of a port":   {head + "  ports: [{host-port: 1, port: 2, prot: udp}]\n", "4:35: \"prot\" is not a field of environments[0].ports[0]", "nearest: port"},
+	"a list where text belongs":    {head + "  user: [a]\n", "4:9: a list stands where text belongs", ""},
+	"a mapping where a list is":    {head + "  needs: {a: b}\n", "4:10: a mapping stands where a list belongs", ""},
+	"a negative bound":             {head + "  ports: [{host-port: -1, port: 80}]\n", "4:23: -1 is out of bounds", "1 to 65535"},
+	"merging text":                 {head + "  <<: x\n", "4:7", ""},
+}
+
 func TestFaultsHaveTheirPlaceAndWhatHelps(t *testing.T) {
-	const head = "environments:\n- name: web\n  template: busybox\n"
-	for name, c := range map[string]struct{ text, says, hint string }{
-		"empty":                        {"", "strata.yaml is empty", "environments"},
-		"not YAML":                     {"environments:\n  - a: b: c\n", "strata.yaml:2:3: it is no YAML", ""},
-		"two documents":                {head + "---\na: b\n", "a second document", "one list"},
-		"a list at the top":            {"- a\n", "strata.yaml:1:1: a list stands where a mapping belongs", "environments"},
-		"nothing in it":                {"environments: []\n", "strata.yaml:1:15: it is empty", ""},
-		"a field with a slip":          {head + "  resources:\n    memroy: 512M\n", `strata.yaml:5:5: "memroy" is not a field of environments[0].resources`, "nearest: memory"},
-		"the API's spelling":           {head + "  read_only: true\n", `4:3: "read_only"`, "nearest: read-only"},
-		"an unknown field":             {head + "  colour: red\n", "4:3", "accepted: name, template"},
-		"no template":                  {"environments:\n- name: web\n", "strata.yaml:2:3: web has neither a template", "template"},
-		"no name":                      {"environments:\n- template: busybox\n", "2:3: name is missing", ""},
-		"a field twice":                {head + "  name: x\n", `4:3: "name" stands here a second time, first in line 2`, ""},
-		"a name twice":                 {head + "- name: web\n  template: busybox\n", "4:9: \"web\" is described a second time, first in line 2", ""},
-		"a bad size":                   {head + "  resources: {memory: 5X}\n", `4:23: "5X" is not a size`, "512M"},
-		"a negative time":              {head + "  stop-grace: -5s\n", `4:15: "-5s" is less than nothing`, ""},
-		"a word outside of a list":     {head + "  kind: apps\n", `4:9: "apps" is not accepted`, "app, system"},
-		"a number outside its bounds":  {head + "  ports: [{host-port: 70000, port: 80}]\n", "4:23: 70000 is out of bounds", "1 to 65535"},
-		"a bad port":                   {head + "  ports: [\"80\"]\n", "4:11: ", "HOST:PORT"},
-		"a number where a truth is":    {head + "  read-only: 1\n", "4:14", "true or false"},
-		"text where a list belongs":    {head + "  command: sleep 5\n", "4:12", "[one, two]"},
-		"no value":                     {head + "  user:\n", "4:8: it has no value", ""},
-		"a label of strata's":          {head + "  labels: {strata.project: x}\n", "4:12: the label strata.project", "project"},
-		"depends on nobody":            {head + "  depends-on: [wbe]\n", `4:16: web depends on "wbe"`, "nearest: web"},
-		"depends on itself":            {head + "  depends-on: [web]\n", "4:15: these wait for one another: web -> web", ""},
-		"waits for the end of service": {head + "- name: b\n  template: x\n  depends-on: [\"web:ended\"]\n", "6:16", "start: once"},
-		"depends on what never starts": {head + "  start: never\n- name: b\n  template: x\n  depends-on: [web]\n", "never started", "web"},
-		"an unknown condition":         {head + "  depends-on: [\"web:well\"]\n", `"well" is not waited for`, "healthy"},
-		"a long name":                  {head + "  hostname: " + strings.Repeat("x", 64) + "\n", "longer than 63 bytes", ""},
-		"a bad project":                {"project: My Shop\n" + head, "1:10", "a-z"},
-		"binary":                       {head + "  user: !!binary aGk=\n", "4:9: !!binary", ""},
-		"merging text":                 {head + "  <<: x\n", "4:7", ""},
-	} {
+	for name, c := range mistakes {
 		t.Run(name, func(t *testing.T) {
 			_, err := Read([]byte(c.text), "strata.yaml", "/here")
 			if !fault.Is(err, fault.Invalid) {
@@ -244,12 +254,15 @@ func TestAliasesAreBounded(t *testing.T) {
 	}
 }
 
-func TestAliasesAndMergesStandForWhatTheyName(t *testing.T) {
-	f, err := Read([]byte(`x-base: &base {template: debian, resources: &r {memory: 1G}, env: {A: 1, B: "2"}}
+// accepted has aliases, merges, and the short forms beside the long ones.
+const accepted = `x-base: &base {template: debian, resources: &r {memory: 1G}, env: {A: 1, B: "2"}}
 environments:
 - {<<: *base, name: one, template: busybox}
 - {name: two, template: x, resources: *r, ports: [8000-8001:80-81, {host-port: 1, port: 2}], volumes: [./a:/a:ro, {source: ../b, target: /b}], user: 1000, tmpfs: ["/t:size=1M"], restart: on-failure:3}
-`), "f", "/here/there")
+`
+
+func TestAliasesAndMergesStandForWhatTheyName(t *testing.T) {
+	f, err := Read([]byte(accepted), "f", "/here/there")
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -1,6 +1,7 @@
 package envfile
 
 import (
+	"math"
 	"reflect"
 	"strconv"
 	"strings"
@@ -55,6 +56,22 @@ func (f field) bound(tag string) (int64, bool) {
 	return n, err == nil
 }
 
+// bounds are the least and the most that a whole number of type t may be.
+func (f field) bounds(t reflect.Type) (low, high int64) {
+	low, high = math.MinInt64, math.MaxInt64
+	switch t.Kind() {
+	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
+		low, high = 0, 1<<t.Bits()-1
+	}
+	if least, ok := f.bound("minimum"); ok {
+		low = max(low, least)
+	}
+	if most, ok := f.bound("maximum"); ok {
+		high = min(high, most)
+	}
+	return low, high
+}
+
 // itemTag bounds what stands in lists, as the API's server does by the size of a request.
 func itemTag(t reflect.Type) reflect.StructTag {
 	if t.Kind() == reflect.String {
@@ -67,18 +84,19 @@ func itemTag(t reflect.Type) reflect.StructTag {
 type quantity struct {
 	what    string
 	pattern string // of the schema
+	most    int64  // where it is written as a number; 0: no bound
 	read    func(text string) (int64, error)
 	write   func(v int64) string
 }
 
 var quantities = map[reflect.Type]quantity{
 	reflect.TypeFor[unit.Size](): {
-		what: "a size in bytes, such as 512M or 10G", pattern: `^[0-9]+(\.[0-9]+)?([KMGTP](i?B)?|B)?$`,
+		what: "a size in bytes, such as 512M or 10G", pattern: `^[0-9]+(\.[0-9]+)?([KMGTPkmgtp]([Ii]?[Bb])?|[Bb])?$`,
 		read:  func(text string) (int64, error) { v, err := unit.ParseSize(text); return int64(v), err },
 		write: sizeText,
 	},
 	reflect.TypeFor[unit.CPUs](): {
-		what: "a number of processors, such as 0.5", pattern: `^[0-9]+(\.[0-9]+)?$`,
+		what: "a number of processors, such as 0.5", pattern: `^[0-9]+(\.[0-9]+)?$`, most: unit.MaxCPUs,
 		read:  func(text string) (int64, error) { v, err := unit.ParseCPUs(text); return int64(v), err },
 		write: func(v int64) string { return unit.CPUs(v).String() },
 	},

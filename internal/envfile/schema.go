@@ -2,6 +2,7 @@ package envfile
 
 import (
 	"encoding/json"
+	"math"
 	"reflect"
 	"slices"
 
@@ -30,7 +31,11 @@ func schemaOf(t reflect.Type, f field) object {
 		s["description"] = doc
 	}
 	if q, ok := quantities[t]; ok {
-		s["anyOf"] = []object{{"type": "string", "pattern": q.pattern}, {"type": "number", "minimum": 0}}
+		number := object{"type": "number", "minimum": 0}
+		if q.most != 0 {
+			number["maximum"] = q.most
+		}
+		s["anyOf"] = []object{{"type": "string", "pattern": q.pattern}, number}
 		return s
 	}
 	switch t.Kind() {
@@ -53,10 +58,12 @@ func schemaOf(t reflect.Type, f field) object {
 		}
 	default:
 		s["type"] = "integer"
-		for _, tag := range []string{"minimum", "maximum"} {
-			if n, ok := f.bound(tag); ok {
-				s[tag] = n
-			}
+		low, high := f.bounds(t)
+		if low != math.MinInt64 {
+			s["minimum"] = low
+		}
+		if high != math.MaxInt64 {
+			s["maximum"] = high
 		}
 	}
 	return s
@@ -78,6 +85,9 @@ func structSchema(t reflect.Type, s object) {
 	properties, required := object{}, []string{}
 	for _, f := range fieldsOf(t) {
 		properties[f.key] = schemaOf(f.kind, f)
+		if names[t] == f.key {
+			properties[f.key].(object)["pattern"] = namePattern
+		}
 		if f.required {
 			required = append(required, f.key)
 		}
@@ -94,6 +104,12 @@ func structSchema(t reflect.Type, s object) {
 		s[k] = v
 	}
 }
+
+// names are the fields by which what a file describes is called.
+var names = map[reflect.Type]string{reflect.TypeFor[File](): "project", reflect.TypeFor[Entry](): "name", reflect.TypeFor[Network](): "name"}
+
+// namePattern is what label takes.
+const namePattern = `^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$`
 
 // shortTypes may be written in one word.
 var shortTypes = []reflect.Type{reflect.TypeFor[api.Port](), reflect.TypeFor[api.Volume](), reflect.TypeFor[api.Tmpfs](), reflect.TypeFor[api.Restart](), reflect.TypeFor[Dependency]()}

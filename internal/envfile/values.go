@@ -2,7 +2,6 @@ package envfile
 
 import (
 	"fmt"
-	"math"
 	"path/filepath"
 	"reflect"
 	"slices"
@@ -125,17 +124,7 @@ func (r *reader) scalar(n *yaml.Node, v reflect.Value, path string, f field) {
 
 // number reads a whole number; 0o and a leading 0 make it octal.
 func (r *reader) number(n *yaml.Node, v reflect.Value, path string, f field) {
-	low, high := int64(math.MinInt64), int64(math.MaxInt64)
-	switch v.Kind() {
-	case reflect.Uint8, reflect.Uint16, reflect.Uint32:
-		low, high = 0, 1<<v.Type().Bits()-1
-	}
-	if least, ok := f.bound("minimum"); ok {
-		low = max(low, least)
-	}
-	if most, ok := f.bound("maximum"); ok {
-		high = min(high, most)
-	}
+	low, high := f.bounds(v.Type())
 	got, err := strconv.ParseInt(strings.ReplaceAll(n.Value, "_", ""), 0, 64)
 	if n.Kind != yaml.ScalarNode || n.Tag != "!!int" || err != nil {
 		r.fault(n, path, "%s stands where a whole number belongs", kindText(n))
