@@ -73,7 +73,7 @@ Examples:
 
 // apply reads the file, shows what differs, asks, and carries it out.
 func (a *app) apply(ctx context.Context, c *client.Client, f applyFlags) error {
-	file, err := a.readEnvironmentFile(f.file)
+	file, err := a.readEnvironmentFile(ctx, f.file)
 	if err != nil {
 		return err
 	}
@@ -98,30 +98,54 @@ func (a *app) apply(ctx context.Context, c *client.Client, f applyFlags) error {
 }
 
 // readEnvironmentFile reads a file, or standard input; Kinds: Invalid, Missing.
-func (a *app) readEnvironmentFile(path string) (envfile.File, error) {
+func (a *app) readEnvironmentFile(ctx context.Context, path string) (envfile.File, error) {
 	if path == "" {
 		return envfile.File{}, fault.Invalidf("no file was named").At("file").Help("write strata apply -f strata.yaml")
 	}
-	from, name, dir := io.Reader(a.in), "standard input", "."
-	if path != "-" {
-		f, err := os.Open(path)
-		switch {
-		case os.IsNotExist(err):
-			return envfile.File{}, fault.Missingf("there is no file %s", path).At("file")
-		case err != nil:
-			return envfile.File{}, fault.Invalidf("the file cannot be read: %w", err).At("file")
-		}
-		defer f.Close()
-		from, name, dir = f, path, filepath.Dir(path)
+	name, dir := path, filepath.Dir(path)
+	if path == "-" {
+		name, dir = "standard input", "."
 	}
-	text, err := io.ReadAll(io.LimitReader(from, envfile.MaxBytes+1))
+	var text []byte
+	var err error
+	done := make(chan struct{})
+	go func() { // a pipe may never be written, and whoever interrupts is not to wait for it
+		defer close(done)
+		text, err = a.fileText(path, name)
+	}()
+	select {
+	case <-ctx.Done():
+		return envfile.File{}, ctx.Err()
+	case <-done:
+	}
 	if err != nil {
-		return envfile.File{}, fault.Invalidf("%s cannot be read: %w", name, err).At("file")
+		return envfile.File{}, err
 	}
 	if dir, err = filepath.Abs(dir); err != nil {
 		return envfile.File{}, fault.Invalidf("the folder of %s cannot be found: %w", name, err).At("file")
 	}
 	return envfile.Read(text, name, dir)
+}
+
+// fileText reads as much of a file, or of standard input, as a file may have, and a byte.
+func (a *app) fileText(path, name string) ([]byte, error) {
+	from := io.Reader(a.in)
+	if path != "-" {
+		f, err := os.Open(path)
+		switch {
+		case os.IsNotExist(err):
+			return nil, fault.Missingf("there is no file %s", path).At("file")
+		case err != nil:
+			return nil, fault.Invalidf("the file cannot be read: %w", err).At("file")
+		}
+		defer f.Close()
+		from = f
+	}
+	text, err := io.ReadAll(io.LimitReader(from, envfile.MaxBytes+1))
+	if err != nil {
+		return nil, fault.Invalidf("%s cannot be read: %w", name, err).At("file")
+	}
+	return text, nil
 }
 
 // marks stand before what is done to an environment.
