@@ -17,6 +17,7 @@ type Spec struct {
 	Console  string   `json:"console,omitempty" enum:"graphical" doc:"graphical: it is to have a screen and a keyboard, as machines do."`
 	UndoDisk bool     `json:"undo_disk,omitempty" doc:"What a run changes on the private disk is gone at its end."`
 	Firmware string   `json:"firmware,omitempty" enum:"bios,uefi,secure" doc:"What a machine boots by: bios (SeaBIOS), uefi (OVMF) or secure (OVMF that starts only what is signed; not for templates). Default: bios; what is usual for the kind of a foreign system."`
+	Hardware Hardware `json:"hardware,omitzero" doc:"What a template's machine has instead of what is usual. At other strata it is kept aside."`
 	Foreign  *Foreign `json:"foreign,omitempty" doc:"A system that strata does not know, instead of a template."`
 	Cold     bool     `json:"cold,omitempty" doc:"Boot from the beginning even where a warm start is possible."`
 	Kind     string   `json:"kind,omitempty" enum:"app,system" doc:"app: the main program's end is the environment's. system: the template's own init runs. Default: what the template says."`

@@ -110,8 +110,12 @@ func (a *app) completeSpecFlags(cmd *cobra.Command) {
 		"stratum":  few("zone", "guest", "machine"),
 		"console":  few("graphical"),
 		"firmware": few("bios", "uefi"),
-		"restart":  few("no", "on-failure", "always", "unless-stopped"),
-		"pull":     few("always", "missing", "never"),
+		"board":    few("q35", "pc"),
+
+		"disk-bus":  few("ahci", "ide", "virtio", "nvme", "scsi"),
+		"nic-model": few("e1000", "e1000e", "rtl8139", "virtio"),
+		"restart":   few("no", "on-failure", "always", "unless-stopped"),
+		"pull":      few("always", "missing", "never"),
 
 		"stop-signal": someSignals,
 		"need": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {

@@ -24,13 +24,14 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.ISO, "iso", "", "run the system on this CD instead of a template: `FILE`; with --disk an empty disk beside it")
 	f.StringVar(&s.OS, "os", "", "kind of such a system, for its hardware: linux, windows, bsd, dos or other (default: other)")
 	f.BoolVar(&s.NoGuestAgent, "no-guest-agent", false, "give such a system no port for qemu-guest-agent, and so no virtio-serial device")
-	f.StringVar(&s.DiskBus, "disk-bus", "", "what its disk is attached to: ahci, ide, virtio, nvme or scsi (default: by its kind)")
-	f.StringVar(&s.Card, "nic-model", "", "its network card: e1000, e1000e, rtl8139 or virtio (default: by its kind)")
-	f.StringVar(&s.CPUModel, "cpu-model", "", "`model` of its processor, as QEMU lists them (default: by its kind and the host)")
-	f.BoolVar(&s.HyperV, "hyperv", false, "give it Hyper-V's interfaces (default: with --os windows, by KVM)")
-	f.BoolVar(&s.Nested, "nested", false, "let it run virtual machines of its own")
-	f.BoolVar(&s.TPM, "tpm", false, "give it a TPM 2.0 (needs swtpm)")
-	f.StringVar(&s.Floppy, "floppy", "", "raw image of what is in its floppy drive: `FILE`; it is only read")
+	f.StringVar(&s.Board, "board", "", "a machine's board: q35 (PCI Express) or pc (PCI, IDE) (default: q35; pc with --os dos)")
+	f.StringVar(&s.DiskBus, "disk-bus", "", "what a machine's disks are attached to: ahci, ide, virtio, nvme or scsi (default: the board's controller)")
+	f.StringVar(&s.Card, "nic-model", "", "a machine's network card: e1000, e1000e, rtl8139 or virtio (default: by board and --os)")
+	f.StringVar(&s.CPUModel, "cpu-model", "", "`model` of a machine's processor, as QEMU lists them (default: by the host and --os)")
+	f.BoolVar(&s.HyperV, "hyperv", false, "give a machine Hyper-V's interfaces (default: with --os windows, by KVM)")
+	f.BoolVar(&s.Nested, "nested", false, "let a machine run virtual machines of its own")
+	f.BoolVar(&s.TPM, "tpm", false, "give a machine a TPM 2.0 (needs swtpm)")
+	f.StringVar(&s.Floppy, "floppy", "", "raw image of what is in a foreign system's floppy drive: `FILE`; it is only read")
 	f.StringVar(&s.boot, "boot", "", "`order` of what such a system is booted from, such as cd,disk (default: disk,cd)")
 	f.StringVar(&s.BootOnce, "boot-once", "", "what its first start alone is from: disk, cd or network")
 }
@@ -55,7 +56,7 @@ func (s *foreignFlags) build() (*api.Foreign, error) {
 		return &f, nil
 	}
 	for flag, given := range map[string]bool{"import": f.Import, "image-format": f.Format != "", "os": f.OS != "", "boot": s.boot != "", "no-guest-agent": f.NoGuestAgent, "boot-once": f.BootOnce != "",
-		"disk-bus": f.DiskBus != "", "nic-model": f.Card != "", "cpu-model": f.CPUModel != "", "hyperv": f.HyperV, "nested": f.Nested, "tpm": f.TPM, "floppy": f.Floppy != ""} {
+		"floppy": f.Floppy != ""} {
 		if given {
 			return nil, fault.Invalidf("--%s is for a system with a disk image or a CD of its own", flag).At(flag).Help("give one of the two: --disk-image FILE, --iso FILE")
 		}
@@ -89,7 +90,27 @@ func (f facts) foreign(s api.Foreign) {
 		f.add("disk image", s.DiskImage+reason(how))
 	}
 	f.add("cd", s.ISO)
-	f.add("floppy", s.Floppy)
 	f.add("os", s.OS)
 	f.add("boot order", strings.Join(s.Boot, ", "))
+}
+
+// hardware writes what was asked for of a machine by name; why says what else is to be
+// known of it.
+func (f facts) hardware(h api.Hardware, why string) {
+	var parts []string
+	for _, p := range []struct {
+		given bool
+		words string
+	}{
+		{h.Board != "", "board " + h.Board}, {h.DiskBus != "", "disks on " + h.DiskBus}, {h.Card != "", "card " + h.Card},
+		{h.CPUModel != "", "processor " + h.CPUModel}, {h.HyperV, "Hyper-V's interfaces"}, {h.Nested, "virtualization inside"}, {h.TPM, "TPM 2.0"},
+		{h.Floppy != "", "floppy " + h.Floppy},
+	} {
+		if p.given {
+			parts = append(parts, p.words)
+		}
+	}
+	if len(parts) > 0 {
+		f.add("hardware", strings.Join(parts, ", ")+reason(why))
+	}
 }

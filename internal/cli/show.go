@@ -95,15 +95,21 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("kind", e.Kind)
 	if foreign := e.Spec.Foreign; foreign != nil {
 		f.foreign(*foreign)
-		for _, d := range e.Disks {
-			f.add(d.Name, d.File+reason(d.Format+" on "+d.Bus))
-		}
-		for _, c := range e.Cards {
-			f.add(c.Name, c.Address.Network+reason(c.Model+", "+c.Address.IPv4))
-		}
+		f.hardware(foreign.Hardware, "")
 		f.add("trouble", e.Trouble)
 	} else {
 		f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
+		aside := ""
+		if e.Stratum != "machine" {
+			aside = "kept aside for a machine"
+		}
+		f.hardware(e.Spec.Hardware, aside)
+	}
+	for _, d := range e.Disks {
+		f.add(d.Name, d.File+reason(d.Format+" on "+d.Bus))
+	}
+	for _, c := range e.Cards {
+		f.add(c.Name, c.Address.Network+reason(c.Model+", "+c.Address.IPv4))
 	}
 	f.add("command", words(e.Command))
 	f.add("network", e.Network.Network)

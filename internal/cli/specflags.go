@@ -94,6 +94,9 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	if err != nil {
 		return spec, err
 	}
+	if foreign == nil {
+		spec.Hardware = s.foreign.Hardware
+	}
 	if spec.Foreign = foreign; foreign == nil || len(args) > 0 {
 		if len(args) == 0 {
 			return spec, fault.Invalidf("no template was named").At("template").Help("name one, such as busybox; a system of its own has --disk-image or --iso instead")
@@ -132,6 +135,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 	keep(oneOf("stratum", spec.Stratum, "zone", "guest", "machine"))
 	keep(oneOf("console", spec.Console, "graphical"))
 	keep(oneOf("firmware", spec.Firmware, "bios", "uefi", "secure"))
+	keep(oneOf("board", s.foreign.Board, "q35", "pc"))
 	keep(oneOf("pull", s.pull, "always", "missing", "never"))
 	return spec, fault.Join(all...)
 }

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"slices"
 	"strings"
 
 	"github.com/strata-project/strata/api"
@@ -19,10 +20,28 @@ func (e *Engine) Needs(context.Context) []api.Need { return planner.Vocabulary()
 // Kinds: planner.Choose's, and Invalid for options that the stratum has no meaning for.
 func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api.Choice, error) {
 	c, err := planner.Choose(spec, t, e.facts(ctx, spec, t), e.priceLines(ctx))
-	if err != nil {
-		return c, err
+	if err == nil {
+		setAside(&spec, c.Stratum) // the choice names the need that is not served
+		err = fits(spec, c.Stratum)
 	}
-	return c, fits(spec, c.Stratum)
+	if err == nil && spec.Foreign == nil {
+		_, err = e.outfit(ctx, spec, c.Stratum)
+	}
+	return c, err
+}
+
+// outfit returns the hardware of a template's environment, a line for each part; none
+// where its stratum does not tell. Kinds: as stratum.Outfitter's.
+func (e *Engine) outfit(ctx context.Context, spec api.Spec, at string) ([]string, error) {
+	d, ok := e.drivers[at].(stratum.Outfitter)
+	if !ok {
+		return nil, nil
+	}
+	p := stratum.Plan{
+		Name: first(spec.Name, "made-up"), Firmware: spec.Firmware, Hardware: spec.Hardware, Kernel: spec.Kernel, Modules: spec.Modules,
+		Volumes: spec.Volumes, Resources: spec.Resources,
+	}
+	return d.Devices(ctx, p, first(spec.Network, "default") != environment.NoNetwork)
 }
 
 // facts are what a choice depends on of this host. Where nothing can ask for a
@@ -87,6 +106,11 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 		return api.Plan{}, err
 	}
 	c, fetch, err := e.chooseFetching(ctx, spec, t)
+	aside := []string{}
+	if err == nil {
+		aside = setAside(&spec, c.Stratum)
+		err = fits(spec, c.Stratum)
+	}
 	if err != nil {
 		return api.Plan{}, err
 	}
@@ -94,8 +118,12 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if err != nil {
 		return api.Plan{}, err
 	}
-	p := e.planOf(ctx, planned{spec, t, r, c, fetch})
-	p.Notes = append(notes, p.Notes...)
+	hardware, err := e.outfit(ctx, spec, c.Stratum)
+	if err != nil && (fetch == nil || !fault.Is(err, fault.Missing)) {
+		return api.Plan{}, err
+	}
+	p := e.planOf(planned{spec, t, r, c, fetch, hardware})
+	p.Notes = slices.Concat(notes, aside, p.Notes)
 	return p, nil
 }
 
@@ -113,7 +141,7 @@ func (e *Engine) chooseFetching(ctx context.Context, spec api.Spec, t api.Templa
 	if c, err = planner.Choose(spec, t, h, e.priceLines(ctx)); err != nil {
 		return c, nil, err
 	}
-	return c, lacks[c.Stratum], fits(spec, c.Stratum)
+	return c, lacks[c.Stratum], nil
 }
 
 // planned is what a plan tells of.
@@ -123,10 +151,11 @@ type planned struct {
 	resolved environment.Resolved
 	choice   api.Choice
 	fetch    error // a kernel is to be fetched first; nil: none
+	hardware []string
 }
 
 // planOf puts what is planned into words.
-func (e *Engine) planOf(ctx context.Context, w planned) api.Plan {
+func (e *Engine) planOf(w planned) api.Plan {
 	p := api.Plan{
 		Choice: w.choice, Template: w.spec.Template, Kind: w.resolved.Kind, Command: w.resolved.Args, Network: w.resolved.Network,
 		Memory: "no limit", CPUs: "no limit", PIDs: "no limit", Disk: "10G", Differences: []api.Difference{},
@@ -135,7 +164,7 @@ func (e *Engine) planOf(ctx context.Context, w planned) api.Plan {
 		p.Notes = append(p.Notes, forcedNote(w.choice))
 	}
 	planLimits(&p, w.spec.Resources)
-	e.planRun(ctx, &p, w.spec)
+	e.planRun(&p, w.spec, w.hardware)
 	if p.Fetch = w.fetch != nil; p.Fetch {
 		p.Kernel = "Debian's, which would be fetched first"
 		p.Notes = append(p.Notes, "no kernel for stratum "+w.choice.Stratum+" is here: `strata run` and `strata move` would fetch Debian's first")
@@ -172,7 +201,7 @@ func planLimits(p *api.Plan, r api.Resources) {
 }
 
 // planRun writes down what a run would have, by its stratum.
-func (e *Engine) planRun(ctx context.Context, p *api.Plan, spec api.Spec) {
+func (e *Engine) planRun(p *api.Plan, spec api.Spec, hardware []string) {
 	card := p.Network != environment.NoNetwork
 	p.Mounts = []string{"/: template " + spec.Template + " read-only, with a private disk over it"}
 	for _, v := range spec.Volumes {
@@ -200,8 +229,7 @@ func (e *Engine) planRun(ctx context.Context, p *api.Plan, spec api.Spec) {
 	for _, v := range spec.Volumes {
 		p.Starts = append(p.Starts, "virtiofsd for "+v.Target)
 	}
-	if d, ok := e.drivers[p.Choice.Stratum].(stratum.Outfitter); ok {
-		p.Devices = d.Devices(ctx, spec.Firmware, card, len(spec.Volumes))
+	if p.Devices = hardware; hardware != nil {
 		return
 	}
 	p.Devices = []string{"virtio-blk: template, read-only", "virtio-blk: private disk", "virtio-serial", "virtio-rng"}

@@ -99,6 +99,9 @@ func fits(spec api.Spec, depth string) error {
 	if spec.Firmware != "" && depth != stratum.Machine {
 		errs = append(errs, fault.Invalidf("a %s has no firmware, so it cannot have %q", depth, spec.Firmware).At("firmware").Help("ask for stratum machine: --stratum machine"))
 	}
+	if spec.Hardware != (api.Hardware{}) && depth != stratum.Machine {
+		errs = append(errs, fault.Invalidf("a %s has no hardware that could be chosen", depth).At("hardware").Help("ask for stratum machine: --stratum machine"))
+	}
 	if spec.Foreign != nil && depth != stratum.Machine {
 		errs = append(errs, fault.Invalidf("a %s cannot run a foreign system", depth).At("stratum").Help("ask for stratum machine: --stratum machine"))
 	}

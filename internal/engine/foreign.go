@@ -51,17 +51,14 @@ func (e *Engine) planForeign(rec environment.Record) stratum.Plan {
 	asked := rec.Spec.Foreign
 	f := &stratum.Foreign{
 		OS: asked.OS, Image: asked.DiskImage, Format: first(rec.Resolved.Format, asked.Format), Import: asked.Import,
-		Bases: e.bases(rec), Parts: asked.Hardware, ISO: asked.ISO, Boot: asked.Boot, Network: rec.Resolved.Network != environment.NoNetwork,
+		Bases: e.bases(rec), ISO: asked.ISO, Boot: asked.Boot, Network: rec.Resolved.Network != environment.NoNetwork,
 		NoAgent: asked.NoGuestAgent,
 	}
 	f.Disk, f.Blank = environment.ForeignDisk(rec.Spec)
-	for _, d := range rec.Devices {
-		f.Devices = append(f.Devices, device(d))
-	}
 	if rec.Started.IsZero() {
 		f.BootOnce = asked.BootOnce
 	}
-	p.Foreign = f
+	p.Foreign, p.Hardware = f, asked.Hardware
 	return p
 }
 

@@ -170,7 +170,16 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 	if err == nil && !r.DryRun && fetch != nil {
 		err = fetch
 	}
+	var aside []string
+	if err == nil {
+		aside = setAside(&spec, choice.Stratum)
+		err = fault.Join(fits(spec, choice.Stratum), detached(rec, choice.Stratum))
+	}
 	if err != nil {
+		return api.Moved{}, to, err
+	}
+	hardware, err := e.outfit(ctx, spec, choice.Stratum)
+	if err != nil && (fetch == nil || !fault.Is(err, fault.Missing)) {
 		return api.Moved{}, to, err
 	}
 	choice.Reason = "it was moved there from stratum " + rec.Stratum
@@ -187,7 +196,7 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 	ran := en.run != nil
 	en.mu.Unlock()
 	moved := api.Moved{
-		DryRun: r.DryRun, Plan: e.planOf(ctx, planned{spec, t, rec.Resolved, choice, fetch}), Notes: []string{},
+		DryRun: r.DryRun, Plan: e.planOf(planned{spec, t, rec.Resolved, choice, fetch, hardware}), Notes: aside,
 		Move: api.Move{At: time.Now(), From: rec.Stratum, To: choice.Stratum, Ran: ran, Forced: choice.Unmet != nil},
 	}
 	if ran {

@@ -214,6 +214,7 @@ func TestMovesThatAreRefused(t *testing.T) {
 		"against a need":              {spec: api.Spec{Needs: []string{"untrusted-code"}}, to: "zone", kind: fault.Invalid, says: []string{"untrusted-code", "too shallow"}},
 		"against a need that is deep": {spec: api.Spec{Needs: []string{"native-speed"}}, to: "guest", kind: fault.Unable, says: []string{"native-speed", "KVM"}},
 		"against an option":           {spec: api.Spec{Stratum: "guest", Cold: true}, to: "zone", force: true, kind: fault.Invalid, says: []string{"cold"}},
+		"with a machine's hardware":   {spec: api.Spec{Stratum: "guest", Force: true, Hardware: api.Hardware{Board: "pc"}}, to: "zone", kind: fault.Invalid, says: []string{"stock-hardware", "--board"}},
 		"while paused":                {then: func(d *depths) { d.must(d.Pause(d.t.Context(), "web")) }, to: "guest", kind: fault.Conflict, says: []string{"paused"}},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -256,6 +257,23 @@ func TestMovesByForce(t *testing.T) {
 	if got := d.isAt(env, stratum.Guest); len(got.Notes) != 0 || strings.Contains(got.Reason, "by force") {
 		t.Errorf("%+v", got)
 	}
+}
+
+// TestHardwareIsKeptAside: a stratum without hardware can be forced, and what was asked for
+// is there again when it is a machine again.
+func TestHardwareIsKeptAside(t *testing.T) {
+	d := newDepths(t)
+	asked := api.Hardware{Board: "pc", TPM: true}
+	env := d.run(api.Spec{Name: "web", Stratum: "guest", Force: true, Firmware: "bios", Hardware: asked})
+	m, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Zone, Force: true})
+	if err != nil || len(m.Notes) != 2 || !strings.Contains(m.Notes[0], "firmware bios") || !strings.Contains(m.Notes[0], "hardware") {
+		t.Fatalf("%+v, %v", m.Notes, err)
+	}
+	if got := d.isAt(env, stratum.Zone); got.Spec.Hardware != asked || got.Spec.Firmware != "bios" || !strings.Contains(strings.Join(got.Notes, " "), "stock-hardware") {
+		t.Errorf("%+v", got.Spec)
+	}
+	_, err = d.Create(t.Context(), api.Spec{Template: "busybox", Stratum: "guest", Hardware: asked})
+	kindIs(t, err, fault.Invalid, "stock-hardware", "--board")
 }
 
 func TestMovesMeetOtherOperations(t *testing.T) {

@@ -82,7 +82,10 @@ func buildPlan(rec environment.Record, idle bool, dir string) stratum.Plan {
 	if rec.MachineID != "" && p.System {
 		p.Files = append(p.Files, stratum.File{Path: "/etc/machine-id", Data: []byte(rec.MachineID + "\n")})
 	}
-	p.Kernel, p.Modules, p.Firmware, p.Cold = s.Kernel, s.Modules, s.Firmware, s.Cold
+	p.Kernel, p.Modules, p.Firmware, p.Hardware, p.Cold = s.Kernel, s.Modules, s.Firmware, s.Hardware, s.Cold
+	for _, d := range rec.Devices {
+		p.Devices = append(p.Devices, device(d))
+	}
 	p.Suspends = slices.Contains(s.Needs, "checkpoint")
 	if p.Log.Size == 0 {
 		p.Log.Size = int64(defaultLogSize)

@@ -27,10 +27,9 @@ func (c *check) foreign(spec api.Spec) {
 		c.absolute("foreign.iso", f.ISO)
 	}
 	c.oneOf("foreign.os", f.OS, "linux", "windows", "bsd", "dos", "other")
-	c.oneOf("foreign.disk_bus", f.DiskBus, "ahci", "ide", "virtio", "nvme", "scsi", "usb")
-	c.oneOf("foreign.card", f.Card, "e1000", "e1000e", "rtl8139", "virtio")
-	if f.Floppy != "" {
-		c.absolute("foreign.floppy", f.Floppy)
+	c.hardware("foreign.", f.Hardware)
+	if spec.Hardware != (api.Hardware{}) {
+		c.fault("hardware", "a foreign system's hardware is asked for with the system").Help("put it into foreign")
 	}
 	c.bootable("foreign.boot_once", f.BootOnce, spec)
 	for i, word := range f.Boot {
@@ -40,6 +39,16 @@ func (c *check) foreign(spec api.Spec) {
 		}
 	}
 	c.templateOnly(spec)
+}
+
+// hardware checks what of a machine is asked for by name.
+func (c *check) hardware(field string, h api.Hardware) {
+	c.oneOf(field+"board", h.Board, "q35", "pc")
+	c.oneOf(field+"disk_bus", h.DiskBus, "ahci", "ide", "virtio", "nvme", "scsi", "usb")
+	c.oneOf(field+"card", h.Card, "e1000", "e1000e", "rtl8139", "virtio")
+	if h.Floppy != "" {
+		c.absolute(field+"floppy", h.Floppy)
+	}
 }
 
 // bootable checks a word for what is booted from.

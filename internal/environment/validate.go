@@ -72,6 +72,7 @@ func (c *check) identity(spec api.Spec) {
 	case len(spec.Template) > 512:
 		c.fault("template", "the template's name is longer than 512 bytes")
 	}
+	c.hardware("hardware.", spec.Hardware)
 	c.oneOf("kind", spec.Kind, App, System)
 	c.oneOf("stratum", spec.Stratum, "zone", "guest", "machine")
 	c.oneOf("console", spec.Console, "graphical")

@@ -118,6 +118,13 @@ var implied = []struct {
 	{"--module", func(s api.Spec) bool { return len(s.Modules) > 0 }, "kernel-modules"},
 	{"--console graphical", func(s api.Spec) bool { return s.Console == Graphical }, "graphical-console"},
 	{"--firmware", func(s api.Spec) bool { return s.Firmware != "" }, "own-firmware"},
+	{"--board", func(s api.Spec) bool { return s.Hardware.Board != "" }, "stock-hardware"},
+	{"--disk-bus", func(s api.Spec) bool { return s.Hardware.DiskBus != "" }, "stock-hardware"},
+	{"--nic-model", func(s api.Spec) bool { return s.Hardware.Card != "" }, "stock-hardware"},
+	{"--cpu-model", func(s api.Spec) bool { return s.Hardware.CPUModel != "" }, "stock-hardware"},
+	{"--nested", func(s api.Spec) bool { return s.Hardware.Nested }, "stock-hardware"},
+	{"--hyperv", func(s api.Spec) bool { return s.Hardware.HyperV }, "stock-hardware"},
+	{"--tpm", func(s api.Spec) bool { return s.Hardware.TPM }, "stock-hardware"},
 	{"--disk-image", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage != "" }, "foreign-os"},
 	{"--iso", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage == "" }, "foreign-os"},
 }

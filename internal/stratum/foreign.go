@@ -22,11 +22,9 @@ type Foreign struct {
 	Boot     []string  // of disk, cd and network, first first; none: disk, then cd
 	NoAgent  bool      // there is no port for qemu-guest-agent
 	BootOnce string    // what this one start is from; "": Boot
-	Parts    api.Hardware
-	Devices  []Device // attached to it
 }
 
-// Device is what was attached to a foreign system, and is in the same place of its board
+// Device is what was attached to a machine, and is in the same place of its board
 // ever since. One of the two is set.
 type Device struct {
 	Place int // from 0 on

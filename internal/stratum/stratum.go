@@ -141,9 +141,13 @@ type Booter interface {
 	Boot() api.Boot
 }
 
-// Outfitter tells what hardware it gives, a line for each part.
+// Outfitter tells what hardware it gives.
 type Outfitter interface {
-	Devices(ctx context.Context, firmware string, network bool, volumes int) []string
+	// Devices returns a line for each part of what p's template gets, with a network card
+	// or none. Of p only firmware, hardware, kernel, modules, devices, resources and volumes count.
+	// Kinds: Invalid and Unable where it cannot have what is asked for by name, Missing
+	// where there is no kernel with drivers for it; the lines are returned then as well.
+	Devices(ctx context.Context, p Plan, network bool) ([]string, error)
 }
 
 // Link joins a run to its network. The engine gives it; a driver calls the
@@ -205,7 +209,9 @@ type Plan struct {
 	Modules  []string // that its kernel loads before anything runs
 	Suspends bool     // it must be possible to suspend it
 
-	Firmware string // of a machine: bios, uefi or secure; "": the stratum's choice
+	Firmware string       // of a machine: bios, uefi or secure; "": the stratum's choice
+	Hardware api.Hardware // of a machine, asked for by name
+	Devices  []Device     // attached to a machine
 
 	Foreign *Foreign // a system that strata does not know, instead of a template; nil: none
 

@@ -55,10 +55,13 @@ func withSerial(serial string) string {
 const pageHeader = 4
 
 // serialOf returns the serial number of a block device: virtio's driver says it by
-// itself, of a SCSI or SATA disk the kernel keeps what the disk said.
+// itself, NVMe's of the controller, of a SCSI or SATA disk the kernel keeps what the disk
+// said.
 func serialOf(place string) string {
-	if s := readLine(place + "/serial"); s != "" {
-		return s
+	for _, file := range []string{"/serial", "/device/serial"} {
+		if s := strings.TrimSpace(readLine(place + file)); s != "" {
+			return s
+		}
 	}
 	page := readAt(unix.AT_FDCWD, place+"/device/vpd_pg80")
 	if len(page) < pageHeader {

@@ -85,7 +85,7 @@ var table = []struct {
 	{"spare places", func(s *Spec, v string) { s.Spare, _ = strconv.Atoi(v) }, func(s Spec) string { return strconv.Itoa(s.Spare) }, map[OS]choice{
 		everyOS: {"4", "for disks and cards that are plugged in while it runs"},
 		DOS:     {"0", "it finds devices at its start only"},
-	}, choice{}},
+	}, choice{"0", "this board finds devices at its start only"}},
 }
 
 // guestPort is where qemu-guest-agent is listened for.

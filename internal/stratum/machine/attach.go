@@ -47,9 +47,7 @@ func (d *Driver) Fit(ctx context.Context, p stratum.Plan, v stratum.Device) (str
 		}
 		v.Disk = &whole
 	}
-	f := *p.Foreign
-	f.Devices = append(slices.Clip(f.Devices), v)
-	p.Foreign = &f
+	p.Devices = append(slices.Clip(p.Devices), v)
 	if _, err := d.prepareForeign(ctx, p); err != nil {
 		return v, err
 	}
@@ -102,32 +100,40 @@ type attached struct {
 }
 
 // connect makes the cables of attached cards.
-func (l *foreign) connect(ctx context.Context, links map[string]stratum.Link) error {
-	l.attached.taps = map[string]*stratum.Tap{}
+func (a *attached) connect(ctx context.Context, links map[string]stratum.Link) error {
+	a.taps = map[string]*stratum.Tap{}
 	for name, link := range links {
 		tap, err := link.Tap(ctx, nil)
 		if err != nil {
-			l.disconnect()
+			a.disconnect()
 			return fault.Wrap(err, "connect %s", name)
 		}
-		l.attached.taps[name] = tap
+		a.taps[name] = tap
 	}
 	return nil
 }
 
 // disconnect gives up the driver's own hold of them, which every start ends with.
-func (l *foreign) disconnect() {
-	for _, tap := range l.attached.taps {
+func (a *attached) disconnect() {
+	for _, tap := range a.taps {
 		tap.File.Close()
 	}
 }
 
-// attach opens what attached devices need.
-func (l *foreign) attach(h *virtual.Handed) error {
-	l.attached.images, l.attached.cables = map[string][]argv.Image{}, map[string]int{}
-	for _, d := range l.plan.Foreign.Devices {
+// add tells QEMU of what open has opened.
+func (a *attached) add(f *machine.Files) {
+	f.Plugged, f.Sets, f.Taps = a.images, a.sets, map[string]int{}
+	for name, tap := range a.cables {
+		f.Taps[name] = tap
+	}
+}
+
+// open opens what devices need; state is strata's own folder. An attempt calls it once.
+func (a *attached) open(devices []stratum.Device, state string, h *virtual.Handed) error {
+	a.images, a.sets, a.cables = map[string][]argv.Image{}, nil, map[string]int{}
+	for _, d := range devices {
 		if d.Card != nil {
-			tap := l.attached.taps[d.Name()]
+			tap := a.taps[d.Name()]
 			if tap == nil {
 				continue
 			}
@@ -135,10 +141,10 @@ func (l *foreign) attach(h *virtual.Handed) error {
 			if err != nil {
 				return err
 			}
-			l.attached.cables[d.Name()] = h.Add(f)
+			a.cables[d.Name()] = h.Add(f)
 			continue
 		}
-		c, err := openAttached(d, l.state)
+		c, err := openAttached(d, state)
 		if err != nil {
 			return fault.Wrap(err, "attach %s", d.Name())
 		}
@@ -147,9 +153,9 @@ func (l *foreign) attach(h *virtual.Handed) error {
 			c.Close()
 			return fault.Wrap(err, "attach %s", d.Name())
 		}
-		l.attached.images[d.Name()] = images
+		a.images[d.Name()] = images
 		for i, f := range files {
-			l.attached.sets = append(l.attached.sets, machine.FDSet{FD: h.Add(f), Set: machine.SetsOf(d.Place) + i})
+			a.sets = append(a.sets, machine.FDSet{FD: h.Add(f), Set: machine.SetsOf(d.Place) + i})
 		}
 	}
 	return nil

@@ -41,9 +41,7 @@ type foreign struct {
 	code, store argv.Image
 	drives      map[string][]argv.Image
 	attached    attached
-	tpm         machine.TPM // where spec has one
-	agent       string      // path of the program that confines it
-	control     int         // QEMU's end of its socket
+	chip        chip
 }
 
 // board is the machine of a foreign system. It is pure.
@@ -52,7 +50,7 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if kind == "" {
 		kind = machine.Other
 	}
-	s, err := machine.Defaults(kind, "", machine.Host{Accel: accelerator})
+	s, err := machine.Defaults(kind, machine.Platform(p.Hardware.Board), machine.Host{Accel: accelerator})
 	if err != nil {
 		return s, err
 	}
@@ -76,35 +74,20 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		s.Drives = append(s.Drives, machine.Drive{ID: foreignDisk, Medium: machine.Disk, Serial: "strata-" + foreignDisk})
 	}
 	s.Drives = append(s.Drives, machine.Drive{ID: foreignCD, Medium: machine.CD})
-	if err := choose(&s, p.Foreign.Parts); err != nil {
+	if err := choose(&s, p.Hardware, "foreign."); err != nil {
 		return s, err
+	}
+	if p.Hardware.Floppy != "" {
+		s.Drives = append(s.Drives, machine.Drive{ID: floppy, Medium: machine.Floppy, ReadOnly: true})
 	}
 	for _, word := range p.Foreign.Boot {
 		s.Boot = append(s.Boot, bootable[word])
 	}
 	s.Once = bootable[p.Foreign.BootOnce]
-	for _, d := range p.Foreign.Devices {
+	for _, d := range p.Devices {
 		s.Plugged = append(s.Plugged, plugged(d))
 	}
 	return s, nil
-}
-
-// valid says all that is wrong with the machine, by the fields that users know.
-func valid(s machine.Spec) error {
-	fields := map[string]string{"memory.size": "resources.memory", "processors.count": "resources.cpus", "boot": "foreign.boot", "once": "foreign.boot_once",
-		"bus": "foreign.disk_bus", "drives." + foreignDisk + ".bus": "foreign.disk_bus", "card": "foreign.card", "cards." + card + ".model": "foreign.card",
-		"cpu.model": "foreign.cpu_model", "cpu.nested": "foreign.nested", "drives." + floppy + ".bus": "foreign.floppy"}
-	var all []error
-	if err := s.Validate(); err != nil {
-		for _, one := range fault.All(err) {
-			e := *one
-			if field := fields[e.Field]; field != "" {
-				e.Field = field
-			}
-			all = append(all, &e)
-		}
-	}
-	return fault.Join(all...)
 }
 
 // prepareForeign finds out all that p needs, and changes nothing.
@@ -124,7 +107,7 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 	if p.Foreign.Network {
 		l.spec.Cards = []machine.Card{{ID: card}}
 	}
-	if err := valid(l.spec); err != nil {
+	if err := valid(l.spec, "foreign."); err != nil {
 		return nil, err
 	}
 	if l.spec.Firmware != machine.BIOS {
@@ -132,10 +115,7 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 			return nil, err
 		}
 	}
-	if l.spec.TPM {
-		l.tpm, err = machine.FindTPM(ctx)
-		l.agent = d.Agent
-	}
+	l.chip, err = d.chip(ctx, l.spec)
 	return l, err
 }
 
@@ -153,8 +133,8 @@ func (d *Driver) MakeDisk(ctx context.Context, p stratum.Plan, tell func(done, t
 		}
 		c.Close()
 	}
-	if f.Parts.Floppy != "" {
-		c, err := openFloppy(f.Parts.Floppy, l.state)
+	if p.Hardware.Floppy != "" {
+		c, err := openFloppy(p.Hardware.Floppy, l.state)
 		if err != nil {
 			return "", err
 		}
@@ -255,7 +235,7 @@ func (l *foreign) Open(h *virtual.Handed) error {
 			return err
 		}
 	}
-	if path := f.Parts.Floppy; path != "" {
+	if path := l.plan.Hardware.Floppy; path != "" {
 		c, err := openFloppy(path, l.state)
 		if err != nil {
 			return err
@@ -267,7 +247,7 @@ func (l *foreign) Open(h *virtual.Handed) error {
 		}
 		l.drives[floppy] = images
 	}
-	if err := l.attach(h); err != nil {
+	if err := l.attached.open(l.plan.Devices, l.state, h); err != nil {
 		return err
 	}
 	if l.spec.Firmware == machine.BIOS {
@@ -308,11 +288,9 @@ func (l *foreign) Args(w virtual.Wires) []string {
 	f := machine.Files{
 		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, Drives: l.drives,
 		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Control: w.Control, Streams: w.Streams, Now: time.Now(),
-		TPM: l.control, Plugged: l.attached.images, Sets: l.attached.sets, Taps: map[string]int{},
+		TPM: l.chip.control,
 	}
-	for name, tap := range l.attached.cables {
-		f.Taps[name] = tap
-	}
+	l.attached.add(&f)
 	if w.Tap != 0 {
 		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}
 		f.Taps[card] = w.Tap
@@ -339,10 +317,10 @@ func (d *Driver) startForeign(ctx context.Context, p stratum.Plan, o stratum.Sta
 		return nil, err
 	}
 	defer l.Disconnect()
-	if err := l.connect(ctx, o.Links); err != nil {
+	if err := l.attached.connect(ctx, o.Links); err != nil {
 		return nil, err
 	}
-	defer l.disconnect()
+	defer l.attached.disconnect()
 	v, err := d.Attempt(ctx, p, l.Launch, o)
 	if err != nil {
 		return nil, err

@@ -52,22 +52,38 @@ func (d *Driver) Capabilities() stratum.Capability {
 }
 
 // Devices implements stratum.Outfitter.
-func (d *Driver) Devices(ctx context.Context, firmware string, network bool, volumes int) []string {
+func (d *Driver) Devices(ctx context.Context, p stratum.Plan, network bool) ([]string, error) {
 	accelerator := qemu.TCG
 	if kvm, _, err := d.Probe(ctx); err == nil && kvm {
 		accelerator = qemu.KVM
 	}
-	s, err := hardware(stratum.Plan{Firmware: firmware}, accelerator)
+	s, err := hardware(p, accelerator)
 	if err != nil {
-		return nil
+		return nil, err
+	}
+	if err := valid(carded(s), "hardware."); err != nil {
+		return nil, err
+	}
+	if _, err := d.chip(ctx, s); err != nil {
+		return nil, err
+	}
+	needed, err := drivers(p)
+	if err != nil {
+		return nil, err
 	}
 	if network {
-		s.Cards = []machine.Card{{ID: card}}
+		s = carded(s)
 	}
+	_, err = d.o.Kernels.GetFor(p.Kernel, needed)
+	return describe(s, len(p.Volumes)), err
+}
+
+// describe has a line for each part of a template's machine.
+func describe(s machine.Spec, volumes int) []string {
 	holds := map[string]string{bootDrive: ": firmware boots it", templateDrive: ": the template", privateDrive: ": the private disk"}
 	var all []string
 	for _, r := range s.Describe() {
-		if r.Part != "processors" && r.Part != "memory" && r.Part != "TPM" { // they are limits, or are not there
+		if r.Part != "processors" && r.Part != "memory" && r.Model != "none" { // they are limits, or are not there
 			all = append(all, r.Part+": "+r.Model+holds[r.Part])
 		}
 	}

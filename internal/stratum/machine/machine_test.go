@@ -7,7 +7,9 @@ import (
 	"os"
 	"regexp"
 	"testing"
+	"time"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/drivertest"
@@ -58,18 +60,7 @@ func TestFirmwareBootsAMachine(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			t.Cleanup(func() {
-				ctx := context.Background() // the test's is over
-				if err := live.Kill(ctx); err != nil {
-					t.Error(err)
-				}
-				if _, err := live.Wait(ctx); err != nil {
-					t.Error(err)
-				}
-				if _, err := d.Clean(ctx, p.ID); err != nil {
-					t.Error(err)
-				}
-			})
+			t.Cleanup(func() { end(t, d, live, p.ID) })
 			screen := live.(stratum.Screener).Screen()
 			picture, err := screen.PNG(ctx)
 			if err != nil {
@@ -96,5 +87,57 @@ func TestFirmwareBootsAMachine(t *testing.T) {
 				}
 			}
 		})
+	}
+}
+
+// TestHardwareByNameIsDriven boots a template on what else a shop sells: its kernel gets
+// the drivers, and the system sees what was asked for.
+func TestHardwareByNameIsDriven(t *testing.T) {
+	r := virtualtest.New(t, "linux-image-amd64")
+	d := newDriver(t, r)
+	for name, c := range map[string]struct {
+		asked   api.Hardware
+		modules []string // in what the kernel says of itself
+	}{
+		"a pc":              {api.Hardware{Board: "pc", Nested: true, CPUModel: "max"}, []string{"ata_piix 0000:00:01.1", "Nested Virtualization enabled"}},
+		"NVMe and an e1000": {api.Hardware{DiskBus: "nvme", Card: "e1000"}, []string{"nvme nvme2", "Intel(R) PRO/1000 Network Driver"}},
+		"virtio":            {api.Hardware{DiskBus: "virtio", Card: "virtio"}, []string{"virtio_blk virtio"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			ctx := t.Context()
+			p := r.Plan(t)
+			p.Hardware, p.Main = c.asked, stratum.Process{Args: []string{"sleep", "1000"}}
+			began := time.Now()
+			live, err := d.Start(ctx, p, stratum.StartOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			t.Cleanup(func() { end(t, d, live, p.ID) })
+			t.Logf("it runs after %v", time.Since(began).Round(time.Millisecond))
+			log, err := live.(stratum.KernelLogger).KernelLog(ctx)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for _, words := range c.modules {
+				if !bytes.Contains(log, []byte(words)) {
+					t.Errorf("the kernel does not say %q:\n%s", words, log)
+				}
+			}
+		})
+	}
+}
+
+// end ends a run and leaves nothing of it.
+func end(t *testing.T, d stratum.Driver, live stratum.Live, id string) {
+	t.Helper()
+	ctx := context.Background() // the test's is over
+	if err := live.Kill(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := live.Wait(ctx); err != nil {
+		t.Error(err)
+	}
+	if _, err := d.Clean(ctx, id); err != nil {
+		t.Error(err)
 	}
 }

@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"context"
 	"errors"
 	"io/fs"
 	"os"
@@ -13,12 +14,14 @@ import (
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/machine"
+	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// choose puts what was asked for by name instead of what is usual.
-func choose(s *machine.Spec, p api.Hardware) error {
+// choose puts what was asked for by name instead of what is usual; the board is chosen
+// already. Fields of the request begin with field.
+func choose(s *machine.Spec, p api.Hardware, field string) error {
 	if p.DiskBus != "" {
 		s.Bus = buses[p.DiskBus]
 	}
@@ -30,14 +33,39 @@ func choose(s *machine.Spec, p api.Hardware) error {
 	}
 	s.CPU.Nested = p.Nested
 	if p.HyperV && s.Accel != qemu.KVM {
-		return fault.Unablef("Hyper-V's interfaces are there by KVM only, and this machine runs by %s", s.Accel).At("foreign.hyperv").Help("leave it out")
+		return fault.Unablef("Hyper-V's interfaces are there by KVM only, and this machine runs by %s", s.Accel).At(field + "hyperv").Help("leave it out")
 	}
 	s.CPU.HyperV = s.CPU.HyperV || p.HyperV
 	s.TPM = p.TPM
-	if p.Floppy != "" {
-		s.Drives = append(s.Drives, machine.Drive{ID: floppy, Medium: machine.Floppy, ReadOnly: true})
-	}
 	return nil
+}
+
+// valid says all that is wrong with the machine, by the fields that users know, of which
+// those of what was asked for by name begin with field.
+func valid(s machine.Spec, field string) error {
+	fields := map[string]string{"memory.size": "resources.memory", "processors.count": "resources.cpus", "boot": field + "boot", "once": field + "boot_once",
+		"platform": field + "board", "bus": field + "disk_bus", "card": field + "card", "cards." + card + ".model": field + "card",
+		"cpu.model": field + "cpu_model", "cpu.nested": field + "nested", "drives." + floppy + ".bus": field + "floppy"}
+	for _, d := range s.Drives {
+		if d.Medium == machine.Disk {
+			fields["drives."+d.ID+".bus"] = field + "disk_bus"
+		}
+	}
+	var all []error
+	if err := s.Validate(); err != nil {
+		seen := map[string]bool{} // of several disks the same is wrong
+		for _, one := range fault.All(err) {
+			e := *one
+			if named := fields[e.Field]; named != "" {
+				e.Field = named
+			}
+			if !seen[e.Error()+e.Field] {
+				all = append(all, &e)
+			}
+			seen[e.Error()+e.Field] = true
+		}
+	}
+	return fault.Join(all...)
 }
 
 // mostFloppy is what a floppy disk holds at most. Source: QEMU, hw/block/fdc.c, fd_formats.
@@ -62,13 +90,35 @@ func openFloppy(path, state string) (*image.Chain, error) {
 // tpmDir keeps what an environment's TPM knows, beside its disk.
 const tpmDir = "tpm"
 
-// Beside implements virtual.Accompanied: the TPM is a program of its own, which is
-// confined as QEMU is, and ends with it.
-func (l *foreign) Beside(h *virtual.Handed) ([]keeper.Beside, error) {
-	if !l.spec.TPM {
+// chip is a machine's TPM; its zero value is none.
+type chip struct {
+	tpm     machine.TPM
+	agent   string // path of the program that confines it
+	control int    // QEMU's end of its socket
+}
+
+// chip finds what s's TPM takes. Kinds: Unable.
+func (d *Driver) chip(ctx context.Context, s machine.Spec) (chip, error) {
+	if !s.TPM {
+		return chip{}, nil
+	}
+	tpm, err := machine.FindTPM(ctx)
+	return chip{tpm: tpm, agent: d.Agent}, err
+}
+
+// Beside implements virtual.Accompanied.
+func (l *foreign) Beside(h *virtual.Handed) ([]keeper.Beside, error) { return l.chip.beside(h, l.plan) }
+
+// Beside implements virtual.Accompanied.
+func (l *launch) Beside(h *virtual.Handed) ([]keeper.Beside, error) { return l.chip.beside(h, l.plan) }
+
+// beside makes the chip run: it is a program of its own, which is confined as QEMU is, and
+// ends with it.
+func (c *chip) beside(h *virtual.Handed, p stratum.Plan) ([]keeper.Beside, error) {
+	if c.agent == "" {
 		return nil, nil
 	}
-	dir, user := filepath.Join(filepath.Dir(l.plan.Disk), tpmDir), l.plan.IDBase
+	dir, user := filepath.Join(filepath.Dir(p.Disk), tpmDir), p.IDBase
 	if err := os.Mkdir(dir, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 		return nil, fault.Internalf("make the folder of the TPM: %w", err)
 	}
@@ -80,15 +130,15 @@ func (l *foreign) Beside(h *virtual.Handed) ([]keeper.Beside, error) {
 	if err := own(dir, int(user)); err != nil {
 		return nil, err
 	}
-	control, err := h.Connected(&l.control)
+	control, err := h.Connected(&c.control)
 	if err != nil {
 		return nil, err
 	}
 	const first = 3
 	return []keeper.Beside{{
-		Path: l.agent, CloneFlags: confine.Namespaces, Files: []*os.File{control, folder},
+		Path: c.agent, CloneFlags: confine.Namespaces, Files: []*os.File{control, folder},
 		Args: confine.Spec{
-			Program: l.tpm.Path, Args: l.tpm.Args(first, confine.FilesPlace+"/4"), User: user, First: first, Last: first + 1, Files: true,
+			Program: c.tpm.Path, Args: c.tpm.Args(first, confine.FilesPlace+"/4"), User: user, First: first, Last: first + 1, Files: true,
 		}.Encode(),
 	}}, nil
 }
@@ -108,4 +158,7 @@ func own(dir string, user int) error {
 	return nil
 }
 
-var _ virtual.Accompanied = (*foreign)(nil)
+var (
+	_ virtual.Accompanied = (*foreign)(nil)
+	_ virtual.Accompanied = (*launch)(nil)
+)

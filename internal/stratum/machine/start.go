@@ -1,6 +1,7 @@
 package machine
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io/fs"
@@ -37,6 +38,8 @@ var consoles = []string{"tty0", "ttyS0,115200"}
 // launch is a whole machine as a value, but for descriptors. It is its own hardware.
 type launch struct {
 	*virtual.Launch
+	plan     stratum.Plan
+	state    string // strata's own folder, of which nothing is an attached image
 	spec     machine.Spec
 	boot     kernel.Image // the boot disk
 	firmware machine.Found
@@ -46,15 +49,22 @@ type launch struct {
 	code, store argv.Image   // the firmware, and its variables
 	bootImages  []argv.Image // of the boot disk and what is written to it
 	layer       argv.Image   // what is written to the template
+
+	attached attached
+	chip     chip
 }
 
 // prepare finds out all that p needs, and changes nothing but what is kept for all.
 func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
-	common, err := d.Prepare(ctx, p, kernel.Machine)
+	needed, err := drivers(p)
 	if err != nil {
 		return nil, err
 	}
-	l := &launch{Launch: common, template: p.Whole.Path}
+	common, err := d.Prepare(ctx, p, needed)
+	if err != nil {
+		return nil, err
+	}
+	l := &launch{Launch: common, plan: p, state: d.o.Places.State, template: p.Whole.Path}
 	l.Hardware = l
 	return l, d.furnish(ctx, p, l)
 }
@@ -69,7 +79,10 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 	if l.spec.HugePages = p.Resources.HugePages; l.spec.HugePages != 0 {
 		l.spec.Balloon = false // nothing smaller than a huge page goes back
 	}
-	if err := l.spec.Validate(); err != nil {
+	if err := valid(carded(l.spec), "hardware."); err != nil {
+		return err
+	}
+	if l.chip, err = d.chip(ctx, l.spec); err != nil {
 		return err
 	}
 	if l.spec.Firmware != machine.BIOS {
@@ -95,13 +108,16 @@ var firmwares = map[string]machine.Firmware{"bios": machine.BIOS, "uefi": machin
 // hardware is the board of a template: what is usual for Linux, with the drives and the
 // card that it has, the agent's channels, and nothing to be plugged in.
 func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
-	s, err := machine.Defaults(machine.Linux, machine.Q35, machine.Host{Accel: accelerator})
+	s, err := machine.Defaults(machine.Linux, cmp.Or(machine.Platform(p.Hardware.Board), machine.Q35), machine.Host{Accel: accelerator})
 	if err != nil {
 		return s, err
 	}
-	s.Name, s.Channels, s.GuestAgent, s.Panic, s.Spare = p.Name, machine.VirtioChannels, false, true, 0
+	s.Name, s.Channels, s.GuestAgent, s.Panic = p.Name, machine.VirtioChannels, false, true
 	if p.Firmware != "" {
 		s.Firmware = firmwares[p.Firmware]
+	}
+	if p.Hardware.Floppy != "" {
+		return s, fault.Invalidf("a template boots from a disk of strata's, and has no use for a floppy").At("hardware.floppy").Help("show it a folder of the host (-v)")
 	}
 	if s.Firmware == machine.UEFISecure {
 		return s, fault.Invalidf("a template's boot disk is not signed, so it cannot have the firmware secure").At("firmware").Help("bios or uefi")
@@ -114,7 +130,16 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		{ID: privateDrive, Medium: machine.Disk, Serial: qemu.DiskSerial},
 	}
 	s.Boot = []string{bootDrive}
-	return s, nil
+	for _, d := range p.Devices {
+		s.Plugged = append(s.Plugged, plugged(d))
+	}
+	return s, choose(&s, p.Hardware, "hardware.")
+}
+
+// carded is s with a network card, which not all systems get.
+func carded(s machine.Spec) machine.Spec {
+	s.Cards = []machine.Card{{ID: card}}
+	return s
 }
 
 // Open implements virtual.Hardware.
@@ -137,6 +162,9 @@ func (l *launch) Open(h *virtual.Handed) error {
 		return err
 	}
 	l.layer = argv.Image{Format: layerFormat, FD: h.Add(over)}
+	if err := l.attached.open(l.plan.Devices, l.state, h); err != nil {
+		return err
+	}
 	if l.vars == "" {
 		return nil
 	}
@@ -183,11 +211,12 @@ func (l *launch) Args(w virtual.Wires) []string {
 			templateDrive: {l.layer, {Format: "raw", FD: w.Template}},
 			privateDrive:  {{Format: "raw", FD: w.Disk}},
 		},
-		Control: w.Control, Monitor: w.Monitor, Streams: w.Streams, Console: w.Console, Events: w.Events,
+		Control: w.Control, Monitor: w.Monitor, Streams: w.Streams, Console: w.Console, Events: w.Events, TPM: l.chip.control,
 	}
+	l.attached.add(&f)
 	if w.Tap != 0 { // a system without a network has no card
 		s.Cards = []machine.Card{{ID: card, MAC: w.MAC}}
-		f.Taps = map[string]int{card: w.Tap}
+		f.Taps[card] = w.Tap
 	}
 	return s.Args(f)
 }
@@ -221,6 +250,10 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return nil, err
 	}
 	defer l.Disconnect()
+	if err := l.attached.connect(ctx, o.Links); err != nil {
+		return nil, err
+	}
+	defer l.attached.disconnect()
 	if l.From != nil {
 		v, err := d.Attempt(ctx, p, l.Launch, o)
 		if err != nil {

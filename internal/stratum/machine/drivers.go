@@ -1,0 +1,63 @@
+package machine
+
+import (
+	"slices"
+
+	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/machine"
+	"github.com/strata-project/strata/internal/stratum"
+)
+
+// The kernel's modules for what a template's machine can have. Source: the kernel's own
+// names, drivers/ata, drivers/block, drivers/nvme, drivers/scsi, drivers/net,
+// drivers/char/tpm, arch/x86/kvm.
+var (
+	busDrivers = map[machine.Bus][]string{
+		machine.AHCI: {"ahci", "sd_mod"}, machine.IDE: {"ata_piix", "sd_mod"}, machine.VirtioBlk: {"virtio_blk"}, machine.NVMe: {"nvme"},
+		machine.VirtioSCSI: {"virtio_scsi", "sd_mod"}, machine.USBStorage: {"xhci_pci", "usb_storage", "sd_mod"},
+	}
+	cardDrivers = map[machine.CardModel][]string{
+		machine.E1000: {"e1000"}, machine.E1000E: {"e1000e"}, machine.RTL8139: {"8139cp"}, machine.VirtioNet: {"virtio_net"},
+	}
+	chipDrivers   = map[machine.Platform]string{machine.Q35: "tpm_crb", machine.PC: "tpm_tis"}
+	nestedDrivers = []string{"kvm_amd", "kvm_intel"} // one of them loads
+)
+
+// stock are those of the modules that machines need which are for the usual hardware.
+var stock = slices.Concat(busDrivers[machine.AHCI], cardDrivers[machine.E1000E])
+
+// drivers are what the kernel of p's template needs for the hardware that p asks for, and
+// for what is attached. It is pure. Kinds: Invalid.
+func drivers(p stratum.Plan) (kernel.Wanted, error) {
+	w := kernel.Machine
+	s, err := hardware(p, qemu.KVM) // by which all can be had
+	if err != nil {
+		return w, err
+	}
+	w.Required = slices.DeleteFunc(slices.Clone(w.Required), func(name string) bool { return slices.Contains(stock, name) })
+	w.Optional = slices.Clone(w.Optional)
+	add := func(names ...string) {
+		for _, name := range names {
+			if !slices.Contains(w.Required, name) {
+				w.Required = append(w.Required, name)
+			}
+		}
+	}
+	add(busDrivers[s.Bus]...)
+	add(cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
+	if s.TPM {
+		add(chipDrivers[s.Platform])
+	}
+	if s.CPU.Nested {
+		add(nestedDrivers...)
+	}
+	for _, d := range s.Plugged {
+		add(busDrivers[d.Bus]...)
+		add(cardDrivers[d.Model]...)
+	}
+	if s.Spare > 0 { // what can be plugged in while it runs
+		w.Optional = append(w.Optional, slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
+	}
+	return w, nil
+}
