@@ -3,6 +3,7 @@ package cli
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -138,7 +139,7 @@ func moveLine(m api.Move) string {
 		text += ", by force"
 	}
 	if m.Failed != "" {
-		text += ", failed and went back: " + m.Failed
+		text += ", failed and went back: " + strings.ReplaceAll(m.Failed, "\n", "; ")
 	}
 	if m.Settled {
 		text += ", brought to its end by a later daemon"

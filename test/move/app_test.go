@@ -1,14 +1,18 @@
 package move
 
 import (
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
@@ -93,15 +97,57 @@ func (s server) answers(at string) {
 	}
 }
 
+// listens is how long it may take from the main program's start until a client hears of it.
+const listens = 20 * time.Second
+
+// knocks asks at its address without end. What it returns waits for an answer, and tells
+// how long there was none at most.
+func (s server) knocks() (unanswered func() time.Duration) {
+	done, longest := make(chan struct{}), make(chan time.Duration)
+	go func() {
+		var most time.Duration
+		for last, over := time.Now(), false; ; time.Sleep(10 * time.Millisecond) {
+			answered := false
+			s.Host(func() {
+				conn, err := net.DialTimeout("tcp", s.before.Network.IPv4+":80", 200*time.Millisecond)
+				if err == nil {
+					conn.Close()
+					answered = true
+				}
+			})
+			if most = max(most, time.Since(last)); answered {
+				last = time.Now()
+			}
+			select {
+			case <-done:
+				over = true
+			default:
+			}
+			if over && (answered || s.t.Failed() || time.Since(last) > boots) {
+				longest <- most
+				return
+			}
+		}
+	}()
+	unanswered = sync.OnceValue(func() time.Duration { close(done); return <-longest })
+	s.t.Cleanup(func() { unanswered() }) // before the bed's own
+	return unanswered
+}
+
 // goes moves it along a route and holds at each stop that all is as it was, and that
 // nothing was copied.
 func (s server) goes(route ...string) {
 	s.t.Helper()
 	for _, to := range route {
 		s.rehearsed()
-		before := take(s.t, s.Bed)
-		move(s.t, s.Bed, s.name, to)
+		before, unanswered := take(s.t, s.Bed), s.knocks()
+		m := move(s.t, s.Bed, s.name, to)
 		notCopied(s.t, s.Bed, to, before)
+		if gap := unanswered(); gap > time.Duration(m.Downtime)+require.Patience(listens) {
+			s.t.Errorf("to %s, it was down for %s by what it says, and did not answer for %v", to, m.Downtime, gap)
+		} else {
+			s.t.Logf("to %s, its address did not answer for %v", to, gap.Round(time.Millisecond))
+		}
 		s.busy(to)
 		if got := s.Run("exec", s.name, "cat", "/volume/busy"); !strings.HasSuffix(got, to) {
 			s.t.Errorf("at %s the file that the host writes says %q", to, got)
@@ -125,9 +171,13 @@ func (s server) goes(route ...string) {
 	}
 }
 
-// TestMovingDeeperAndBack stands for all directions where there is little time.
+// TestMovingDeeperAndBack stands for all directions where there is little time, and has
+// one move fail.
 func TestMovingDeeperAndBack(t *testing.T) {
+	require.Machines(t)
+	breaks, mends := replaceable(t)
 	b := newBed(t, bed.MachineKernel)
+	goesBack(t, b, breaks, mends)
 	serve(t, b).goes("guest", "machine", "zone")
 }
 

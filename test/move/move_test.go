@@ -29,7 +29,7 @@ func newBed(t *testing.T, kernel func(testing.TB, *bed.Bed)) *bed.Bed {
 	t.Helper()
 	require.Root(t)
 	require.Machines(t)
-	require.Tool(t, "qemu-system-x86_64")
+	require.Tool(t, qemu)
 	b := bed.New(t)
 	kernel(t, b)
 	return b
@@ -63,8 +63,8 @@ func file(t *testing.T, b *bed.Bed, id string) (inode uint64, bytes int64) {
 	return st.Ino, st.Blocks * 512
 }
 
-// move moves name and checks what the answer says of it.
-func move(t *testing.T, b *bed.Bed, name, to string) {
+// move moves name, checks what the answer says of it, and returns that.
+func move(t *testing.T, b *bed.Bed, name, to string) api.Move {
 	t.Helper()
 	out := b.Try("move", "--json", name, to)
 	if out.Status != 0 {
@@ -78,6 +78,7 @@ func move(t *testing.T, b *bed.Bed, name, to string) {
 		t.Errorf("it was down for %v; want at most %v", down, most)
 	}
 	t.Logf("%s to %s: down for %s, stopped in %s, started in %s", name, to, m.Move.Downtime, m.Move.Stop, m.Move.Start)
+	return m.Move
 }
 
 // own is what is an environment's own at every stratum.
