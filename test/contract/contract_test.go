@@ -10,7 +10,6 @@ import (
 	"os"
 	"regexp"
 	"strings"
-	"sync"
 	"sync/atomic"
 	"testing"
 	"time"
@@ -29,18 +28,19 @@ type at struct {
 	shared  *shared
 }
 
-// shared is what the rows of one stratum have together, each made when it is first asked
-// for: where there is a kernel to boot a start takes long, and most rows only look.
-type shared struct {
-	still  func(at) string // the name of still's environment
-	system func(at) string // the name of system's
-	booted sync.Mutex      // held by the row that uses system
-}
-
 // row is one promise.
 type row struct {
 	name string
-	test func(*testing.T, at)
+	test func(*testing.T, at) // nil: all of it is seen in the life
+	life *chapter             // what it looks at in the life that rows share
+}
+
+// looker is the test of a row, or what tells it later what was seen.
+type looker interface {
+	Helper()
+	Error(...any)
+	Errorf(string, ...any)
+	Fatalf(string, ...any)
 }
 
 var rows []row
@@ -66,51 +66,23 @@ func TestContract(t *testing.T) {
 			if stratum == "machine" {
 				bed.MachineKernel(t, b)
 			}
-			b.Run("run", "--rm", "--stratum", stratum, "busybox", "true") // so that no row pays for the first use
 			common := share(t, b)
+			common.still(at{Bed: b, t: t, stratum: stratum}) // so that no row pays for the first use
 			for _, r := range rows {
 				t.Run(r.name, func(t *testing.T) {
 					t.Parallel()
-					r.test(t, at{Bed: b.For(t), t: t, stratum: stratum, made: new(atomic.Int64), shared: common})
+					a := at{Bed: b.For(t), t: t, stratum: stratum, made: new(atomic.Int64), shared: common}
+					if r.life != nil {
+						a.shared.life(a).tells(t, r.name)
+					}
+					if r.test != nil {
+						r.test(t, a)
+					}
 				})
 			}
 		})
 	}
 }
-
-// stillSays is what the main program of still's environment writes when it begins.
-const stillSays = `echo "user $(id -u):$(id -g), host $(hostname), in $(pwd)"; exec sleep 1000000`
-
-// stillPath is its PATH.
-const stillPath = "/bin:/sbin:/usr/bin:/usr/sbin:/odd"
-
-// share returns what the rows of a stratum share; it goes when all of them have ended.
-func share(t *testing.T, b *bed.Bed) *shared {
-	s := new(shared)
-	once := func(name string, args func(at) []string) func(at) string {
-		var begin sync.Once
-		var out bed.Output
-		return func(a at) string {
-			begin.Do(func() {
-				out = a.run(append([]string{"-d", "--name", name}, args(a)...)...)
-				t.Cleanup(func() { b.Try("rm", "-f", name) })
-			})
-			if out.Status != 0 {
-				a.t.Fatalf("start %s: exit status %d\n%s", name, out.Status, out.Stderr)
-			}
-			return name
-		}
-	}
-	s.still = once("still", func(at) []string {
-		return []string{"-e", "A=1", "-e", "B=2", "-e", "PATH=" + stillPath, "-w", "/tmp", "busybox", "sh", "-c", stillSays}
-	})
-	s.system = once("system", func(a at) []string { return []string{bed.Debian(t, b)} })
-	return s
-}
-
-// still returns the name of an environment of the stratum that runs, for rows that only
-// look at it by exec, and write nothing that another could see.
-func (a at) still() string { return a.shared.still(a) }
 
 // boots tells whether a start boots a kernel, and may be emulated: a row then takes
 // fewer of many that differ in nothing else.
@@ -179,14 +151,14 @@ func (a at) start(t *testing.T, line string, flags ...string) string {
 }
 
 // exec runs a shell line inside a running environment.
-func (a at) exec(t *testing.T, name, line string, flags ...string) bed.Output {
+func (a at) exec(t looker, name, line string, flags ...string) bed.Output {
 	t.Helper()
 	args := append([]string{"exec"}, flags...)
 	return a.Try(append(args, name, "sh", "-c", line)...)
 }
 
 // show returns what strata says of an environment.
-func (a at) show(t *testing.T, name string) api.Environment {
+func (a at) show(t looker, name string) api.Environment {
 	t.Helper()
 	out := a.Try("show", name, "--json")
 	if out.Status != 0 {
@@ -208,7 +180,7 @@ func (a at) show(t *testing.T, name string) api.Environment {
 }
 
 // until waits for a condition of the outside world, checked again and again.
-func until(t *testing.T, what string, bound time.Duration, met func() bool) {
+func until(t looker, what string, bound time.Duration, met func() bool) {
 	t.Helper()
 	bound = require.Patience(bound)
 	for deadline := time.Now().Add(bound); !met(); time.Sleep(10 * time.Millisecond) {
@@ -219,7 +191,7 @@ func until(t *testing.T, what string, bound time.Duration, met func() bool) {
 }
 
 // expect fails unless out is as the row promises.
-func expect(t *testing.T, out bed.Output, status int, stdout string) {
+func expect(t looker, out bed.Output, status int, stdout string) {
 	t.Helper()
 	if out.Status != status || strings.TrimSpace(out.Stdout) != stdout {
 		t.Errorf("exit status %d, output %q; want %d, %q\n%s", out.Status, out.Stdout, status, stdout, out.Stderr)
@@ -227,7 +199,7 @@ func expect(t *testing.T, out bed.Output, status int, stdout string) {
 }
 
 // says fails unless text contains every word.
-func says(t *testing.T, text string, words ...string) {
+func says(t looker, text string, words ...string) {
 	t.Helper()
 	for _, word := range words {
 		if !strings.Contains(text, word) {

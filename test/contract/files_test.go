@@ -16,22 +16,23 @@ import (
 
 func init() {
 	promise(
-		row{"limit-memory", limitMemory},
-		row{"limit-processors", limitProcessors},
-		row{"limit-processes", limitProcesses},
-		row{"limit-disk", limitDisk},
-		row{"oom", outOfMemory},
-		row{"volume-owners", volumeOwners},
-		row{"volume-semantics", volumeSemantics},
-		row{"copy", copyFiles},
-		row{"root-read-only", rootReadOnly},
-		row{"disk-for-life", diskForLife},
+		row{name: "limit-memory", test: limitMemory},
+		row{name: "limit-processors", test: limitProcessors},
+		row{name: "limit-processes", test: limitProcesses},
+		row{name: "limit-disk", life: &chapter{running: limitDisk, stopped: largerDisk, again: largerDiskIsThere}},
+		row{name: "oom", test: outOfMemory, life: &chapter{killed: noOutOfMemory}},
+		row{name: "volume-owners", test: volumeOwners},
+		row{name: "volume-semantics", test: volumeSemantics},
+		row{name: "copy", life: copies()},
+		row{name: "root-read-only", test: rootReadOnly},
+		row{name: "disk-for-life", life: &chapter{running: writeDisk, again: diskIsKept, last: diskIsKept}},
 	)
 }
 
 func limitMemory(t *testing.T, a at) {
-	line := "cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; true"
-	expect(t, a.sh(t, line, "--memory", "64M"), 0, strconv.Itoa(64<<20))
+	if got := a.shared.told(a).part["memory"]; got != strconv.Itoa(64<<20) {
+		t.Errorf("with 64M the group's file says %q", got)
+	}
 }
 
 func limitProcessors(t *testing.T, a at) {
@@ -59,7 +60,7 @@ func limitProcessors(t *testing.T, a at) {
 }
 
 func limitProcesses(t *testing.T, a at) {
-	name := a.start(t, "sleep 1000", "--pids", "32")
+	name := a.shared.tight.of(t, a)
 	out := a.exec(t, name, "for i in $(seq 40); do sleep 5 & done; echo all")
 	if out.Stdout == "all\n" && !strings.Contains(out.Stderr, "fork") {
 		t.Errorf("40 processes were made with a limit of 32: %q", out.Stderr)
@@ -67,9 +68,9 @@ func limitProcesses(t *testing.T, a at) {
 	until(t, "there is room again", 15*time.Second, func() bool { return a.exec(t, name, "true").Status == 0 })
 }
 
-func limitDisk(t *testing.T, a at) {
+// limitDisk fills a disk of 64 MiB.
+func limitDisk(t looker, a at, name string) {
 	bystander := a.still()
-	name := a.start(t, "sleep 1000", "--disk", "64M")
 	size := a.exec(t, name, "df -m / | tail -1 | awk '{print $2}'")
 	if mb, err := strconv.Atoi(strings.TrimSpace(size.Stdout)); err != nil || mb < 40 || mb > 64 {
 		t.Errorf("df says %q MiB; want nearly 64", size.Stdout)
@@ -80,9 +81,11 @@ func limitDisk(t *testing.T, a at) {
 	}
 	expect(t, a.exec(t, bystander, "echo fine > /bystander && cat /bystander"), 0, "fine")
 	expect(t, a.exec(t, name, "rm /fill && echo fine > /file && cat /file"), 0, "fine")
-	a.Run("stop", "--time", "0", name)
-	a.Run("set", name, "disk=128M")
-	a.Run("start", name)
+}
+
+func largerDisk(_ looker, a at, name string) { a.Run("set", name, "disk=128M") }
+
+func largerDiskIsThere(t looker, a at, name string) {
 	expect(t, a.exec(t, name, "cat /file && dd if=/dev/zero of=/fill bs=1M count=80 2>/dev/null && rm /fill"), 0, "fine")
 }
 
@@ -92,91 +95,93 @@ func outOfMemory(t *testing.T, a at) {
 	if exit := a.show(t, name).Exit; exit == nil || !exit.OOM || exit.Status != 137 {
 		t.Errorf("show says %+v; want out of memory", exit)
 	}
-	killed := a.start(t, "sleep 1000", "--memory", "32M")
-	a.Run("kill", killed)
-	until(t, "it ended", 10*time.Second, func() bool { return a.show(t, killed).Exit != nil })
-	if exit := a.show(t, killed).Exit; exit.OOM {
-		t.Error("a kill by the user is taken for out of memory")
+}
+
+func noOutOfMemory(t looker, a at, name string) {
+	if exit := a.show(t, name).Exit; exit == nil || exit.Status != 137 || exit.OOM {
+		t.Errorf("of a kill by the user show says %+v", exit)
 	}
 }
 
 func volumeOwners(t *testing.T, a at) {
-	dir := t.TempDir()
-	os.Chmod(dir, 0o755)
-	file := filepath.Join(dir, "of-1234")
-	if err := os.WriteFile(file, []byte("from outside"), 0o600); err != nil {
-		t.Fatal(err)
+	told := a.shared.told(a)
+	if got := told.part["owners"]; got != "1234:1235\nfrom outsidefrom outside" {
+		t.Errorf("it says %q", got)
 	}
-	if err := os.Chown(file, 1234, 1235); err != nil {
-		t.Fatal(err)
+	if got := told.part["read-only"]; !strings.Contains(got, "Read-only") || strings.Contains(got, "touched") {
+		t.Errorf("writing a read-only volume: %q", got)
 	}
-	out := a.sh(t, "stat -c %u:%g /v/of-1234; cat /v/of-1234; echo inside > /v/new; chown 4321:4322 /v/new; cat /etc/one; touch /ro/x",
-		"-v", dir+":/v", "-v", dir+":/ro:ro", "-v", file+":/etc/one:ro")
-	if out.Status == 0 || !strings.Contains(out.Stderr, "Read-only") {
-		t.Errorf("writing a read-only volume: status %d, %q", out.Status, out.Stderr)
-	}
-	expect(t, out, out.Status, "1234:1235\nfrom outsidefrom outside")
 	var st syscall.Stat_t
-	if err := syscall.Stat(filepath.Join(dir, "new"), &st); err != nil || st.Uid != 4321 || st.Gid != 4322 {
+	if err := syscall.Stat(filepath.Join(told.dir, "new"), &st); err != nil || st.Uid != 4321 || st.Gid != 4322 {
 		t.Errorf("the new file belongs to %d:%d, %v; want 4321:4322", st.Uid, st.Gid, err)
 	}
-	out = a.sh(t, "true", "-v", dir+"/missing:/v")
+	missing := filepath.Join(told.dir, "missing")
+	out := a.sh(t, "true", "-v", missing+":/v")
 	if out.Status != 125 {
 		t.Errorf("a volume that does not exist: status %d; want 125", out.Status)
 	}
-	says(t, out.Stderr, dir+"/missing")
+	says(t, out.Stderr, missing)
 }
 
 func volumeSemantics(t *testing.T, a at) {
-	dir := t.TempDir()
-	os.Chmod(dir, 0o777)
-	self, err := os.Executable()
-	if err != nil {
-		t.Fatal(err)
+	if got := a.shared.told(a).part["semantics"]; got != "all is as it should be" {
+		t.Error(got)
 	}
-	expect(t, a.run("--rm", "-v", dir+":/v", "-v", self+":/check:ro", "busybox", "/check", insideVolume, "/v"), 0, "all is as it should be")
 }
 
-func copyFiles(t *testing.T, a at) {
-	dir := t.TempDir()
-	tree := filepath.Join(dir, "tree")
-	if err := os.MkdirAll(filepath.Join(tree, "sub"), 0o755); err != nil {
-		t.Fatal(err)
+// copies brings a tree in and out of what runs, of what has stopped, and past hostile links.
+func copies() *chapter {
+	return &chapter{
+		running: func(t looker, a at, name string) {
+			copyBack(t, a, name, "running")
+			expect(t, a.exec(t, name, "cat /tmp/renamed && rm -r /made /tmp/renamed"), 0, "content")
+		},
+		stopped: func(t looker, a at, name string) {
+			copyBack(t, a, name, "stopped")
+			if env := a.show(t, name); env.State != "stopped" {
+				t.Errorf("after copying, the stopped environment is %s", env.State)
+			}
+		},
+		again: func(t looker, a at, name string) {
+			expect(t, a.exec(t, name, "cat /made/sub/file"), 0, "content")
+			copyPastLinks(t, a, name)
+		},
 	}
-	os.WriteFile(filepath.Join(tree, "sub", "file"), []byte("content"), 0o640)
-	os.Symlink("sub/file", filepath.Join(tree, "link"))
-	name := a.start(t, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
-	back := func(what string) {
-		t.Helper()
-		a.Run("cp", tree, name+":/made")
-		out := filepath.Join(dir, what)
-		a.Run("cp", name+":/made", out)
-		data, err := os.ReadFile(filepath.Join(out, "sub", "file"))
-		info, _ := os.Stat(filepath.Join(out, "sub", "file"))
-		link, _ := os.Readlink(filepath.Join(out, "link"))
-		if err != nil || string(data) != "content" || info.Mode().Perm() != 0o640 || link != "sub/file" {
-			t.Errorf("%s: %q, %v, link %q, %v", what, data, info, link, err)
-		}
-		if what == "running" || !a.boots() { // a copy into what has stopped boots
-			a.Run("cp", filepath.Join(tree, "sub", "file"), name+":/tmp/renamed")
-		}
-	}
-	back("running")
-	expect(t, a.exec(t, name, "cat /tmp/renamed && rm -r /made /tmp/renamed"), 0, "content")
-	a.Run("stop", name)
-	back("stopped")
-	if env := a.show(t, name); env.State != "stopped" {
-		t.Errorf("after copying, the stopped environment is %s", env.State)
-	}
-	a.Run("start", name)
-	expect(t, a.exec(t, name, "cat /made/sub/file"), 0, "content")
+}
 
-	// Links that an attacker inside points at the host lead nowhere outside.
-	victim := filepath.Join(dir, "victim")
+// copyBack brings a tree in and out again, and a file in by another name.
+func copyBack(t looker, a at, name, what string) {
+	t.Helper()
+	dir := a.t.TempDir()
+	tree := filepath.Join(dir, "tree")
+	file := filepath.Join(tree, "sub", "file")
+	os.MkdirAll(filepath.Dir(file), 0o755)
+	os.WriteFile(file, []byte("content"), 0o640)
+	os.Symlink("sub/file", filepath.Join(tree, "link"))
+	a.Run("cp", tree, name+":/made")
+	out := filepath.Join(dir, what)
+	a.Run("cp", name+":/made", out)
+	data, err := os.ReadFile(filepath.Join(out, "sub", "file"))
+	info, _ := os.Stat(filepath.Join(out, "sub", "file"))
+	link, _ := os.Readlink(filepath.Join(out, "link"))
+	if err != nil || string(data) != "content" || info.Mode().Perm() != 0o640 || link != "sub/file" {
+		t.Errorf("%s: %q, %v, link %q, %v", what, data, info, link, err)
+	}
+	if what == "running" || !a.boots() { // a copy into what has stopped boots
+		a.Run("cp", file, name+":/tmp/renamed")
+	}
+}
+
+// copyPastLinks follows links that an attacker inside points at the host: they lead
+// nowhere outside.
+func copyPastLinks(t looker, a at, name string) {
+	dir := a.t.TempDir()
+	victim, file := filepath.Join(dir, "victim"), filepath.Join(dir, "file")
 	os.WriteFile(victim, []byte("host"), 0o666)
+	os.WriteFile(file, []byte("content"), 0o640)
 	a.exec(t, name, "mkdir -p /evil && ln -s "+dir+" /evil/dir && ln -s "+victim+" /evil/file && ln -s / /evil/root")
-	a.Try("cp", filepath.Join(tree, "sub", "file"), name+":/evil/dir/victim")
-	a.Try("cp", filepath.Join(tree, "sub", "file"), name+":/evil/file")
+	a.Try("cp", file, name+":/evil/dir/victim")
+	a.Try("cp", file, name+":/evil/file")
 	if data, _ := os.ReadFile(victim); string(data) != "host" {
 		t.Errorf("the host's file now says %q", data)
 	}
@@ -191,20 +196,19 @@ func copyFiles(t *testing.T, a at) {
 }
 
 func rootReadOnly(t *testing.T, a at) {
-	out := a.sh(t, "echo yes > /scratch/file && cat /scratch/file; cat /etc/hostname >/dev/null; df -k /scratch | tail -1 | awk '{print $2}'; touch /file", "--read-only", "--tmpfs", "/scratch:size=1M")
-	if out.Status == 0 || !strings.Contains(out.Stderr, "Read-only") {
-		t.Errorf("writing a read-only root: status %d, %q", out.Status, out.Stderr)
+	plain := a.shared.plain(a)
+	if got := plain.part["read-only"]; !strings.Contains(got, "Read-only") || strings.Contains(got, "touched") {
+		t.Errorf("writing a read-only root: %q", got)
 	}
-	expect(t, out, out.Status, "yes\n1024")
+	if got := plain.part["scratch"]; got != "yes\n1024" {
+		t.Errorf("the tmpfs says %q", got)
+	}
 }
 
-func diskForLife(t *testing.T, a at) {
-	name := a.start(t, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
+func writeDisk(t looker, a at, name string) {
 	expect(t, a.exec(t, name, "echo kept > /etc/kept; chown 7:8 /etc/kept; rm /etc/passwd; mv /home /house; sync"), 0, "")
-	a.Run("restart", name)
+}
+
+func diskIsKept(t looker, a at, name string) {
 	expect(t, a.exec(t, name, "cat /etc/kept; stat -c %u:%g /etc/kept; test ! -e /etc/passwd && test -d /house && echo gone"), 0, "kept\n7:8\ngone")
-	a.Run("kill", name)
-	until(t, "it ended", 10*time.Second, func() bool { return a.show(t, name).State == "stopped" })
-	a.Run("start", name)
-	expect(t, a.exec(t, name, "cat /etc/kept"), 0, "kept")
 }

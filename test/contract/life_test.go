@@ -3,58 +3,62 @@ package contract
 import (
 	"fmt"
 	"os"
-	"path/filepath"
 	"strconv"
 	"strings"
+	"sync/atomic"
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/require"
-
 	"github.com/strata-project/strata/test/bed"
 )
 
 func init() {
 	promise(
-		row{"address", address},
-		row{"dns", dns},
-		row{"published-port", publishedPort},
-		row{"network-rate", networkRate},
-		row{"network-none", networkNone},
-		row{"clock", clock},
-		row{"ready", ready},
-		row{"stop-signal", stopSignal},
-		row{"restart-policy", restartPolicy},
-		row{"logs", logs},
-		row{"pause", pause},
-		row{"auto-remove", autoRemove},
+		row{name: "address", life: address()},
+		row{name: "dns", test: dns},
+		row{name: "published-port", test: publishedPort},
+		row{name: "network-rate", test: networkRate},
+		row{name: "network-none", test: networkNone},
+		row{name: "clock", test: clock},
+		row{name: "ready", test: ready},
+		row{name: "stop-signal", test: stopSignal, life: &chapter{stopped: stoppedPolitely, deaf: stoppedDeaf}},
+		row{name: "restart-policy", test: restartPolicy},
+		row{name: "logs", test: logs},
+		row{name: "pause", test: pause},
+		row{name: "auto-remove", test: autoRemove},
 	)
 }
 
-func address(t *testing.T, a at) {
-	name := a.start(t, "trap 'exit 0' TERM; while :; do sleep 0.1; done")
-	before := a.show(t, name).Network
-	check := func() {
+func address() *chapter {
+	var before api.Address
+	check := func(t looker, a at, name string) {
 		t.Helper()
-		out := a.exec(t, name, "ip addr show eth0").Stdout
-		says(t, out, before.IPv4, before.IPv6, before.MAC)
+		says(t, a.exec(t, name, "ip addr show eth0").Stdout, before.IPv4, before.IPv6, before.MAC)
 	}
-	check()
-	a.Run("stop", name)
-	a.Run("start", name)
-	if after := a.show(t, name).Network; after != before {
-		t.Errorf("address changed from %+v to %+v", before, after)
+	return &chapter{
+		running: func(t looker, a at, name string) {
+			before = a.show(t, name).Network
+			check(t, a, name)
+		},
+		again: func(t looker, a at, name string) {
+			if after := a.show(t, name).Network; after != before {
+				t.Errorf("address changed from %+v to %+v", before, after)
+			}
+			check(t, a, name)
+		},
 	}
-	check()
 }
 
 func dns(t *testing.T, a at) {
-	one, two := a.still(), a.start(t, "sleep 1000")
+	one, two := a.still(), a.shared.alone.of(t, a)
 	ip := a.show(t, two).Network.IPv4
 	says(t, a.exec(t, one, "nslookup "+two).Stdout, ip)
 	expect(t, a.exec(t, one, "ping -c 1 -W 5 "+two+" >/dev/null"), 0, "")
-	renamed := a.name(t)
+	const renamed = "other-name"
 	a.Run("rename", two, renamed)
+	defer a.Run("rename", renamed, two)
 	until(t, "the new name answers", 10*time.Second, func() bool { return strings.Contains(a.exec(t, one, "nslookup "+renamed).Stdout, ip) })
 	if out := a.exec(t, one, "nslookup "+two); strings.Contains(out.Stdout, ip) {
 		t.Errorf("the old name still answers: %s", out.Stdout)
@@ -65,14 +69,8 @@ func dns(t *testing.T, a at) {
 }
 
 func publishedPort(t *testing.T, a at) {
-	port := 20000 + os.Getpid()%10000
-	times := 2
-	if a.boots() {
-		times = 1
-	}
-	for i := range times {
-		port := strconv.Itoa(port + i)
-		a.start(t, "while :; do echo served | nc -l -p 80; done", "-p", port+":80")
+	check := func(name, port string) {
+		t.Helper()
 		var got string
 		until(t, "the port answers on the loopback", 10*time.Second, func() bool {
 			a.Host(func() { got = bed.Fetch("127.0.0.1:" + port) })
@@ -82,16 +80,30 @@ func publishedPort(t *testing.T, a at) {
 		if out.Status != 125 {
 			t.Errorf("a port that is taken gives status %d; want 125", out.Status)
 		}
-		says(t, out.Stderr, port, "published-port-")
+		says(t, out.Stderr, port, name)
+	}
+	served := a.shared.served(a)
+	check(served.name, served.port)
+	if !a.boots() {
+		port := freePort()
+		check(a.start(t, "while :; do echo served | nc -l -p 80; done", "-p", port+":80"), port)
 	}
 }
 
+// ports counts those that freePort gave.
+var ports atomic.Int32
+
+// freePort is a port of a bed's host that no other row has.
+func freePort() string { return strconv.Itoa(20000 + os.Getpid()%10000 + int(ports.Add(1))) }
+
 func networkNone(t *testing.T, a at) {
-	expect(t, a.sh(t, "ip -o link | wc -l; ip -o addr show lo | grep -c 127.0.0.1", "--network", "none"), 0, "1\n1")
+	if got := a.shared.plain(a).part["network"]; got != "1\n1" {
+		t.Errorf("links and the loopback's addresses: %q", got)
+	}
 }
 
 func clock(t *testing.T, a at) {
-	name := a.start(t, "sleep 1000")
+	name := a.shared.alone.of(t, a)
 	near := func() {
 		t.Helper()
 		before := time.Now().Add(-50 * time.Millisecond).Truncate(time.Second) // date reads a coarser clock
@@ -109,8 +121,9 @@ func clock(t *testing.T, a at) {
 }
 
 func ready(t *testing.T, a at) {
-	name := a.start(t, "sleep 1000", "--health-cmd", "test -e /tmp/well", "--health-interval", "100ms", "--health-retries", "2")
-	if env := a.show(t, name); env.Ready || env.State != "running" {
+	served := a.shared.served(a)
+	name := served.name
+	if env := served.first; env.Ready || env.State != "running" {
 		t.Errorf("before any check: %s, ready %v", env.State, env.Ready)
 	}
 	until(t, "it is unhealthy", 10*time.Second, func() bool { return a.show(t, name).Health == "unhealthy" })
@@ -123,27 +136,26 @@ func ready(t *testing.T, a at) {
 }
 
 func stopSignal(t *testing.T, a at) {
-	polite := a.start(t, "trap 'echo asked; exit 5' TERM; echo up; while :; do sleep 0.05; done")
-	until(t, "it is up", 10*time.Second, func() bool { return a.Run("logs", polite) == "up" })
-	a.Run("stop", polite)
-	if exit := a.show(t, polite).Exit; exit == nil || exit.Status != 5 {
+	out := a.shared.signalled(a)
+	if exit := a.show(t, "signalled").Exit; out.Status != 6 || exit == nil || exit.Status != 6 || exit.Signal != 0 {
+		t.Errorf("after its own stop signal: exit status %d, %+v; want 6", out.Status, exit)
+	}
+	says(t, out.Stdout, "asked")
+}
+
+func stoppedPolitely(t looker, a at, name string) {
+	if exit := a.show(t, name).Exit; exit == nil || exit.Status != 5 {
 		t.Errorf("after stop: %+v; want status 5", exit)
 	}
-	says(t, a.Run("logs", polite), "asked")
-	other := a.start(t, "trap 'exit 6' USR2; echo up; while :; do sleep 0.05; done", "--stop-signal", "USR2")
-	until(t, "it is up", 10*time.Second, func() bool { return a.Run("logs", other) == "up" })
-	a.Run("stop", other)
-	if exit := a.show(t, other).Exit; exit == nil || exit.Status != 6 {
-		t.Errorf("after stop: %+v; want status 6", exit)
-	}
-	deaf := a.start(t, "trap '' TERM; echo up; while :; do sleep 0.05; done")
-	until(t, "it is up", 10*time.Second, func() bool { return a.Run("logs", deaf) == "up" })
-	out := a.Try("stop", "--time", "1", deaf)
-	if exit := a.show(t, deaf).Exit; exit == nil || exit.Status != 137 {
+	says(t, a.Run("logs", name), "asked")
+}
+
+func stoppedDeaf(t looker, a at, name string, out bed.Output) {
+	if exit := a.show(t, name).Exit; exit == nil || exit.Status != 137 {
 		t.Errorf("after the grace: %+v; want status 137", exit)
 	}
-	if out.Took < time.Second || out.Took > time.Second+require.Patience(5*time.Second) {
-		t.Errorf("stop took %v; the grace is 1 s", out.Took)
+	if out.Status != 0 || out.Took < time.Second || out.Took > time.Second+require.Patience(5*time.Second) {
+		t.Errorf("stop took %v with status %d; the grace is 1 s\n%s", out.Took, out.Status, out.Stderr)
 	}
 }
 
@@ -157,9 +169,7 @@ func restartPolicy(t *testing.T, a at) {
 		env := a.show(t, name)
 		return env.State == "stopped" && env.Restarts == bound && env.Exit != nil && env.Exit.Status == 9
 	})
-	well := a.start(t, "exit 0", "--restart", "on-failure")
-	until(t, "it stopped", 10*time.Second, func() bool { return a.show(t, well).State == "stopped" })
-	if n := a.show(t, well).Restarts; n != 0 {
+	if n := a.shared.well(a).env.Restarts; n != 0 {
 		t.Errorf("a good end was restarted %d times", n)
 	}
 	// The first run crashes, the second ends well: both are followed by another.
@@ -182,8 +192,8 @@ func restartPolicy(t *testing.T, a at) {
 }
 
 func logs(t *testing.T, a at) {
-	name := a.name(t)
-	a.run("--name", name, "busybox", "sh", "-c", "i=0; while [ $i -lt 20000 ]; do echo line $i; i=$((i+1)); done; echo last >&2; kill -9 $$")
+	const name = "crashed"
+	a.shared.crashed(a)
 	out := a.Try("logs", name)
 	lines := strings.Split(strings.TrimSuffix(out.Stdout, "\n"), "\n")
 	if len(lines) != 20000 || lines[0] != "line 0" || lines[19999] != "line 19999" || out.Stderr != "last\n" {
@@ -192,23 +202,18 @@ func logs(t *testing.T, a at) {
 	if got := a.Run("logs", "--tail", "3", name); !strings.HasSuffix(got, "line 19999") || strings.Count(got, "\n") > 2 {
 		t.Errorf("--tail 3 gives %q", got)
 	}
-	live := a.start(t, "echo early; while [ ! -e /tmp/go ]; do sleep 0.05; done; echo late")
-	until(t, "it wrote", 10*time.Second, func() bool { return a.Run("logs", live) == "early" })
-	since := time.Now().UTC().Format(time.RFC3339Nano)
-	go func() { a.exec(t, live, "touch /tmp/go") }()
-	expect(t, a.Try("logs", "-f", live), 0, "early\nlate")
-	expect(t, a.Try("logs", "--since", since, live), 0, "late")
+	well := a.shared.well(a)
+	expect(t, well.follow, 0, "early\nlate")
+	expect(t, well.since, 0, "late")
 }
 
 func pause(t *testing.T, a at) {
-	dir := t.TempDir()
-	os.Chmod(dir, 0o777)
-	name := a.start(t, "i=0; while :; do i=$((i+1)); echo $i > /v/n.new; mv /v/n.new /v/n; sleep 0.01; done", "-v", dir+":/v")
-	read := func() string { data, _ := os.ReadFile(filepath.Join(dir, "n")); return string(data) }
+	name := a.shared.alone.of(t, a)
+	read := func() string { data, _ := os.ReadFile(a.shared.counts); return string(data) }
 	until(t, "it counts", 10*time.Second, func() bool { return read() != "" })
 	a.Run("pause", name)
 	still := read()
-	time.Sleep(300 * time.Millisecond) // that nothing happens takes a while to see
+	time.Sleep(500 * time.Millisecond) // that nothing happens takes a while to see
 	if now := read(); now != still {
 		t.Errorf("it went on from %s to %s while paused", still, now)
 	}
@@ -220,19 +225,19 @@ func pause(t *testing.T, a at) {
 	}
 	a.Run("resume", name)
 	until(t, "it goes on", 10*time.Second, func() bool { return read() != still })
-	a.Run("pause", name)
-	a.Run("rm", "-f", name)
 }
 
 func autoRemove(t *testing.T, a at) {
-	name := a.name(t)
-	gone := func() bool { return a.Try("show", name).Status == 3 }
-	expect(t, a.run("--rm", "--name", name, "busybox", "echo", "once"), 0, "once")
-	if !gone() {
-		t.Error("it is still there after the run")
+	a.shared.told(a)
+	a.shared.plain(a)
+	for _, name := range []string{"told", "plain"} {
+		if a.Try("show", name).Status != 3 {
+			t.Errorf("%s is still there after the run", name)
+		}
 	}
-	if out := a.run("-d", "--rm", "--name", name, "busybox", "sleep", "0.2"); out.Status != 0 {
+	out := a.run("-d", "--rm", "--name", "plain", "busybox", "sleep", "0.2")
+	if out.Status != 0 {
 		t.Fatalf("its name is not free: %s", out.Stderr)
 	}
-	until(t, "it is gone", 10*time.Second, gone)
+	until(t, "it is gone", 10*time.Second, func() bool { return a.Try("show", "plain").Status == 3 })
 }

@@ -6,11 +6,11 @@ import (
 	"time"
 )
 
-func init() { promise(row{"oom-told", oomTold}) }
+func init() { promise(row{name: "oom-told", test: oomTold}) }
 
 // oomTold has a program beside the main one grow over the limit.
 func oomTold(t *testing.T, a at) {
-	name := a.start(t, "sleep 1000", "--memory", "48M")
+	name := a.shared.tight.of(t, a)
 	a.exec(t, name, "tail /dev/zero")
 	until(t, "the kill is shown", 30*time.Second, func() bool { return a.show(t, name).OOM != nil })
 	env := a.show(t, name)

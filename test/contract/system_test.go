@@ -10,17 +10,15 @@ import (
 
 func init() {
 	promise(
-		row{"system-boots", systemBoots},
-		row{"system-stops", systemStops},
+		row{name: "system-boots", test: systemBoots},
+		row{name: "system-stops", test: systemStops},
 	)
 }
 
 // booted returns the name of a Debian with systemd that has booted, for this row alone.
 func booted(t *testing.T, a at) string {
 	t.Helper()
-	a.shared.booted.Lock()
-	t.Cleanup(a.shared.booted.Unlock)
-	name := a.shared.system(a)
+	name := a.shared.system.of(t, a)
 	until(t, "it is ready", a.boot(60*time.Second), func() bool { return a.show(t, name).Ready })
 	return name
 }
