@@ -26,7 +26,7 @@ func networkRate(t *testing.T, a at) {
 	port := func(l net.Listener) int { return l.Addr().(*net.TCPAddr).Port }
 	// What a quiet link has saved up goes first: a second's worth, and a little.
 	name := a.start(t, fmt.Sprintf(`gw=$(ip route | sed -n 's/^default via \([^ ]*\).*/\1/p')
-		nc $gw %d </dev/null | { head -c 1572864; for i in 0 1 2 3; do echo at$i >&3; head -c 2097152; done; } 3>&1 >/dev/null
+		nc $gw %d </dev/null | { head -c 1572864; for i in 0 1 2 3 4 5 6 7 8 9; do test -e /tmp/enough && break; echo at$i >&3; head -c 2097152; done; } 3>&1 >/dev/null
 		nc $gw %d </dev/zero >/dev/null
 		sleep 1000`, port(in), port(out)), "--net-in", "1M", "--net-out", "1M")
 	said := func(word string) time.Time {
@@ -36,13 +36,14 @@ func networkRate(t *testing.T, a at) {
 	}
 	// A busy host may slow it down for a while, but nothing makes it quicker.
 	before, best := said("at0"), time.Hour
-	for _, word := range []string{"at1", "at2", "at3"} {
+	for _, word := range []string{"at1", "at2", "at3", "at4", "at5", "at6", "at7", "at8", "at9"} {
 		now := said(word)
 		best, before = min(best, now.Sub(before)), now
 		if best.Seconds() <= 2/0.8 {
 			break
 		}
 	}
+	a.exec(t, name, "touch /tmp/enough")
 	if took := best.Seconds(); took < 2/1.2 || took > 2/0.8 {
 		t.Errorf("2 MiB were received in %.2f s; want 2 within a fifth", took)
 	}
@@ -52,12 +53,19 @@ func networkRate(t *testing.T, a at) {
 	}
 	defer from.Close()
 	count(t, from, 1200*time.Millisecond)
-	limited := count(t, from, 2*time.Second)
+	// Again: what is slower than it may be says nothing of the limit on a busy host.
+	var limited, free float64
+	for tries := 0; limited < 0.8*(1<<20) && tries < 10; tries++ {
+		limited = count(t, from, 2*time.Second)
+	}
 	if limited < 0.8*(1<<20) || limited > 1.2*(1<<20) {
 		t.Errorf("%.0f bytes a second were sent; want a MiB within a fifth", limited)
 	}
 	a.Run("set", name, "net.out=0")
-	if free := count(t, from, 2*time.Second); free < 3*limited {
+	for tries := 0; free < 3*limited && tries < 10; tries++ {
+		free = count(t, from, 2*time.Second)
+	}
+	if free < 3*limited {
 		t.Errorf("%.0f bytes a second are sent without a limit, %.0f were with one", free, limited)
 	}
 	if table := a.Run("resources", name); !strings.Contains(table, "net-in") {
