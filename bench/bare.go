@@ -23,11 +23,15 @@ import (
 type bare struct {
 	qemu, vmlinux, modules string
 	dir                    string
-	template, blank        string // images: the template, and what every disk is a copy of
-	accelerator, processor string // as strata has them here
-	line                   string // of the kernel
-	nothing                string // an archive whose machine runs true
-	made                   int    // archives
+	template, blank        string      // images: the template, and what every disk is a copy of
+	accelerator, processor string      // as strata has them here
+	line                   string      // of the kernel
+	load                   []string    // modules, in the order of loading
+	talk                   []string    // those that are loaded first where something is to be heard
+	console                string      // its device
+	disks                  [2][]string // what may be the template, and the private disk: to try a wrong one does no harm
+	nothing                string      // an archive whose machine runs true
+	made                   int         // archives
 }
 
 // bareModules are in the order of loading.
@@ -44,7 +48,7 @@ const barePatience = 5 * time.Minute
 
 // bare makes what its machines start from. The kernel is strata's.
 func (e *env) bare() (*bare, error) {
-	b := &bare{dir: filepath.Join(e.work, "bare")}
+	b := &bare{dir: filepath.Join(e.work, "bare"), load: bareModules, talk: consoleModules, console: "/dev/hvc0", disks: [2][]string{{"/dev/vda"}, {"/dev/vdb"}}}
 	var err error
 	if b.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
 		return nil, err
@@ -99,7 +103,7 @@ func (b *bare) images(e *env) error {
 // initramfs returns an archive whose /init mounts what b has and runs args on it. Its
 // output goes to the console where heard is set.
 func (b *bare) initramfs(heard bool, args ...string) (string, error) {
-	modules := bareModules
+	modules := b.load
 	p := new(program)
 	p.call(callMount, "devtmpfs", "/dev", "devtmpfs", 0, 0)
 	// While it starts its first program, the kernel waits less for its own readers;
@@ -108,20 +112,24 @@ func (b *bare) initramfs(heard bool, args ...string) (string, error) {
 	p.call(callOpen, "/sys/kernel/rcu_expedited", openReadWrite)
 	p.call(callWrite, result{}, "1", 1)
 	if heard {
-		modules = slices.Concat(consoleModules, slices.DeleteFunc(slices.Clone(bareModules), func(m string) bool { return slices.Contains(consoleModules, m) }))
+		modules = slices.Concat(b.talk, slices.DeleteFunc(slices.Clone(b.load), func(m string) bool { return slices.Contains(b.talk, m) }))
 	}
 	for _, m := range modules {
 		p.call(callOpen, "/"+m, 0)
 		p.call(callFinit, result{}, "", 0)
 	}
-	p.call(callMount, "/dev/vda", "/template", "erofs", mountReadOnly, 0)
-	p.call(callMount, "/dev/vdb", "/disk", "ext4", 0, 0)
+	for _, disk := range b.disks[0] {
+		p.call(callMount, disk, "/template", "erofs", mountReadOnly, 0)
+	}
+	for _, disk := range b.disks[1] {
+		p.call(callMount, disk, "/disk", "ext4", 0, 0)
+	}
 	p.call(callMkdir, "/disk/upper", 0o755)
 	p.call(callMkdir, "/disk/work", 0o755)
 	p.call(callMount, "overlay", "/root", "overlay", 0, "lowerdir=/template,upperdir=/disk/upper,workdir=/disk/work")
 	if heard {
 		for fd := range 3 {
-			p.call(callOpen, "/dev/hvc0", openReadWrite)
+			p.call(callOpen, b.console, openReadWrite)
 			p.call(callDup2, result{}, fd)
 		}
 	}

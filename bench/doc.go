@@ -17,5 +17,7 @@
 //	disk      writing, reading, fsync inside a zone  ~  the same on the host's file system
 //	guest     strata run --rm --stratum guest ~  a bare QEMU made for just that; warm ~ cold;
 //	          memory, disk, exec
+//	machine   strata run --rm --stratum machine ~  a bare QEMU with the same board and disks, by
+//	          wall and by processor time; disk; suspending and going on
 //	network   TCP host → zone and back      ~  a plain veth into a plain namespace
 package main

@@ -243,13 +243,7 @@ func (e *env) guestExec(*bare) error {
 }
 
 // begin starts a guest that does nothing.
-func (e *env) begin(name string, flags ...string) error {
-	args := append([]string{"run", "-d", "--name", name, "--stratum", "guest"}, flags...)
-	if out, err := e.strata(append(args, "busybox", "sleep", "100000")...).CombinedOutput(); err != nil {
-		return fmt.Errorf("start a guest: %w: %s", err, out)
-	}
-	return nil
-}
+func (e *env) begin(name string, flags ...string) error { return e.beginAt("guest", name, flags...) }
 
 func (e *env) show(name string) (one api.Environment, err error) {
 	out, err := e.strata("show", name, "--json").Output()

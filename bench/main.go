@@ -24,8 +24,10 @@ type env struct {
 	runs         int
 	many         int    // environments at once
 	kernelSource string // of guests
-	crowded      bool   // they are started
-	daemon       *exec.Cmd
+
+	machineSource string // of machines
+	crowded       bool   // they are started
+	daemon        *exec.Cmd
 }
 
 var comparisons = []struct {
@@ -39,6 +41,7 @@ var comparisons = []struct {
 	{"disk", (*env).disk},
 	{"network", (*env).network},
 	{"guest", (*env).guest},
+	{"machine", (*env).machine},
 }
 
 func main() {
@@ -49,9 +52,10 @@ func main() {
 	runs := flag.Int("runs", 15, "counted runs of each side")
 	many := flag.Int("many", 500, "environments of the idle comparison")
 	kernel := flag.String("kernel", "debian", "kernel of the guests, as strata kernel add takes it")
+	full := flag.String("machine-kernel", "debian:linux-image-amd64", "kernel of the machines, likewise")
 	bin := flag.String("bin", "bin", "folder of strata's programs")
 	flag.Parse()
-	if err := run(env{bin: *bin, runs: *runs, many: *many, kernelSource: *kernel}, flag.Args()); err != nil {
+	if err := run(env{bin: *bin, runs: *runs, many: *many, kernelSource: *kernel, machineSource: *full}, flag.Args()); err != nil {
 		fmt.Fprintln(os.Stderr, "bench:", err)
 		os.Exit(1)
 	}
@@ -186,10 +190,21 @@ func compare(runs int, unit string, sides ...side) error {
 			}
 		}
 	}
+	names := make([]string, len(sides))
 	for s := range sides {
-		line := fmt.Sprintf("  %-34s %10.2f %-5s (%.2f to %.2f)", sides[s].name, median(figures[s]), unit, slices.Min(figures[s]), slices.Max(figures[s]))
+		names[s] = sides[s].name
+	}
+	report(unit, names, figures)
+	return nil
+}
+
+// report prints each side's median, spread and, for all but the first, the ratio of the
+// first to it.
+func report(unit string, names []string, figures [][]float64) {
+	for s, name := range names {
+		line := fmt.Sprintf("  %-34s %10.2f %-5s (%.2f to %.2f)", name, median(figures[s]), unit, slices.Min(figures[s]), slices.Max(figures[s]))
 		if s > 0 {
-			ratios := make([]float64, runs)
+			ratios := make([]float64, len(figures[s]))
 			for i := range ratios {
 				ratios[i] = figures[0][i] / figures[s][i]
 			}
@@ -197,7 +212,6 @@ func compare(runs int, unit string, sides ...side) error {
 		}
 		fmt.Println(line)
 	}
-	return nil
 }
 
 func median(v []float64) float64 {

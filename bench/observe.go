@@ -86,18 +86,30 @@ func (e *env) shares(cmd *exec.Cmd) (daemon, other float64, err error) {
 }
 
 // processorTime is what a process has used. Source: proc(5), utime and stime.
-func processorTime(pid int) (time.Duration, error) {
+func processorTime(pid int) (time.Duration, error) { return ticks(pid, 11, 12) }
+
+// withChildren adds what its children, and theirs, had used when they ended. Source:
+// proc(5), cutime and cstime.
+func withChildren(pid int) (time.Duration, error) { return ticks(pid, 11, 12, 13, 14) }
+
+// ticks adds up fields of a process's stat, counted from the one after its name.
+func ticks(pid int, fields ...int) (sum time.Duration, err error) {
 	text, err := os.ReadFile(fmt.Sprintf("/proc/%d/stat", pid))
 	if err != nil {
 		return 0, err
 	}
 	f := strings.Fields(string(text[strings.LastIndexByte(string(text), ')')+1:]))
-	if len(f) < 13 {
-		return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+	for _, at := range fields {
+		if at >= len(f) {
+			return 0, fmt.Errorf("/proc/%d/stat has %d fields", pid, len(f))
+		}
+		n, err := strconv.Atoi(f[at])
+		if err != nil {
+			return 0, err
+		}
+		sum += time.Duration(n) * (time.Second / 100)
 	}
-	user, _ := strconv.Atoi(f[11])
-	system, _ := strconv.Atoi(f[12])
-	return time.Duration(user+system) * (time.Second / 100), nil
+	return sum, nil
 }
 
 // onTerminal starts cmd on a terminal of its own, whose output nobody looks at.

@@ -173,6 +173,12 @@ func inside(args []string) {
 		v, err = readFile(args[1])
 	case "fsync":
 		v, err = syncFile(args[1])
+	case "read-random":
+		v, err = random(args[1], (*os.File).ReadAt)
+	case "write-random":
+		v, err = random(args[1], (*os.File).WriteAt)
+	case "fill":
+		fill(args[1])
 	case "serve":
 		err = serve()
 	}
@@ -247,6 +253,54 @@ func syncFile(dir string) (float64, error) {
 		}
 	}
 	return fsyncs / time.Since(begun).Seconds(), nil
+}
+
+// random accesses pieces of what writeFile wrote, here and there, one at a time and past
+// the page cache, and returns how many a second.
+func random(dir string, access func(*os.File, []byte, int64) (int, error)) (float64, error) {
+	path := filepath.Join(dir, "bench-file")
+	if _, err := os.Stat(path); err != nil {
+		if _, err := writeFile(dir); err != nil {
+			return 0, err
+		}
+	}
+	f, err := os.OpenFile(path, os.O_RDWR|unix.O_DIRECT, 0)
+	if err != nil {
+		return 0, err
+	}
+	defer f.Close()
+	const piece, pieces = 4096, 2000
+	block, err := unix.Mmap(-1, 0, piece, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANON) // aligned
+	if err != nil {
+		return 0, err
+	}
+	at := uint64(1)
+	begun := time.Now()
+	for range pieces {
+		at = at*6364136223846793005 + 1442695040888963407 // Knuth's MMIX: the same places each time
+		if _, err := access(f, block, int64(at>>33%(diskBytes/piece)*piece)); err != nil {
+			return 0, err
+		}
+	}
+	return pieces / time.Since(begun).Seconds(), nil
+}
+
+// fill takes so many MiB of memory with bytes of which no two pages are the same, says so, and keeps them.
+func fill(size string) {
+	n, err := strconv.Atoi(size)
+	if err != nil {
+		fmt.Fprintln(os.Stderr, err)
+		os.Exit(1)
+	}
+	block := make([]uint64, n<<20/8)
+	at := uint64(1)
+	for i := range block {
+		at = at*6364136223846793005 + 1442695040888963407
+		block[i] = at
+	}
+	fmt.Println(n)
+	time.Sleep(24 * time.Hour)
+	runtime.KeepAlive(block)
 }
 
 // serve answers "send" by swallowing and "receive" by sending netBytes.
