@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"runtime"
@@ -91,7 +92,11 @@ func Open(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 	conn.SetReadDeadline(deadline)
 	if !lines.Scan() {
 		conn.Close()
-		return nil, fault.Busyf("QEMU's monitor says nothing: %w", errors.Join(lines.Err(), ctx.Err()))
+		err := errors.Join(lines.Err(), ctx.Err())
+		if err == nil {
+			err = io.ErrUnexpectedEOF // QEMU has ended
+		}
+		return nil, fault.Busyf("QEMU's monitor says nothing: %w", err)
 	}
 	var first line
 	if json.Unmarshal(lines.Bytes(), &first) != nil || first.Greeting == nil {

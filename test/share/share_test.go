@@ -178,11 +178,29 @@ func divided(t *testing.T, b *bed.Bed, want float64) {
 // strata gets: what is busy on the host besides it was promised nothing, and takes of
 // all of them.
 func TestAGuaranteeHoldsAgainstBusyNeighbours(t *testing.T) {
+	for _, stratum := range strata {
+		t.Run(stratum, func(t *testing.T) {
+			if stratum != "zone" {
+				require.Machines(t)
+			}
+			holds(t, stratum)
+		})
+	}
+}
+
+func holds(t *testing.T, stratum string) {
+	t.Helper()
 	b := bed.New(t)
+	switch stratum {
+	case "guest":
+		bed.Kernel(t, b)
+	case "machine":
+		bed.MachineKernel(t, b)
+	}
 	var host api.Capacity
 	read(t, b.Run("host", "capacity", "--json"), &host)
 	names := []string{"kept"}
-	b.Run("run", "-d", "--name", "kept", "--cpu-guarantee", "0.5", "busybox", "sh", "-c", spin)
+	b.Run("run", "-d", "--name", "kept", "--stratum", stratum, "--cpus", "1", "--cpu-guarantee", "0.5", "busybox", "sh", "-c", spin)
 	for i := range 8 {
 		// Without a guarantee it would get a seventeenth of the host.
 		names = append(names, fmt.Sprint("n", i))

@@ -93,7 +93,7 @@ func start(t *testing.T, s Spec, o options) *rig {
 		return ours[number]
 	}
 	f := Files{Drives: map[string][]argv.Image{}, StartStopped: o.stopped, Now: time.Now()}
-	for _, listening := range []*int{&f.Monitor, &f.Control} {
+	for _, listening := range []*int{&f.Monitor, &f.Control, &f.Guest} {
 		l, err := net.ListenUnix("unix", &net.UnixAddr{Name: filepath.Join(dir, fmt.Sprint(len(files))), Net: "unix"})
 		if err != nil {
 			t.Fatal(err)
