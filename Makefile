@@ -42,7 +42,7 @@ test-guest: build ## run all tests that boot machines
 	@scripts/setup tests
 	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest,machine STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 40m $(GUEST_TESTS)
 	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run Guests ./test/crash ./test/script
-	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run EveryStratum ./test/share
+	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run 'EveryStratum|AGuarantee' ./test/share
 
 .PHONY: test-v2
 test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)
