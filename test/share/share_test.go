@@ -24,7 +24,7 @@ const spin = "while :; do :; done"
 // windows are how much processor time the environments take together while it is
 // looked at, until what is seen is as promised. It is their own time that counts, so
 // that a busy host makes a test longer, and nothing else.
-var windows = []time.Duration{5 * time.Second, 20 * time.Second, 60 * time.Second}
+var windows = []time.Duration{3 * time.Second, 15 * time.Second, 60 * time.Second}
 
 // patience bounds a look, on a host that gives them next to nothing.
 const patience = 5 * time.Minute
