@@ -193,6 +193,7 @@ type Boot struct {
 	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`
 	Memory      unit.Size `json:"memory" doc:"Bytes of memory of the virtual machine."`
 	CPUs        int       `json:"cpus" doc:"Processors of the virtual machine."`
+	MostCPUs    int       `json:"most_cpus,omitempty" doc:"Processors that it can have while it runs; 0: those that it has."`
 }
 
 // Address is where an environment is reached, for life.

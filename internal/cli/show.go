@@ -90,6 +90,9 @@ func (a *app) printEnvironment(e api.Environment) {
 		if b.CPUs == 1 {
 			processors = "processor"
 		}
+		if b.MostCPUs > b.CPUs {
+			processors += fmt.Sprintf(" (%d while it runs)", b.MostCPUs)
+		}
 		f.add("machine", fmt.Sprintf("%d %s, %s of memory", b.CPUs, processors, b.Memory))
 	}
 	f.add("kind", e.Kind)

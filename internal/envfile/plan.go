@@ -278,7 +278,7 @@ func howLimit(name string, to reflect.Value, env api.Environment) string {
 	case "resources.memory", "resources.memory-guarantee":
 		large = to.Int() != 0 && unit.Size(to.Int())+api.OwnShare > env.Boot.Memory
 	case "resources.cpus", "resources.cpu-guarantee":
-		large = unit.CPUs(to.Int()) > unit.CPUs(env.Boot.CPUs)*oneCPU
+		large = unit.CPUs(to.Int()) > unit.CPUs(max(env.Boot.CPUs, env.Boot.MostCPUs))*oneCPU
 	}
 	if large {
 		return Restart

@@ -17,16 +17,16 @@ const (
 
 // All is the table, in the order of docs/reference/resources.md. What holds at a
 // guest and a machine is what their control group on the host, which holds QEMU,
-// and their agent and balloon can do without hot-plugged processors.
+// their agent and balloon can do, and a machine's board with processors.
 var All = []Setting{
 	size(Setting{Flag: "memory", Short: "m", Value: aSize, Means: "memory limit, such as 512M", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
 		func(r *api.Resources) *unit.Size { return &r.Memory }, func(u *api.Update) **unit.Size { return &u.Memory }),
 	size(Setting{Flag: "memory-guarantee", Value: aSize, Means: "memory that it always gets, such as 256M", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
 		func(r *api.Resources) *unit.Size { return &r.MemoryGuarantee }, func(u *api.Update) **unit.Size { return &u.MemoryGuarantee }),
 	swap(Setting{Flag: "swap", Value: aSize, Means: "most swap space beside --memory; 0 for none", Unset: "not given: as much as memory", Why: "its own kernel has no swap space", Zone: Live, Guest: Never, Machine: Never}),
-	processors(Setting{Flag: "cpus", Value: aNumber, Means: "limit in processors, such as 0.5", Unset: "no limit", Zone: Live, Guest: Within, Machine: Within},
+	processors(Setting{Flag: "cpus", Value: aNumber, Means: "limit in processors, such as 0.5", Unset: "no limit", Zone: Live, Guest: Within, Machine: Room},
 		func(r *api.Resources) *unit.CPUs { return &r.CPUs }, func(u *api.Update) **unit.CPUs { return &u.CPUs }),
-	processors(Setting{Flag: "cpu-guarantee", Value: aNumber, Means: "processors that it always gets when it wants them, such as 0.5", Unset: "none", Zone: Live, Guest: Within, Machine: Within},
+	processors(Setting{Flag: "cpu-guarantee", Value: aNumber, Means: "processors that it always gets when it wants them, such as 0.5", Unset: "none", Zone: Live, Guest: Within, Machine: Room},
 		func(r *api.Resources) *unit.CPUs { return &r.CPUGuarantee }, func(u *api.Update) **unit.CPUs { return &u.CPUGuarantee }),
 	number(Setting{Flag: "cpu-weight", Value: aShare, Means: "share of contended processor time, 1 to 10000 (default 100)", Unset: "100", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.CPUWeight }, func(u *api.Update) **int64 { return &u.CPUWeight }),

@@ -24,7 +24,7 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 	case "Run":
 		fail(&m, a.run(bytesOf(payload, 1)))
 	case "SetLimits":
-		fail(&m, a.setLimits(spec.Limits{Memory: numberOf(payload, 1), PIDs: numberOf(payload, 2)}))
+		fail(&m, a.setLimits(spec.Limits{Memory: numberOf(payload, 1), PIDs: numberOf(payload, 2), Processors: int(numberOf(payload, 3))}))
 	case "Stats":
 		s, err := a.stats()
 		fail(&m, err)
@@ -68,12 +68,18 @@ func (a *agent) info() (m answer.Message) {
 }
 
 func (a *agent) setLimits(l spec.Limits) error {
+	if err := online(l.Processors); err != nil { // which others do not wait for
+		return err
+	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.state != stateRunning {
 		return errNotRunning
 	}
 	if a.installed {
+		if l.Memory == 0 && l.PIDs == 0 {
+			return nil
+		}
 		return root.Fail("unable", "limits", "the system inside is not strata's, and limits itself")
 	}
 	return a.group.limit(l)

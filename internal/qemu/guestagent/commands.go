@@ -120,3 +120,36 @@ func (a *Agent) Thaw(ctx context.Context) error {
 func (a *Agent) SetTime(ctx context.Context, now time.Time) error {
 	return a.ask(ctx, request{command: "guest-set-time", args: map[string]int64{"time": now.UnixNano()}}, nil)
 }
+
+// maxProcessors bounds the list of them.
+const maxProcessors = 1024
+
+// UseProcessors brings processors into use until n are, and returns how many are. Those
+// that the system has not found yet are none.
+func (a *Agent) UseProcessors(ctx context.Context, n int) (used int, err error) {
+	type processor struct {
+		Number int64 `json:"logical-id"`
+		Used   bool  `json:"online"`
+	}
+	var all, asked []processor
+	if err := a.ask(ctx, request{command: "guest-get-vcpus"}, &all); err != nil {
+		return 0, err
+	}
+	all = all[:min(len(all), maxProcessors)]
+	for _, p := range all {
+		if p.Used {
+			used++
+		}
+	}
+	for _, p := range all {
+		if !p.Used && used+len(asked) < n {
+			asked = append(asked, processor{p.Number, true})
+		}
+	}
+	if len(asked) == 0 {
+		return used, nil
+	}
+	var done int
+	err = a.ask(ctx, request{command: "guest-set-vcpus", args: map[string]any{"vcpus": asked}}, &done)
+	return used + min(max(done, 0), len(asked)), err
+}

@@ -313,3 +313,37 @@ func FuzzHostileAgent(f *testing.F) {
 		}
 	})
 }
+
+func TestProcessorsAreBroughtIntoUse(t *testing.T) {
+	list := `{"return": [{"logical-id": 0, "online": true, "can-offline": false}, {"logical-id": 1, "online": false, "can-offline": true}, {"logical-id": 2, "online": false, "can-offline": true}]}`
+	for sentence, c := range map[string]struct {
+		n             int
+		set           string // what guest-set-vcpus answers
+		asked         string // what it was asked
+		used          int
+		cannotBeAsked bool
+	}{
+		"one of two":             {2, `{"return": 1}`, `{"vcpus":[{"logical-id":1,"online":true}]}`, 2, false},
+		"both":                   {3, `{"return": 2}`, `{"vcpus":[{"logical-id":1,"online":true},{"logical-id":2,"online":true}]}`, 3, false},
+		"more than it has found": {5, `{"return": 2}`, `{"vcpus":[{"logical-id":1,"online":true},{"logical-id":2,"online":true}]}`, 3, false},
+		"no more":                {1, "", "", 1, false},
+		"fewer than asked":       {3, `{"return": 1}`, `{"vcpus":[{"logical-id":1,"online":true},{"logical-id":2,"online":true}]}`, 2, false},
+		"an answer beyond sense": {2, `{"return": 99}`, `{"vcpus":[{"logical-id":1,"online":true}]}`, 2, false},
+		"it refuses":             {2, `{"error": {"class": "GenericError", "desc": "no"}}`, `{"vcpus":[{"logical-id":1,"online":true}]}`, 1, true},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			asked := ""
+			a := fake{say: func(command string, args json.RawMessage) string {
+				if command == "guest-get-vcpus" {
+					return list + "\n"
+				}
+				asked = string(args)
+				return c.set + "\n"
+			}}.serve(t)
+			used, err := a.UseProcessors(t.Context(), c.n)
+			if used != c.used || (err != nil) != c.cannotBeAsked || asked != c.asked {
+				t.Errorf("%d are in use, %v, after %s; want %d after %s", used, err, asked, c.used, c.asked)
+			}
+		})
+	}
+}

@@ -64,6 +64,7 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if c := p.Resources.CPUs; c != 0 {
 		s.Processors.Count = int((c + unit.CPUs(999)) / 1000)
 	}
+	s.Processors.Most = roomHere(s)
 	if p.Foreign.NoAgent {
 		s.GuestAgent = false
 	}
@@ -103,7 +104,8 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 		return nil, err
 	}
 	l.Guest = l.spec.GuestAgent
-	boot.Memory, boot.CPUs = l.spec.Memory.Size, l.spec.Processors.Count
+	boot.Memory, boot.CPUs, boot.MostCPUs = l.spec.Memory.Size, l.spec.Processors.Count, l.spec.Processors.Most
+	l.Notes.Present = boot.CPUs
 	if p.Foreign.Network {
 		l.spec.Cards = []machine.Card{{ID: card}}
 	}

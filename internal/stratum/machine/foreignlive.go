@@ -149,11 +149,6 @@ func (f *Foreign) Processes(ctx context.Context) ([]stratum.Task, bool, error) {
 	return nil, false, noAgent("its processes cannot be seen")
 }
 
-// SetLimits implements stratum.Limiter: a board stays as it was built.
-func (f *Foreign) SetLimits(context.Context, api.Resources) error {
-	return fault.Conflictf("a foreign system's board stays as it is while it runs").At("resources").Help("stop it first: its next start gets another")
-}
-
 // Reclaim implements stratum.Reclaimer.
 func (f *Foreign) Reclaim(context.Context, api.Resources) (stratum.Reclaimed, error) {
 	return stratum.Reclaimed{}, fault.Unablef("a foreign system's board has no balloon, so it gives no memory back").

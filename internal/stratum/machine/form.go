@@ -9,6 +9,9 @@ import (
 func (l *launch) Form() []string {
 	s := l.spec
 	s.Name, s.Plugged = "", nil // what is attached is the record's, and stays as long as it is suspended
+	if s.Processors.Most > 0 {
+		s.Processors.Count = 1 // they come and go while it runs, and are compared apart
+	}
 	image := func(format string) argv.Image { return argv.Image{Format: format, FD: 1} }
 	f := machine.Files{
 		NoReset: true, Control: 1, Monitor: 1, Streams: 1, Console: 1, Events: 1, Drives: map[string][]argv.Image{},

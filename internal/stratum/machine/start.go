@@ -75,7 +75,11 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 	if l.spec, err = hardware(p, boot.Accelerator); err != nil {
 		return err
 	}
-	l.spec.Memory.Size, l.spec.Processors.Count = boot.Memory, boot.CPUs
+	l.spec.Memory.Size, l.spec.Processors.Count = boot.Memory, l.Notes.Present
+	if l.From == nil { // else it is what it was, whatever the host has by now
+		l.Notes.Boot.MostCPUs = roomHere(l.spec)
+	}
+	l.spec.Processors.Most = l.Notes.Boot.MostCPUs
 	if l.spec.HugePages = p.Resources.HugePages; l.spec.HugePages != 0 {
 		l.spec.Balloon = false // nothing smaller than a huge page goes back
 	}

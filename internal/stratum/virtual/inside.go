@@ -39,6 +39,9 @@ type Notes struct {
 	Form      string `json:"form,omitempty"`      // the hardware, see formOf
 	Fixed     bool   `json:"fixed,omitempty"`     // its memory was a saved system's, see package qemu/warm
 
+	Present  int  `json:"present,omitempty"`  // processors, of which Boot.CPUs are in use
+	Plugging bool `json:"plugging,omitempty"` // it may stand still for it, see plugEmulated
+
 	Disks []string `json:"disks,omitempty"` // what limits of reads and writes hold for
 	Alone bool     `json:"alone,omitempty"` // no agent is inside
 	// What is kept of its console, and since when it is this run's: where no agent tells.

@@ -129,6 +129,7 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 	l.Notes.Boot = api.Boot{
 		Kernel: l.Kernel.Name, Release: l.Kernel.Release, Accelerator: accelerator, Why: verdict.Reason, Memory: memory, CPUs: processors,
 	}
+	l.Notes.Present = processors
 	l.Notes.Program = programOf(l.QEMU)
 	if accelerator == qemu.KVM {
 		l.Notes.Processor = qemu.Processor()

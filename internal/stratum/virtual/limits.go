@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"path/filepath"
+	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
@@ -71,30 +72,37 @@ func wanted(r api.Resources) (memory unit.Size, processors int, err error) {
 	return memory, processors, err
 }
 
-// SetLimits implements stratum.Limiter. The machine stays as large as it was built; its
-// balloon takes what is beyond the limit.
+// SetLimits implements stratum.Limiter. The machine's memory stays as large as it was
+// built; its balloon takes what is beyond the limit. Processors are plugged in and taken
+// out where the board can, see Resize.
 func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	if err := l.fits(r); err != nil {
 		return err
 	}
-	if err := l.Group.Set(hostLimits(l.notes.Boot.Memory, r, l.notes.Disks)); err != nil {
-		return err
+	if l.Paused() {
+		return errPaused()
 	}
-	err := l.ask(ctx, func(c *control.Client) error {
-		return c.SetLimits(ctx, spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs})
+	return l.Resize(ctx, r, func(use int) (bool, error) {
+		limits := spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs, Processors: use}
+		if err := l.Tell(ctx, limits); err != nil {
+			return false, err
+		}
+		return true, l.shrink(ctx, r)
 	})
-	if err != nil {
-		return err
+}
+
+// tellPatience is how long an agent may take that brings processors into use.
+const tellPatience = time.Minute
+
+// Tell has the agent inside keep limits.
+func (l *Live) Tell(ctx context.Context, limits spec.Limits) error {
+	patience := control.Patience
+	if limits.Processors > 0 {
+		patience = tellPatience
 	}
-	if err := l.shrink(ctx, r); err != nil {
-		return err
-	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.limits = r
-	n := l.notes
-	n.Limits = r // for the daemon after this one
-	return l.d.Held.Note(l.ID, n)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	return l.askFor(ctx, patience, func(c *control.Client) error { return c.SetLimits(ctx, limits) })
 }
 
 // fits refuses what the machine is too small for while it runs. Kinds: Conflict.
@@ -108,19 +116,7 @@ func (l *Live) fits(r api.Resources) error {
 				At("resources." + m.field).Help("stop it first: its next start gets a larger machine")
 		}
 	}
-	for _, p := range []struct {
-		field string
-		cpus  unit.CPUs
-	}{{"cpus", r.CPUs}, {"cpu_guarantee", r.CPUGuarantee}} {
-		n, err := machineProcessors(p.cpus)
-		if err != nil {
-			return err
-		}
-		if p.cpus != 0 && n > l.notes.Boot.CPUs {
-			return fault.Conflictf("the machine has fewer processors: %d", l.notes.Boot.CPUs).At("resources." + p.field).Help("stop it first: its next start gets more")
-		}
-	}
-	return nil
+	return l.Room(r)
 }
 
 // Share implements stratum.Sharer.

@@ -42,7 +42,11 @@ func (d *Driver) Adopt(ctx context.Context, id string) (*Live, error) {
 		return nil, err
 	}
 	l := d.live(d.Held.Take(id, k, group), n, nil)
+	l.plugged(ctx)
 	l.paused = l.stopped(ctx)
+	if err := l.counted(ctx); err != nil { // what was noted is as good
+		d.Log.Debug("a machine does not tell its processors", "id", id, "err", err)
+	}
 	return l, nil
 }
 
@@ -107,13 +111,18 @@ func (a *agent) close() {
 // ask does f with a session, and once more with a new one where the first turns
 // out to be broken. What is asked of an agent may be asked twice.
 func (l *Live) ask(ctx context.Context, f func(*control.Client) error) error {
+	return l.askFor(ctx, control.Patience, f)
+}
+
+// askFor is ask for what may take longer than an answer.
+func (l *Live) askFor(ctx context.Context, patience time.Duration, f func(*control.Client) error) error {
 	l.mu.Lock()
 	paused := l.paused
 	l.mu.Unlock()
 	if paused {
-		return fault.Conflictf("the system is paused, so its agent cannot answer").Help("resume it first")
+		return errPaused()
 	}
-	ctx, cancel := context.WithTimeout(ctx, control.Patience)
+	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	for attempt := 0; ; attempt++ {
 		c, err := l.agent.session(ctx)
@@ -129,6 +138,10 @@ func (l *Live) ask(ctx context.Context, f func(*control.Client) error) error {
 			return err
 		}
 	}
+}
+
+func errPaused() error {
+	return fault.Conflictf("the system is paused, so its agent cannot answer").Help("resume it first")
 }
 
 // Exec implements stratum.Live. The streams port carries it, so the keeper does it.
@@ -189,7 +202,7 @@ func (l *Live) KernelLog(ctx context.Context) (text []byte, err error) {
 func (l *Live) Console(ctx context.Context, conn *os.File) error { return l.Keeper.Console(ctx, conn) }
 
 // Boot implements stratum.Booter.
-func (l *Live) Boot() api.Boot { return l.notes.Boot }
+func (l *Live) Boot() api.Boot { return l.noted().Boot }
 
 // killPatience is how long a guest may take to write out what it has, before it
 // is ended.

@@ -126,12 +126,17 @@ func (l *Launch) goOn(p stratum.Plan) error {
 		return err
 	}
 	was, is := s.Notes.Boot, l.Notes.Boot
+	// What it was asked to have, as a system may have kept a processor, or been given some.
+	_, processors, err := wanted(s.Notes.Limits)
+	if err != nil {
+		return err
+	}
 	switch disk, err := stampOf(p.Disk); {
 	case err != nil:
 		return err
 	case was.Memory != is.Memory:
 		return changed("resources.memory", "memory", limit(s.Notes.Limits.Memory), limit(p.Resources.Memory))
-	case was.CPUs != is.CPUs:
+	case processors != is.CPUs:
 		return changed("resources.cpus", "processors", s.Notes.Limits.CPUs, p.Resources.CPUs)
 	case programOf(l.QEMU) != s.Notes.Program:
 		return fault.Unablef("it was suspended by another QEMU than %s", l.QEMU.Version).Help("resume it with the QEMU that it was suspended by, %s", giveUp)
@@ -143,6 +148,7 @@ func (l *Launch) goOn(p stratum.Plan) error {
 		return fault.Unablef("it was suspended on a processor with another clock: %d kHz, and here are %d", s.TSC, qemu.TSC()).Help("resume it on the host where it was suspended, %s", giveUp)
 	}
 	l.From, l.Proven = &s, true
+	l.Notes.Present = max(was.CPUs, s.Notes.Present)
 	l.Notes.Boot, l.Notes.Fixed, l.Notes.Processor = was, s.Notes.Fixed, s.Notes.Processor
 	return nil
 }

@@ -30,6 +30,9 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	case l.notes.Form == "":
 		return fault.Unablef("it was started by a strata that kept no note of its hardware").Help("start it again first")
 	}
+	if err := l.counted(ctx); err != nil { // the next machine has as many
+		return err
+	}
 	if err := room(filepath.Dir(dir), l.notes.Boot.Memory+deviceShare); err != nil {
 		return err
 	}
@@ -53,7 +56,7 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	if err != nil {
 		return fault.Wrap(err, "write the system down")
 	}
-	s := Saved{Version: savedVersion, Notes: l.notes, TSC: qemu.TSC(), Size: size, At: time.Now()}
+	s := Saved{Version: savedVersion, Notes: l.noted(), TSC: qemu.TSC(), Size: size, At: time.Now()}
 	if s.Disk, err = stampOf(l.notes.Disk); err != nil {
 		return err
 	}

@@ -387,9 +387,11 @@ func (x *RunResponse) GetFailure() *Failure {
 }
 
 type SetLimitsRequest struct {
-	state         protoimpl.MessageState `protogen:"open.v1"`
-	Memory        int64                  `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"` // bytes; 0: none
-	Pids          int64                  `protobuf:"varint,2,opt,name=pids,proto3" json:"pids,omitempty"`     // 0: none
+	state  protoimpl.MessageState `protogen:"open.v1"`
+	Memory int64                  `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"` // bytes; 0: none
+	Pids   int64                  `protobuf:"varint,2,opt,name=pids,proto3" json:"pids,omitempty"`     // 0: none
+	// How many processors are to be in use, the first ones; 0: as they are.
+	Processors    int64 `protobuf:"varint,3,opt,name=processors,proto3" json:"processors,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -434,6 +436,13 @@ func (x *SetLimitsRequest) GetMemory() int64 {
 func (x *SetLimitsRequest) GetPids() int64 {
 	if x != nil {
 		return x.Pids
+	}
+	return 0
+}
+
+func (x *SetLimitsRequest) GetProcessors() int64 {
+	if x != nil {
+		return x.Processors
 	}
 	return 0
 }
@@ -1041,10 +1050,13 @@ const file_agent_proto_rawDesc = "" +
 	"RunRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\"A\n" +
 	"\vRunResponse\x122\n" +
-	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\">\n" +
+	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\"^\n" +
 	"\x10SetLimitsRequest\x12\x16\n" +
 	"\x06memory\x18\x01 \x01(\x03R\x06memory\x12\x12\n" +
-	"\x04pids\x18\x02 \x01(\x03R\x04pids\"\x0e\n" +
+	"\x04pids\x18\x02 \x01(\x03R\x04pids\x12\x1e\n" +
+	"\n" +
+	"processors\x18\x03 \x01(\x03R\n" +
+	"processors\"\x0e\n" +
 	"\fStatsRequest\"\xae\x02\n" +
 	"\rStatsResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x12\x10\n" +

@@ -68,6 +68,9 @@ type Network struct {
 type Limits struct {
 	Memory int64 `json:"memory"`
 	PIDs   int64 `json:"pids"`
+
+	// Processors is how many are to be in use, the first ones; 0: as they are.
+	Processors int `json:"processors,omitempty"`
 }
 
 // Stats are what the environment's programs use. Its times are in nanoseconds,
