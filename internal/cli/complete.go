@@ -112,10 +112,11 @@ func (a *app) completeSpecFlags(cmd *cobra.Command) {
 		"firmware": few("bios", "uefi"),
 		"board":    few("q35", "pc"),
 
-		"disk-bus":  few("ahci", "ide", "virtio", "nvme", "scsi"),
-		"nic-model": few("e1000", "e1000e", "rtl8139", "virtio"),
-		"restart":   few("no", "on-failure", "always", "unless-stopped"),
-		"pull":      few("always", "missing", "never"),
+		"disk-bus":   few("ahci", "ide", "virtio", "nvme", "scsi"),
+		"agent-port": few("virtio", "serial"),
+		"nic-model":  few("e1000", "e1000e", "rtl8139", "virtio"),
+		"restart":    few("no", "on-failure", "always", "unless-stopped"),
+		"pull":       few("always", "missing", "never"),
 
 		"stop-signal": someSignals,
 		"need": func(cmd *cobra.Command, _ []string, part string) ([]string, cobra.ShellCompDirective) {

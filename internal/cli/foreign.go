@@ -26,6 +26,7 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 	f.BoolVar(&s.NoGuestAgent, "no-guest-agent", false, "give such a system no port for qemu-guest-agent, and so no virtio-serial device")
 	f.StringVar(&s.Board, "board", "", "a machine's board: q35 (PCI Express) or pc (PCI, IDE) (default: q35; pc with --os dos)")
 	f.StringVar(&s.DiskBus, "disk-bus", "", "what a machine's disks are attached to: ahci, ide, virtio, nvme or scsi (default: the board's controller)")
+	f.StringVar(&s.AgentPort, "agent-port", "", "how the agent in a template's machine is reached: virtio, or serial, all else being stock hardware then (default: virtio where the kernel has drivers for it)")
 	f.StringVar(&s.Card, "nic-model", "", "a machine's network card: e1000, e1000e, rtl8139 or virtio (default: by board and --os)")
 	f.StringVar(&s.CPUModel, "cpu-model", "", "`model` of a machine's processor, as QEMU lists them (default: by the host and --os)")
 	f.BoolVar(&s.HyperV, "hyperv", false, "give a machine Hyper-V's interfaces (default: with --os windows, by KVM)")
@@ -102,7 +103,7 @@ func (f facts) hardware(h api.Hardware, why string) {
 		given bool
 		words string
 	}{
-		{h.Board != "", "board " + h.Board}, {h.DiskBus != "", "disks on " + h.DiskBus}, {h.Card != "", "card " + h.Card},
+		{h.Board != "", "board " + h.Board}, {h.DiskBus != "", "disks on " + h.DiskBus}, {h.Card != "", "card " + h.Card}, {h.AgentPort != "", "the agent by " + h.AgentPort},
 		{h.CPUModel != "", "processor " + h.CPUModel}, {h.HyperV, "Hyper-V's interfaces"}, {h.Nested, "virtualization inside"}, {h.TPM, "TPM 2.0"},
 		{h.Floppy != "", "floppy " + h.Floppy},
 	} {

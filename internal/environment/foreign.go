@@ -28,6 +28,9 @@ func (c *check) foreign(spec api.Spec) {
 	}
 	c.oneOf("foreign.os", f.OS, "linux", "windows", "bsd", "dos", "other")
 	c.hardware("foreign.", f.Hardware)
+	if f.AgentPort != "" {
+		c.fault("foreign.agent_port", "a foreign system has no agent of strata's from the start").Help("leave it out; `strata agent install` puts one in")
+	}
 	if spec.Hardware != (api.Hardware{}) {
 		c.fault("hardware", "a foreign system's hardware is asked for with the system").Help("put it into foreign")
 	}
@@ -46,6 +49,7 @@ func (c *check) hardware(field string, h api.Hardware) {
 	c.oneOf(field+"board", h.Board, "q35", "pc")
 	c.oneOf(field+"disk_bus", h.DiskBus, "ahci", "ide", "virtio", "nvme", "scsi", "usb")
 	c.oneOf(field+"card", h.Card, "e1000", "e1000e", "rtl8139", "virtio")
+	c.oneOf(field+"agent_port", h.AgentPort, "virtio", "serial")
 	if h.Floppy != "" {
 		c.absolute(field+"floppy", h.Floppy)
 	}

@@ -39,8 +39,14 @@ func newMachine(t testing.TB, words ...string) wire.Spec {
 // plug starts a machine's keeper up to Go.
 func plug(t testing.TB, s wire.Spec, conn *os.File, beside ...Beside) (*box, error) {
 	t.Helper()
+	return plugAs(t, s, conn, &Machine{Beside: beside})
+}
+
+// plugAs is plug for a machine of which m says what is special.
+func plugAs(t testing.TB, s wire.Spec, conn *os.File, m *Machine) (*box, error) {
+	t.Helper()
 	b := &box{log: t.TempDir()}
-	m := &Machine{ConsoleLog: wire.Log{Dir: b.log, Size: 1 << 20, Files: 2}, Beside: beside}
+	m.ConsoleLog = wire.Log{Dir: b.log, Size: 1 << 20, Files: 2}
 	for _, s := range []struct {
 		ours   *net.Conn
 		theirs **os.File

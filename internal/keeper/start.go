@@ -42,6 +42,7 @@ type Machine struct {
 	ConsoleLog                wire.Log
 	Beside                    []Beside
 	Alone                     bool // no agent is inside: the run starts with Go
+	Serial                    bool // Streams leads to a serial port
 }
 
 // Beside is a process beside QEMU, with its files from descriptor 3 on.
@@ -261,7 +262,7 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 
 // hand hands the machine's files over.
 func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err error) {
-	w := &wire.Machine{ConsoleLog: m.ConsoleLog, Alone: m.Alone}
+	w := &wire.Machine{ConsoleLog: m.ConsoleLog, Alone: m.Alone, Serial: m.Serial}
 	for _, f := range []struct {
 		file   *os.File
 		number *int

@@ -36,16 +36,17 @@ var Guest = Wanted{
 }
 
 // Machine is what a machine needs that boots a template on stock hardware: an AHCI
-// controller and its disks, a network card, the agent's two ports, and the file systems
-// as guests have them. Without volumes, balloon, panics that are told at once, the power button
-// and a keyboard it runs as well. Cloud kernels have none of the hardware.
+// controller and its disks, a network card, and the file systems as guests have them.
+// Without virtio its agent is reached by serial ports, for which no kernel needs a module;
+// without volumes, balloon, panics that are told at once, the power button and a keyboard it
+// runs as well. Cloud kernels have none of the hardware.
 var Machine = Wanted{
 	For: "machines", Source: sourceDebian + ":" + imagePrefix + runtime.GOARCH,
 	Early: []string{"crc32c_generic"},
 	Required: []string{
-		"virtio_pci", "virtio_console", "ahci", "sd_mod", "e1000e", "overlay", "erofs", "ext4",
+		"ahci", "sd_mod", "e1000e", "overlay", "erofs", "ext4",
 	},
-	Optional: []string{"virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev", "i8042", "atkbd"},
+	Optional: []string{"virtio_pci", "virtio_console", "virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev", "i8042", "atkbd"},
 }
 
 // kept are further modules that are kept of a kernel where it has them, for what

@@ -121,6 +121,7 @@ var implied = []struct {
 	{"--board", func(s api.Spec) bool { return s.Hardware.Board != "" }, "stock-hardware"},
 	{"--disk-bus", func(s api.Spec) bool { return s.Hardware.DiskBus != "" }, "stock-hardware"},
 	{"--nic-model", func(s api.Spec) bool { return s.Hardware.Card != "" }, "stock-hardware"},
+	{"--agent-port", func(s api.Spec) bool { return s.Hardware.AgentPort != "" }, "stock-hardware"},
 	{"--cpu-model", func(s api.Spec) bool { return s.Hardware.CPUModel != "" }, "stock-hardware"},
 	{"--nested", func(s api.Spec) bool { return s.Hardware.Nested }, "stock-hardware"},
 	{"--hyperv", func(s api.Spec) bool { return s.Hardware.HyperV }, "stock-hardware"},

@@ -24,6 +24,13 @@ const (
 	StreamsPort    = "strata.streams"
 )
 
+// I/O ports of the serial ports that stand for them where there is no virtio-serial, as
+// the agent inside looks for them: a PC's third and fourth.
+const (
+	ControlIO = "0x3e8"
+	StreamsIO = "0x2e8"
+)
+
 // Serial numbers of the block devices.
 const (
 	TemplateSerial = "strata-template"

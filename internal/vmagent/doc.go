@@ -27,6 +27,14 @@
 // it. It runs nothing but what it is asked for later, beside that system's own programs,
 // and knows of no control group, disk or limit.
 //
+// # Ports
+//
+// The ports are virtio-serial's. A machine that has none has two serial ports instead
+// (serial.go), which differ in this: any number of processes can open one, so a lock says
+// whose it is; nobody is told that a host has gone, so a session ends when the next host
+// calls; and what came before it was opened is lost or noise, so a host calls until it is
+// answered.
+//
 // # Control groups
 //
 // The environment's programs are in a group of their own with the limits, and in a

@@ -4,6 +4,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -63,6 +64,12 @@ func (n announcements) until(patience time.Duration, ready func() bool) bool {
 // findPorts waits for both ports and notes which devices they are.
 func (a *agent) findPorts(news announcements) error {
 	found := news.until(portPatience, func() bool {
+		if !a.installed { // in a system that is not strata's, they may be anybody's
+			if a.control, a.streams = serialPorts(ttyClass); a.control != "" {
+				hasten(ttyClass, a.control, a.streams)
+				return true
+			}
+		}
 		entries, err := os.ReadDir(portClass)
 		if err != nil {
 			return false
@@ -97,9 +104,10 @@ func readLine(path string) string {
 // port is one open port. Reads wait for a host where there is none yet; when one
 // that was heard has gone, they end.
 type port struct {
-	file  *os.File
-	raw   syscall.RawConn
-	heard bool
+	file   *os.File
+	raw    syscall.RawConn
+	heard  bool
+	serial bool
 }
 
 var errNoPort = errors.New("the port is not there")
@@ -112,8 +120,17 @@ func (a *agent) open(name string) (*port, error) {
 	}
 	fd := -1
 	var err error
+	serial := strings.HasPrefix(name, "ttyS")
 	for wait := time.Millisecond; wait < busyMost; wait *= 2 {
-		fd, err = unix.Openat(a.dev, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0)
+		fd, err = unix.Openat(a.dev, name, unix.O_RDWR|unix.O_NONBLOCK|unix.O_CLOEXEC|unix.O_NOFOLLOW|unix.O_NOCTTY, 0)
+		if err == nil && serial {
+			if err = claim(fd); err == nil {
+				err = raw(fd)
+			}
+			if err != nil {
+				unix.Close(fd)
+			}
+		}
 		if err != unix.EBUSY {
 			break
 		}
@@ -122,7 +139,11 @@ func (a *agent) open(name string) (*port, error) {
 	if err != nil {
 		return nil, root.Wrap(err, "open port "+name)
 	}
-	return newPort(fd, name)
+	p, err := newPort(fd, name)
+	if err == nil {
+		p.serial = serial
+	}
+	return p, err
 }
 
 func newPort(fd int, name string) (*port, error) {
@@ -174,6 +195,10 @@ func (p *port) Close() error { return p.file.Close() }
 // drain waits until the host has taken everything that was written.
 func (p *port) drain(patience time.Duration) {
 	_ = p.raw.Control(func(fd uintptr) {
+		if p.serial {
+			sent(int(fd), patience)
+			return
+		}
 		fds := []unix.PollFd{{Fd: int32(fd), Events: unix.POLLOUT}}
 		_, _ = unix.Poll(fds, int(patience.Milliseconds())) // a host that takes nothing loses it
 	})

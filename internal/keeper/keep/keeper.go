@@ -124,7 +124,7 @@ func (k *keeper) done() bool {
 
 // ticking tells whether some time limit is running.
 func (k *keeper) ticking() bool {
-	if k.main.waits() || k.machine != nil && k.machine.console.waits() || !k.deadline.IsZero() || k.phase == over {
+	if k.main.waits() || k.machine != nil && (k.machine.console.waits() || k.machine.calls()) || !k.deadline.IsZero() || k.phase == over {
 		return true
 	}
 	for _, x := range k.execs {
@@ -144,6 +144,7 @@ func (k *keeper) tick(now time.Time) {
 	k.main.tick(now)
 	if k.machine != nil {
 		k.machine.console.tick(now)
+		k.machine.call(now)
 	}
 	for _, x := range append([]*execution(nil), k.execs...) {
 		x.tick(now)

@@ -24,6 +24,7 @@ type machine struct {
 
 	number  uint64 // that the agent has to answer
 	met     bool
+	calling calling
 	stale   int    // bytes that came before that
 	in      []byte // what has come and is no whole frame yet
 	out     queue
@@ -98,6 +99,7 @@ func (m *machine) begin() {
 	m.console.start()
 	if !m.alone() { // where an agent may come later, see turned
 		m.say(port.Hello, 0, port.HelloPayload(m.number))
+		m.calling.next = time.Now().Add(callFirst)
 	}
 	send(m.events, []byte(`{"execute":"qmp_capabilities"}`+"\n"))
 }

@@ -135,9 +135,10 @@ type Spec struct {
 // three sockets (SOCK_STREAM) whose other ends are QEMU's. They are descriptors
 // of the keeper's own, and never the payload's.
 type Machine struct {
-	Streams    int      `json:"streams"` // virtio-serial port of package vmagent/port
-	Monitor    int      `json:"monitor"` // QMP, for its events; requests are the daemon's, on another
-	Console    int      `json:"console"` // the system's console
+	Streams    int      `json:"streams"`          // the port of package vmagent/port
+	Serial     bool     `json:"serial,omitempty"` // that is a serial port, which says nothing of who is at its other end
+	Monitor    int      `json:"monitor"`          // QMP, for its events; requests are the daemon's, on another
+	Console    int      `json:"console"`          // the system's console
 	ConsoleLog Log      `json:"console_log"`
 	Beside     []Beside `json:"beside,omitempty"` // in the payload's cgroup
 	Alone      bool     `json:"alone,omitempty"`  // no agent is inside: the run starts with go, and is ready then

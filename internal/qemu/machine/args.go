@@ -226,9 +226,10 @@ func (s Spec) lines(a *argv.Args, f Files) {
 		a.Device("virtserialport", "bus=channels.0", "chardev=control", "name="+qemu.ControlPort)
 		a.Device("virtserialport", "bus=channels.0", "chardev=streams", "name="+qemu.StreamsPort, s.streamsID())
 	case SerialChannels:
-		a.Device("isa-serial", "chardev=control", "iobase=0x2f8", "irq=3")
-		// Not at the first port's interrupt, as on old boards: two cannot use it at once.
-		a.Device("isa-serial", "chardev=streams", "iobase=0x3e8", "irq=5")
+		// OVMF reads and writes COM1 and COM2, as consoles. The third port is not at the
+		// first one's interrupt, as on old boards: two cannot use it at once.
+		a.Device("isa-serial", "chardev=control", "iobase="+qemu.ControlIO, "irq=5")
+		a.Device("isa-serial", "chardev=streams", "iobase="+qemu.StreamsIO, "irq=3")
 	}
 	if s.GuestAgent {
 		a.Listening(GuestLine, f.Guest)

@@ -61,7 +61,7 @@ var models = map[string]string{
 	"firmware uefi":        "uefi (OVMF)",
 	"firmware uefi-secure": "uefi-secure (OVMF, Secure Boot with Microsoft's keys)",
 	"agent virtio":         "virtio (virtio-serial)",
-	"agent serial":         "serial (COM2, COM3)",
+	"agent serial":         "serial (COM3, COM4)",
 }
 
 func (s Spec) processor() Row {
@@ -142,7 +142,7 @@ func (s Spec) bootWhy() string {
 
 func (s Spec) serial() string {
 	if s.Channels == SerialChannels {
-		return "COM1, COM2, COM3"
+		return "COM1, COM3, COM4"
 	}
 	return "COM1"
 }

@@ -106,7 +106,7 @@ type Channels string
 const (
 	NoChannels     Channels = "none"   // there is no agent
 	VirtioChannels Channels = "virtio" // two ports of a virtio-serial device
-	SerialChannels Channels = "serial" // the second and third serial port
+	SerialChannels Channels = "serial" // the third and fourth serial port
 )
 
 // CPU is the processor's model.

@@ -13,8 +13,9 @@
 // The board has three SATA disks: the boot disk, the template's one image, and the
 // private disk. The latter two are found by their serial numbers, which are a guest's;
 // the private disk is the same file as at every depth. The agent inside is a guest's as
-// well, over a virtio-serial device, which with volumes (virtiofs) is all that is not
-// stock. Package virtual does what guests and machines have in common.
+// well, over a virtio-serial device, which with the balloon and volumes (virtiofs) is all
+// that is not stock. Where the kernel has no driver for that, or where it is asked for, it
+// is reached by two serial ports, and there is no balloon (agentPort). Package virtual does what guests and machines have in common.
 //
 // SATA has no disks that cannot be written to. So what a machine writes to boot disk or
 // template goes into a layer of its own in memory, which counts as QEMU's and is gone at

@@ -57,6 +57,16 @@ func (d *Driver) Devices(ctx context.Context, p stratum.Plan, network bool) ([]s
 	if kvm, _, err := d.Probe(ctx); err == nil && kvm {
 		accelerator = qemu.KVM
 	}
+	needed, err := drivers(p)
+	if err != nil {
+		return nil, err
+	}
+	k, missing := d.o.Kernels.GetFor(p.Kernel, needed)
+	if missing == nil {
+		if p.Hardware.AgentPort, err = agentPort(p, k); err != nil {
+			return nil, err
+		}
+	}
 	s, err := hardware(p, accelerator)
 	if err != nil {
 		return nil, err
@@ -67,15 +77,10 @@ func (d *Driver) Devices(ctx context.Context, p stratum.Plan, network bool) ([]s
 	if _, err := d.chip(ctx, s); err != nil {
 		return nil, err
 	}
-	needed, err := drivers(p)
-	if err != nil {
-		return nil, err
-	}
 	if network {
 		s = carded(s)
 	}
-	_, err = d.o.Kernels.GetFor(p.Kernel, needed)
-	return describe(s, len(p.Volumes)), err
+	return describe(s, len(p.Volumes)), missing
 }
 
 // describe has a line for each part of a template's machine.
@@ -91,7 +96,7 @@ func describe(s machine.Spec, volumes int) []string {
 		all = append(all, "balloon: virtio-balloon, by which memory that is not used goes back to the host; no stock hardware either")
 	}
 	if volumes > 0 {
-		all = append(all, "volumes: virtiofs, which like the agent's channel is no stock hardware")
+		all = append(all, "volumes: virtiofs, which is no stock hardware")
 	}
 	return all
 }

@@ -72,6 +72,10 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 // furnish makes the hardware of l by its accelerator.
 func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err error) {
 	boot := l.Notes.Boot
+	if p.Hardware.AgentPort, err = agentPort(p, l.Kernel); err != nil {
+		return err
+	}
+	l.Serial = p.Hardware.AgentPort == serialPort
 	if l.spec, err = hardware(p, boot.Accelerator); err != nil {
 		return err
 	}
@@ -127,6 +131,9 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		return s, fault.Invalidf("a template's boot disk is not signed, so it cannot have the firmware secure").At("firmware").Help("bios or uefi")
 	}
 	s.Balloon = true
+	if p.Hardware.AgentPort == serialPort {
+		s.Channels, s.Balloon = machine.SerialChannels, false // all of it stock hardware
+	}
 	s.Tablet = false // its driver is not in the initramfs
 	s.Drives = []machine.Drive{
 		{ID: bootDrive, Medium: machine.Disk, Serial: bootSerial},

@@ -72,6 +72,7 @@ type Launch struct {
 	From     *Saved       // the suspended system that it goes on from; nil: it starts
 	Guest    bool         // there is a port for qemu-guest-agent
 	Alone    bool         // no agent is inside, and no template: all disks are the hardware's
+	Serial   bool         // the agent's ports are serial ports
 }
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what

@@ -128,7 +128,7 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 	if err != nil {
 		return nil, err
 	}
-	k.Alone, k.ConsoleLog = l.Alone, consoleLog(p)
+	k.Alone, k.Serial, k.ConsoleLog = l.Alone, l.Serial, consoleLog(p)
 	if err := d.volumes(ctx, p, l, k, w, h); err != nil {
 		return nil, err
 	}

@@ -1,5 +1,5 @@
 // Package port is what a keeper and the agent of a guest or machine say to one
-// another on the virtio-serial port that carries the standard streams of every
+// another on the virtio-serial or serial port that carries the standard streams of every
 // program inside. It is compiled into the keeper, so it stays small.
 //
 // # Frames
@@ -13,6 +13,9 @@
 //	agent → host   Hello, Started, Failed, Stdout, Stderr, Exit, Ready, Window, Over
 //
 // # Meeting
+//
+// Where the port is a serial port, the host says Hello until it is answered, each time with
+// another number, because what is said before the agent has opened it is lost.
 //
 // Either side may be younger than what stands in the port. The host opens with
 // Hello: Magic, then a version and a number that it chose by chance. An agent
