@@ -22,7 +22,8 @@ stratum in one list: its number inside and, where the host knows it, on the host
 user as inside; the processor time that it has used, and how much of one processor
 that is on average since it began; its memory; its command.
 
-A guest or machine whose agent does not answer in time is a line that says so.
+A guest or machine whose agent does not answer in time is a line that says so, and
+one without an agent a line that calls it opaque.
 
 Examples:
   strata ps

@@ -5,6 +5,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"path/filepath"
 	"regexp"
 	"strconv"
 	"strings"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/test/bed"
 )
 
 // The rows of the contract that hold for a system without an agent: docs/contract.md lists
@@ -153,6 +155,20 @@ func TestContractOfASystemThatSaysNothing(t *testing.T) {
 			t.Errorf("%s %+v", e.State, e.Exit)
 		}
 	})
+	t.Run("limits-live", func(t *testing.T) {
+		run(t, "deaf", deaf)
+		b := b.For(t)
+		b.Run("set", "deaf", "cpu.weight=300", "cpu.guarantee=0.2", "cpus=0.5")
+		if r := show(t, b, "deaf").Spec.Resources; r.CPUWeight != 300 || r.CPUGuarantee != 200 || r.CPUs != 500 {
+			t.Errorf("%+v", r)
+		}
+		if got := quota(t, b, "deaf"); got != "50000" {
+			t.Errorf("of 100 ms its processes may take %q µs", got)
+		}
+		if out := b.Try("set", "deaf", "memory=64M"); out.Status == 0 || !strings.Contains(out.Stderr, "stays as it is while it runs") {
+			t.Errorf("more memory while it runs: %+v", out)
+		}
+	})
 	t.Run("stop-grace", func(t *testing.T) {
 		run(t, "deaf", deaf)
 		b, began := b.For(t), time.Now()
@@ -198,6 +214,23 @@ func TestContractOfASystemThatSaysNothing(t *testing.T) {
 			t.Errorf("%+v", e.Network)
 		}
 	})
+}
+
+// quota is what the kernel lets the processes of an environment take in each 100 ms.
+func quota(t *testing.T, b *bed.Bed, name string) string {
+	t.Helper()
+	group := b.Places.Name("strata") + "/" + show(t, b, name).ID + ".hw/"
+	for _, pattern := range []string{"/sys/fs/cgroup/cpu*/" + group + "cpu.cfs_quota_us", "/sys/fs/cgroup/" + group + "cpu.max"} {
+		files, _ := filepath.Glob(pattern)
+		for _, file := range files {
+			text, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			return strings.Fields(string(text))[0]
+		}
+	}
+	return ""
 }
 
 // zeros fills a sector, and begins the next one with a character.

@@ -146,7 +146,7 @@ func (f *Foreign) Processes(ctx context.Context) ([]stratum.Task, bool, error) {
 	if f.Answers() != nil {
 		return nil, false, fault.Unablef("opaque: qemu-guest-agent answers inside, and does not tell of processes")
 	}
-	return nil, false, noAgent("its processes cannot be seen")
+	return nil, false, noAgent("opaque: its processes cannot be seen")
 }
 
 // Reclaim implements stratum.Reclaimer.
