@@ -3,6 +3,7 @@ package virtual
 import (
 	"encoding/json"
 	"reflect"
+	"strings"
 	"testing"
 
 	"github.com/strata-project/strata/api"
@@ -134,6 +135,37 @@ func TestWhenAnEmulatedProcessorCanBegin(t *testing.T) {
 	} {
 		if got := (translations{c.taken, whole}).fits(c.sockets, c.begun, c.further); got != c.want {
 			t.Errorf("%s: %v", sentence, got)
+		}
+	}
+}
+
+func TestMoreProcessorsThanThereIsRoomForAreRefused(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		stratum       string
+		has, most     int
+		r             api.Resources
+		field, hinted string // "": it is let pass
+	}{
+		"within the board's room":           {"machine", 1, 4, api.Resources{CPUs: 4000}, "", ""},
+		"beyond it":                         {"machine", 1, 4, api.Resources{CPUs: 4001}, "resources.cpus", "stop it first"},
+		"a guarantee beyond it":             {"machine", 1, 4, api.Resources{CPUGuarantee: 5000}, "resources.cpu_guarantee", "stop it first"},
+		"a board that takes none":           {"machine", 2, 0, api.Resources{CPUs: 3000}, "resources.cpus", "stop it first"},
+		"what a guest has":                  {"guest", 2, 0, api.Resources{CPUs: 1500}, "", ""},
+		"more than a guest has":             {"guest", 2, 0, api.Resources{CPUs: 2500}, "resources.cpus", "strata move NAME machine"},
+		"more, and no limit is asked for":   {"guest", 2, 0, api.Resources{}, "", ""},
+		"more than it had when it was made": {"machine", 4, 2, api.Resources{CPUs: 4000}, "", ""},
+	} {
+		l := &Live{d: &Driver{o: Options{Stratum: c.stratum}}, notes: Notes{Boot: api.Boot{CPUs: c.has, MostCPUs: c.most}}}
+		err := l.Room(c.r)
+		if c.field == "" {
+			if err != nil {
+				t.Errorf("%s: %v", sentence, err)
+			}
+			continue
+		}
+		all := fault.All(err)
+		if len(all) != 1 || all[0].Kind != fault.Conflict || all[0].Field != c.field || !strings.Contains(all[0].Hint, c.hinted) {
+			t.Errorf("%s: %+v", sentence, err)
 		}
 	}
 }
