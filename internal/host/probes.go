@@ -245,11 +245,9 @@ func kvm(verdict string) func(context.Context) (string, error) {
 	}
 }
 
-// lxcfsProc is where Debian's lxcfs service mounts it.
-const lxcfsProc = "/var/lib/lxcfs/proc/meminfo"
 
 func lxcfs(context.Context) (string, error) {
-	_, err := os.ReadFile(lxcfsProc)
+	_, err := os.ReadFile(place.LXCFS + "/proc/meminfo")
 	return "", err
 }
 

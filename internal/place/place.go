@@ -20,6 +20,9 @@ import (
 // RootVariable names the environment variable with the private root.
 const RootVariable = "STRATA_ROOT"
 
+// LXCFS is where Debian's lxcfs service shows its view of /proc. Source: lxcfs.service.
+const LXCFS = "/var/lib/lxcfs"
+
 // Places are the paths of one strata root.
 type Places struct {
 	Root   string // the private root; "" for the installed one

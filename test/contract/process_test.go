@@ -205,6 +205,16 @@ func user(t *testing.T, a at) {
 		}
 	}
 	expect(t, a.exec(t, a.still(), "id -un", "-u", "root"), 0, "root")
+	groups(t, a)
+}
+
+// groups are those of the environment's own file, and none but the one that is given.
+func groups(t *testing.T, a at) {
+	name := a.shared.alone.of(t, a)
+	expect(t, a.exec(t, name, `echo "someone:x:1234:1235::/:/bin/sh" >> /etc/passwd; printf "one:x:77:someone\ntwo:x:78:a,someone\n" >> /etc/group`), 0, "")
+	for given, is := range map[string]string{"someone": "1235 77 78", "1234": "1235 77 78", "someone:two": "78", "4321": "0"} {
+		expect(t, a.exec(t, name, "id -G", "-u", given), 0, is)
+	}
 }
 
 func hostname(t *testing.T, a at) {
@@ -228,6 +238,7 @@ func execInside(t *testing.T, a at) {
 		t.Errorf("exec sees %d processes:\n%s", n, out.Stdout)
 	}
 	expect(t, a.exec(t, name, "ip -4 -o addr show eth0 | grep -c "+a.show(t, name).Network.IPv4), 0, "1")
+	onKernel(t, a, name)
 	inside := a.exec(t, name, "readlink /proc/self/ns/pid; readlink /proc/self/ns/net").Stdout
 	outside := ""
 	for _, ns := range []string{"pid", "net"} {
@@ -239,6 +250,25 @@ func execInside(t *testing.T, a at) {
 	}
 	if inside == outside || inside == "" {
 		t.Errorf("exec is in the host's namespaces: %q", inside)
+	}
+}
+
+// onKernel asks which kernel runs it, and since when: the host's for a zone, and one of its
+// own deeper down.
+func onKernel(t *testing.T, a at, name string) {
+	for _, file := range []string{"/proc/sys/kernel/random/boot_id", "/proc/sys/kernel/osrelease"} {
+		host, err := os.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		inside := a.exec(t, name, "cat "+file).Stdout
+		same := inside == string(host)
+		if strings.HasSuffix(file, "osrelease") && same {
+			continue // a kernel of its own may be of the host's release
+		}
+		if inside == "" || same == a.boots() {
+			t.Errorf("%s says %q inside, and %q on the host", file, inside, host)
+		}
 	}
 }
 

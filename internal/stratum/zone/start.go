@@ -8,6 +8,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/agent/spec"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/mount"
@@ -148,6 +149,11 @@ func (d *Driver) files(ctx context.Context, p stratum.Plan, l *launch, open *tre
 		if err := l.kind(volumeFD+i, tree.File()); err != nil {
 			return nil, err
 		}
+	}
+	for _, view := range d.views.open(ctx) {
+		open.add(view.tree)
+		l.Init.Volumes = append(l.Init.Volumes, spec.Volume{FD: volumeFD + len(volumes), Target: view.target})
+		volumes = append(volumes, view.tree.File())
 	}
 	// Last, as the volumes' kinds stand in it.
 	text, err := json.Marshal(l.Init)

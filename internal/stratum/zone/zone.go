@@ -35,6 +35,7 @@ type Options struct {
 	Layers    *mount.Layers
 	Resources *resource.Root
 	Log       *slog.Logger // nil: nothing is logged
+	LXCFS     string       // where lxcfs is mounted, if it runs; "": place.LXCFS
 }
 
 // Driver runs zones. Make one with New.
@@ -44,6 +45,7 @@ type Driver struct {
 	keeper string
 	facts  func() (hostFacts, error)
 	maps   mount.IDMaps
+	views  views
 }
 
 // New returns a Driver, and prepares in the background what only the first start
@@ -64,7 +66,10 @@ func New(o Options) (*Driver, error) {
 	if err != nil {
 		return nil, err
 	}
-	d := &Driver{o: o, runs: runs, keeper: keeper}
+	if o.LXCFS == "" {
+		o.LXCFS = place.LXCFS
+	}
+	d := &Driver{o: o, runs: runs, keeper: keeper, views: viewsOf(o.LXCFS)}
 	d.facts = sync.OnceValues(func() (hostFacts, error) {
 		agent, err := unreadable(agent, o.Places.State)
 		if err != nil {
