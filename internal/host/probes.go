@@ -245,7 +245,6 @@ func kvm(verdict string) func(context.Context) (string, error) {
 	}
 }
 
-
 func lxcfs(context.Context) (string, error) {
 	_, err := os.ReadFile(place.LXCFS + "/proc/meminfo")
 	return "", err
