@@ -118,15 +118,33 @@ func bringDown(ctx context.Context, r *run, sig syscall.Signal, grace time.Durat
 		}
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
-		select {
-		case <-r.done:
-			return nil
-		case <-ctx.Done():
-			return over(ctx.Err())
-		case <-timer.C:
+		ready := stillBooting(r)
+	wait:
+		for {
+			select {
+			case <-r.done:
+				return nil
+			case <-ctx.Done():
+				return over(ctx.Err())
+			case <-ready: // the kernel drops signals to an init that does not listen yet
+				ready = nil
+				_ = r.live.Signal(ctx, sig)
+			case <-timer.C:
+				break wait
+			}
 		}
 	}
 	return killRun(ctx, r, paused)
+}
+
+// stillBooting is closed when a run that is not ready yet is; nil where it is ready.
+func stillBooting(r *run) <-chan struct{} {
+	select {
+	case <-r.live.Ready():
+		return nil
+	default:
+		return r.live.Ready()
+	}
 }
 
 // killRun ends every process of a run and waits until it is over.

@@ -22,8 +22,10 @@ const bulk = "8"
 // limitsInside prints what an environment sees of its limits, and its card.
 const limitsInside = `cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null | head -n 1
 	cat /sys/fs/cgroup/pids.max /sys/fs/cgroup/pids/pids.max 2>/dev/null | head -n 1
-	df -k / | tail -n 1 | { read -r _ size _; echo $size; }
-	cat /sys/class/net/eth0/address; ip -o -4 addr show dev eth0 | sed 's/.* inet \([^ ]*\) .*/\1/'`
+	ip -o -4 addr show dev eth0 | sed 's/.* inet \([^ ]*\) .*/\1/'
+	` + diskAndCard
+
+const diskAndCard = `df -k / | tail -n 1 | { read -r _ size _; echo $size; }; cat /sys/class/net/eth0/address`
 
 // lookApp prints all of an app's system that a move might change: every owner and mode, and
 // all that was written. What lies in the template is read as a whole.
@@ -142,7 +144,7 @@ func (s server) goes(route ...string) {
 		s.rehearsed()
 		before, unanswered := take(s.t, s.Bed), s.knocks()
 		m := move(s.t, s.Bed, s.name, to)
-		notCopied(s.t, s.Bed, to, before)
+		notCopied(s.t, s.Bed, to, before, started)
 		if gap := unanswered(); gap > time.Duration(m.Downtime)+require.Patience(listens) {
 			s.t.Errorf("to %s, it was down for %s by what it says, and did not answer for %v", to, m.Downtime, gap)
 		} else {
