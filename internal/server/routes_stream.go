@@ -20,7 +20,7 @@ type logQuery struct {
 	Until  time.Time `query:"until" doc:"Only what was written before."`
 	Tail   int       `query:"tail" default:"-1" minimum:"-1" doc:"Only the last lines; -1: all."`
 	Follow bool      `query:"follow" doc:"Go on until the environment ends."`
-	Source string    `query:"source" default:"program" enum:"program,console,kernel" doc:"Whose words: the main program's, or at strata with a kernel of their own the console's or the kernel's."`
+	Source string    `query:"source" default:"program" enum:"program,console,kernel" doc:"Whose words: the main program's, or at strata with a kernel of their own the console's or the kernel's; kernel at a zone: what the host's kernel killed in it."`
 }
 
 // upgraded describes a route that answers 101.
