@@ -21,6 +21,20 @@ func TestPrice(t *testing.T) {
 // quickPromise is what `strata price --quick` takes at most, on an emulated processor too.
 const quickPromise = time.Minute
 
+// timeUp is why something was not measured that there was no time for.
+const timeUp = "the time was up"
+
+// quietFor tells whether a stratum started in a time that leaves enough for all that is
+// measured of it: others that take the processors leave less.
+func quietFor(s api.StratumPrice) bool {
+	for _, f := range s.Figures {
+		if f.Name == "start" && f.Inside != nil {
+			return f.Inside.Most < map[string]float64{"guest": 4000, "machine": 8000}[s.Stratum]
+		}
+	}
+	return false
+}
+
 func TestPriceOfGuests(t *testing.T) {
 	require.Machines(t)
 	require.Tool(t, "qemu-system-x86_64")
@@ -43,8 +57,10 @@ func TestPriceOfGuests(t *testing.T) {
 		}
 		return at
 	}
-	if m := measure("--strata", "machine")["machine"]; !m.Measured.IsZero() || !strings.Contains(m.LeftOut, "kernel") || m.Line != "not measured" {
-		t.Errorf("a machine without a kernel: %+v", m)
+	if b.Try("kernel", "show", "machines").Status != 0 { // no other test left one
+		if m := measure("--strata", "machine")["machine"]; !m.Measured.IsZero() || !strings.Contains(m.LeftOut, "kernel") || m.Line != "not measured" {
+			t.Errorf("a machine without a kernel: %+v", m)
+		}
 	}
 	bed.MachineKernel(t, b)
 	b.Run("run", "--rm", "--stratum", "machine", "busybox", "true")
@@ -53,7 +69,7 @@ func TestPriceOfGuests(t *testing.T) {
 		t.Errorf("a zone that was not asked for: %+v", z)
 	}
 	for name, s := range at {
-		left := 0
+		left, quiet := 0, quietFor(s)
 		for _, f := range s.Figures {
 			if f.Inside == nil {
 				left++
@@ -61,6 +77,9 @@ func TestPriceOfGuests(t *testing.T) {
 			}
 			if f.Inside == nil && f.Why == "" {
 				t.Errorf("%s: %s was not measured, and it does not say why", name, f.Name)
+			}
+			if f.Inside == nil && f.Why == timeUp && quiet {
+				t.Errorf("%s: there was no time for %s", name, f.Name)
 			}
 		}
 		t.Logf("%s: %d of %d figures were measured, in %.1f s; left out: %q", name, len(s.Figures)-left, len(s.Figures), s.Took, s.LeftOut)
@@ -75,7 +94,9 @@ func TestPriceOfGuests(t *testing.T) {
 	for _, f := range guest.Figures {
 		switch f.Name {
 		case "start", "memory", "cpu", "syscall", "process", "disk-fsync", "network-out":
-			if f.Inside == nil || f.Inside.Median <= 0 {
+			if f.Inside == nil && f.Why == timeUp && !quietFor(guest) {
+				t.Logf("this host is too busy for %s", f.Name)
+			} else if f.Inside == nil || f.Inside.Median <= 0 {
 				t.Errorf("%s was not measured: %s", f.Name, f.Why)
 			} else if f.Host != nil && f.Times <= 0 {
 				t.Errorf("%s: %+v beside %+v is ×%v", f.Name, f.Inside, f.Host, f.Times)
