@@ -169,8 +169,8 @@ type Environment struct {
 	LastFailure  string      `json:"last_failure,omitempty" doc:"Why the last start failed."`
 	Trouble      string      `json:"trouble,omitempty" doc:"What was seen to go wrong inside a foreign system, such as firmware that finds nothing to boot; only while it runs."`
 	GuestAgent   *GuestAgent `json:"guest_agent,omitempty" doc:"Who answers inside a foreign system; only while somebody does."`
-	Disks        []Disk      `json:"disks,omitempty" doc:"Attached to a foreign system, besides its own disk."`
-	Cards        []Card      `json:"cards,omitempty" doc:"Network cards attached to a foreign system, besides its own."`
+	Disks        []Disk      `json:"disks,omitempty" doc:"Attached to a machine, besides its own disks."`
+	Cards        []Card      `json:"cards,omitempty" doc:"Network cards attached to a machine, besides its own."`
 	Boot         *Boot       `json:"boot,omitempty" doc:"How its system was started; only at strata with a kernel of their own, while it runs."`
 	MemoryUsed   int64       `json:"memory_used,omitempty" doc:"Bytes; only in the detailed answer of a running one."`
 	ProcessCount int64       `json:"process_count,omitempty" doc:"Only in the detailed answer of a running one."`

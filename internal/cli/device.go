@@ -2,6 +2,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"path/filepath"
 	"strings"
@@ -14,7 +15,7 @@ import (
 )
 
 func (a *app) diskCommand() *cobra.Command {
-	return group("disk", "Attach disks to foreign systems", `Attach disks to foreign systems while they run or not, take them away, and list them.
+	return group("disk", "Attach disks to machines", `Attach disks to machines while they run or not, take them away, and list them.
 What is attached is there again at every start.
 
 Examples:
@@ -30,8 +31,8 @@ Examples:
 }
 
 func (a *app) cardCommand() *cobra.Command {
-	cmd := group("card", "Attach network cards to foreign systems", `Attach network cards to foreign systems while they run or not, take them away, and
-list them. What is attached is there again at every start, with its address and MAC.
+	cmd := group("card", "Attach network cards to machines", `Attach network cards to machines while they run or not, take them away, and list
+them. What is attached is there again at every start, with its address and MAC.
 
 Examples:
   strata card attach win backend
@@ -49,86 +50,95 @@ Examples:
 
 func (a *app) diskAttachCommand() *cobra.Command {
 	var d api.Disk
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "attach [flags] NAME FILE",
-		Short: "Attach a disk to a foreign system",
-		Long: `Attach a disk to a foreign system and print the name that it has there. Its image,
-raw or qcow2, is written to, and has no other user until it is detached. It may lead
-to others (backing files) only in its own folder; those are only read.
+	cmd := a.pluggingCommand(attaching{
+		use: "attach [flags] NAME FILE", kind: "disk",
+		long: `Attach a disk to a machine, a template's or a foreign system's, and print the name that
+it has there. Its image, raw or qcow2, is written to, and has no other user until it
+is detached. It may lead to others (backing files) only in its own folder; those are
+only read. Nothing is mounted inside.
 
-A USB disk needs no driver that a system does not have. virtio and nvme are faster,
-for systems with the driver. Disks of the board's own controllers (AHCI, IDE) cannot
-be attached, and to an old board (--os dos) nothing can.
-
-Examples:
-  strata disk attach win data.qcow2
-  strata disk attach --bus virtio --format raw deb scratch.img`,
-		Args: exactly(2, "a name and a file"),
-		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
-			if err := oneOf("format", d.Format, "raw", "qcow2"); err != nil {
-				return err
-			}
-			if err := oneOf("bus", d.Bus, "usb", "virtio", "nvme", "ahci", "ide", "scsi"); err != nil {
-				return err
+A USB disk needs no driver that a foreign system does not have; a template's machine
+has virtio's. Disks of the board's own controllers (AHCI, IDE) cannot be attached, and
+to an old board (--board pc) nothing can.`,
+		examples: []string{"strata disk attach win data.qcow2", "strata disk attach --bus virtio --format raw deb scratch.img"},
+		args:     exactly(2, "a name and a file"),
+		do: func(ctx context.Context, c *client.Client, args []string) (any, string, error) {
+			if err := errors.Join(oneOf("format", d.Format, "raw", "qcow2"), oneOf("bus", d.Bus, "usb", "virtio", "nvme", "ahci", "ide", "scsi")); err != nil {
+				return nil, "", err
 			}
 			file, err := filepath.Abs(args[1])
 			if err != nil {
-				return fault.Invalidf("the folder of %s cannot be found: %w", args[1], err).At("file")
+				return nil, "", fault.Invalidf("the folder of %s cannot be found: %w", args[1], err).At("file")
 			}
 			d.File = file
 			made, err := c.AttachDisk(ctx, args[0], d)
-			if err != nil {
-				return err
-			}
-			return a.printMade(made, made.Name, asJSON)
-		}),
-		ValidArgsFunction: a.nameThen(nil),
-	}
-	cmd.Flags().StringVar(&d.Bus, "bus", "", "what it is plugged into: usb, virtio or nvme (default: usb)")
+			return made, made.Name, err
+		},
+	})
+	cmd.Flags().StringVar(&d.Bus, "bus", "", "what it is plugged into: usb, virtio or nvme (default: usb; virtio in a template's machine)")
 	cmd.Flags().StringVar(&d.Format, "format", "", "`format` of the image: raw or qcow2 (default: by its content)")
-	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
 
 func (a *app) cardAttachCommand() *cobra.Command {
 	var card api.Card
-	var asJSON bool
-	cmd := &cobra.Command{
-		Use:   "attach [flags] NAME [NETWORK]",
-		Short: "Attach a network card to a foreign system",
-		Long: `Attach a network card to a foreign system and print the name that it has there. It
-joins the network "default" where none is named. Address and MAC are the card's until
-it is detached, and the system is told the address by DHCP.
-
-Examples:
-  strata card attach win
-  strata card attach --model virtio deb backend`,
-		Args: func(cmd *cobra.Command, args []string) error {
+	cmd := a.pluggingCommand(attaching{
+		use: "attach [flags] NAME [NETWORK]", kind: "network card",
+		long: `Attach a network card to a machine, a template's or a foreign system's, and print the
+name that it has there. It joins the network "default" where none is named. Address and
+MAC are the card's until it is detached, and whoever asks inside is told the address by
+DHCP.`,
+		examples: []string{"strata card attach win", "strata card attach --model virtio deb backend"},
+		args: func(cmd *cobra.Command, args []string) error {
 			return exactly(max(1, min(2, len(args))), "a name, and a network")(cmd, args)
 		},
-		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+		do: func(ctx context.Context, c *client.Client, args []string) (any, string, error) {
 			if err := oneOf("model", card.Model, "e1000", "e1000e", "rtl8139", "virtio"); err != nil {
-				return err
+				return nil, "", err
 			}
 			if card.Address.Network = "default"; len(args) == 2 {
 				card.Address.Network = args[1]
 			}
 			made, err := c.AttachCard(ctx, args[0], card)
-			if err != nil {
-				return err
-			}
-			return a.printMade(made, made.Name, asJSON)
-		}),
-		ValidArgsFunction: a.nameThen(func(ctx context.Context, c *client.Client, _ string) (names []string, err error) {
+			return made, made.Name, err
+		},
+		then: func(ctx context.Context, c *client.Client, _ string) (names []string, err error) {
 			found, err := c.Networks(ctx)
 			for _, n := range found {
 				names = append(names, n.Name)
 			}
 			return names, err
-		}),
-	}
+		},
+	})
 	cmd.Flags().StringVar(&card.Model, "model", "", "what card it is: e1000e or virtio (default: e1000e)")
+	return cmd
+}
+
+// attaching is a command that attaches devices of a kind. do returns what was made, and its
+// name; then completes what follows the environment's name, nil: a file does.
+type attaching struct {
+	use, kind, long string
+	examples        []string
+	args            cobra.PositionalArgs
+	do              func(ctx context.Context, c *client.Client, args []string) (any, string, error)
+	then            func(ctx context.Context, c *client.Client, name string) ([]string, error)
+}
+
+func (a *app) pluggingCommand(w attaching) *cobra.Command {
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use: w.use, Short: "Attach a " + w.kind + " to a machine",
+		Long: w.long + "\n\nExamples:\n  " + strings.Join(w.examples, "\n  "),
+		Args: w.args,
+		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			made, name, err := w.do(ctx, c, args)
+			if err != nil {
+				return err
+			}
+			return a.printMade(made, name, asJSON)
+		}),
+		ValidArgsFunction: a.nameThen(w.then),
+	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }
@@ -138,7 +148,7 @@ func (a *app) detachCommand(kind, example string, names func(api.Environment) []
 	return &cobra.Command{
 		Use:   "detach NAME " + strings.ToUpper(kind),
 		Short: "Take an attached " + kind + " away",
-		Long: fmt.Sprintf(`Take an attached %s away from a foreign system. One that runs is asked to let go of
+		Long: fmt.Sprintf(`Take an attached %s away from a machine. One that runs is asked to let go of
 it, and the command says so where it does not.
 
 Examples:
@@ -190,7 +200,7 @@ func (a *app) attachedCommand(kind string, print func(e api.Environment, asJSON 
 	cmd := &cobra.Command{
 		Use:   "ls [flags] NAME",
 		Short: "List attached " + kind + "s",
-		Long: fmt.Sprintf(`List the %ss that are attached to a foreign system, besides its own.
+		Long: fmt.Sprintf(`List the %ss that are attached to a machine, besides its own.
 
 Examples:
   strata %s ls win`, kind, kind),

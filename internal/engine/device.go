@@ -4,6 +4,7 @@ import (
 	"context"
 	"os"
 	"slices"
+	"time"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
@@ -12,12 +13,16 @@ import (
 	"github.com/strata-project/strata/internal/undo"
 )
 
-// AttachDisk attaches a disk to a foreign system, now and for later starts, and returns it
+// AttachDisk attaches a disk to a machine, now and for later starts, and returns it
 // with its name. Kinds: Missing, Invalid, Conflict (the image is in use), Unable (it has no
 // place for one, which the fault gives the reason of), Denied.
 func (e *Engine) AttachDisk(ctx context.Context, ref string, d api.Disk) (api.Disk, error) {
-	made, err := e.attach(ctx, ref, func(place int) environment.Device {
-		d.Name = "disk" + itoa(place+1)
+	made, err := e.attach(ctx, ref, func(rec environment.Record, place int) environment.Device {
+		own := 1
+		if rec.Spec.Foreign == nil {
+			own = templateDisks
+		}
+		d.Name = "disk" + itoa(place+own)
 		return environment.Device{Place: place, Disk: &d}
 	})
 	if err != nil {
@@ -26,10 +31,10 @@ func (e *Engine) AttachDisk(ctx context.Context, ref string, d api.Disk) (api.Di
 	return *made.Disk, nil
 }
 
-// AttachCard attaches a network card to a foreign system, now and for later starts, and
+// AttachCard attaches a network card to a machine, now and for later starts, and
 // returns it with its name and addresses. Kinds: as AttachDisk's.
 func (e *Engine) AttachCard(ctx context.Context, ref string, c api.Card) (api.Card, error) {
-	made, err := e.attach(ctx, ref, func(place int) environment.Device {
+	made, err := e.attach(ctx, ref, func(_ environment.Record, place int) environment.Device {
 		c.Name = "card" + itoa(place+1)
 		return environment.Device{Place: place, Card: &c, Key: environment.NewID()}
 	})
@@ -38,6 +43,10 @@ func (e *Engine) AttachCard(ctx context.Context, ref string, c api.Card) (api.Ca
 	}
 	return *made.Card, nil
 }
+
+// templateDisks is how many disks a template's machine has: what firmware boots, the
+// template, and the private disk.
+const templateDisks = 3
 
 // attachable locks an environment that devices can be attached to, for the caller to
 // unlock, and returns what runs it.
@@ -58,21 +67,23 @@ func (e *Engine) attachable(ctx context.Context, ref string) (_ *entry, _ stratu
 		}
 	}()
 	rec := en.snapshot()
-	if rec.Spec.Foreign == nil {
+	if rec.Stratum != stratum.Machine {
 		why := map[string]string{
-			stratum.Zone:    "a zone has no hardware: it runs on the host's kernel",
-			stratum.Guest:   "a guest's board (microvm) has no bus with places",
-			stratum.Machine: "a template's machine has no spare places: only drivers that its start takes are in it",
+			stratum.Zone:  "a zone has no hardware: it runs on the host's kernel",
+			stratum.Guest: "a guest's board (microvm) has no bus with places",
 		}[rec.Stratum]
-		return nil, nil, fault.Unablef("nothing can be plugged into %s: %s", rec.Name, why).Help("show it a folder of the host (-v); a foreign system (--disk-image, --iso) takes disks and cards")
+		return nil, nil, fault.Unablef("nothing can be plugged into %s: %s", rec.Name, why).Help("show it a folder of the host (-v), or move it: strata move %s machine", rec.Name)
 	}
 	host, ok := e.drivers[rec.Stratum].(stratum.Hoster)
 	if !ok {
-		return nil, nil, fault.Unablef("stratum %s of this strata runs no foreign systems", rec.Stratum)
+		return nil, nil, fault.Unablef("stratum %s of this strata has no places for devices", rec.Stratum)
 	}
 	en.mu.Lock()
 	run, state := en.run, en.state
 	en.mu.Unlock()
+	if state == environment.Suspended {
+		return nil, nil, fault.Conflictf("environment %s is suspended, and goes on with the hardware that it had", rec.Name).Help("resume it first")
+	}
 	if run == nil && state.Active() {
 		return nil, nil, fault.Conflictf("environment %s is %s", rec.Name, state).Help("try again")
 	}
@@ -85,7 +96,7 @@ func device(d environment.Device) stratum.Device {
 }
 
 // attach attaches what made makes for a place.
-func (e *Engine) attach(ctx context.Context, ref string, made func(place int) environment.Device) (d environment.Device, err error) {
+func (e *Engine) attach(ctx context.Context, ref string, made func(rec environment.Record, place int) environment.Device) (d environment.Device, err error) {
 	en, host, err := e.attachable(ctx, ref)
 	if err != nil {
 		return d, err
@@ -96,8 +107,11 @@ func (e *Engine) attach(ctx context.Context, ref string, made func(place int) en
 	for slices.ContainsFunc(rec.Devices, func(d environment.Device) bool { return d.Place == place }) {
 		place++
 	}
-	d = made(place)
-	plan := e.planForeign(rec)
+	d = made(rec, place)
+	plan, err := e.plan(ctx, rec, false)
+	if err != nil {
+		return d, err
+	}
 	if err := e.unused(d); err != nil {
 		return d, err
 	}
@@ -111,12 +125,27 @@ func (e *Engine) attach(ctx context.Context, ref string, made func(place int) en
 	if err := e.giveAddress(ctx, rec, &d, &back); err != nil {
 		return d, err
 	}
+	keep := func() error {
+		en.do(func() { en.rec.Devices = append(slices.Clone(rec.Devices), d) })
+		return e.save(en)
+	}
+	back.Push("forget it", func(context.Context) error {
+		en.do(func() { en.rec.Devices = rec.Devices })
+		return e.save(en)
+	})
+	en.mu.Lock()
+	d.Pending = en.run != nil
+	en.mu.Unlock()
+	if d.Pending { // a daemon that ends now leaves word of it
+		if err := keep(); err != nil {
+			return d, err
+		}
+	}
 	if err := e.plug(ctx, en, plan, d, &back); err != nil {
 		return d, fault.Wrap(err, "attach %s to %s", d.Name(), rec.Name)
 	}
-	en.do(func() { en.rec.Devices = append(slices.Clone(rec.Devices), d) })
-	if err := e.save(en); err != nil {
-		en.do(func() { en.rec.Devices = rec.Devices })
+	d.Pending = false
+	if err := keep(); err != nil {
 		return d, err
 	}
 	e.tell(ctx, en, "attach", "device", d.Name())
@@ -270,4 +299,56 @@ func (e *Engine) notAttached(path string) error {
 		}
 	}
 	return nil
+}
+
+// settleDevices finds out what became of devices that an earlier daemon was plugging in:
+// one that the run does not have, or that nobody can tell of, is forgotten.
+func (e *Engine) settleDevices(ctx context.Context, en *entry) {
+	rec := en.snapshot()
+	if !slices.ContainsFunc(rec.Devices, func(d environment.Device) bool { return d.Pending }) {
+		return
+	}
+	en.mu.Lock()
+	r := en.run
+	en.mu.Unlock()
+	var kept []environment.Device
+	for _, d := range rec.Devices {
+		if d.Pending && !e.isPlugged(ctx, r, d) {
+			if d.Card != nil {
+				if err := e.o.Network.Release(ctx, d.Key); err != nil {
+					e.log.Warn("address not released", "id", rec.ID, "error", err)
+				}
+			}
+			continue
+		}
+		d.Pending = false
+		kept = append(kept, d)
+	}
+	en.do(func() { en.rec.Devices = kept })
+	e.saved(en)
+}
+
+// lookPatience bounds the wait for a run to say what it has.
+const lookPatience = 10 * time.Second
+
+// isPlugged tells whether a run has d; what has no run, has not. A device that was half
+// plugged in is taken away.
+func (e *Engine) isPlugged(ctx context.Context, r *run, d environment.Device) bool {
+	if r == nil {
+		return false
+	}
+	live, ok := r.live.(stratum.Plugger)
+	if !ok {
+		return false
+	}
+	ctx, cancel := context.WithTimeout(ctx, lookPatience)
+	defer cancel()
+	has, err := live.Has(ctx, device(d))
+	if err == nil && !has {
+		err = live.Unplug(ctx, device(d)) // its image or its cable may be there
+	}
+	if err != nil {
+		e.log.Warn("what was being plugged in cannot be looked for", "device", d.Name(), "error", err)
+	}
+	return has
 }

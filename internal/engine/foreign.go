@@ -3,6 +3,7 @@ package engine
 import (
 	"context"
 	"path/filepath"
+	"slices"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
@@ -114,18 +115,21 @@ func lease(n Network, id string) error {
 	return nil
 }
 
-// leaseAgain has the foreign systems that were adopted told their addresses.
+// leaseAgain has adopted systems told the addresses that they ask for.
 func (e *Engine) leaseAgain() {
 	for _, en := range e.entries() {
 		en.mu.Lock()
 		var wants []environment.Link
-		if en.run != nil && en.rec.Spec.Foreign != nil {
+		if en.run != nil {
 			wants = en.rec.Links()
+			if en.rec.Spec.Foreign == nil { // its own card is its agent's to set up
+				wants = slices.DeleteFunc(wants, func(l environment.Link) bool { return l.Key == en.rec.ID })
+			}
 		}
 		en.mu.Unlock()
 		for _, l := range wants {
 			if err := lease(e.o.Network, l.Key); err != nil {
-				e.log.Warn("a foreign system is not told its address any more", "id", en.id(), "error", err)
+				e.log.Warn("a system is not told its address any more", "id", en.id(), "error", err)
 			}
 		}
 	}

@@ -114,6 +114,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	e.finishFreezes()
 	e.goes(e.sweepBases)
 	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
+	inParallel(e.entries(), func(en *entry) { e.settleDevices(ctx, en) })
 	e.cleanUnknown(ctx, unknown)
 	e.share()
 	e.otherRanges(lost)

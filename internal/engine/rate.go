@@ -40,18 +40,26 @@ func setRate(n Network, id string, r Rate) error {
 // change went, takes it back where that failed. Kinds: Unable.
 func (e *Engine) changeRate(en *entry, old, now api.Resources) (settle func(error) error, err error) {
 	before, after := rateOf(old), rateOf(now)
-	if before == after || en.snapshot().Address.Network == "" {
-		return func(err error) error { return err }, nil
-	}
-	if err := setRate(e.o.Network, en.id(), after); err != nil {
-		return nil, err
-	}
-	return func(err error) error {
+	var changed []string // of its own card and of attached ones
+	settle = func(err error) error {
 		if err == nil {
 			return nil
 		}
-		return errors.Join(err, setRate(e.o.Network, en.id(), before))
-	}, nil
+		for _, key := range changed {
+			err = errors.Join(err, setRate(e.o.Network, key, before))
+		}
+		return err
+	}
+	if before == after {
+		return settle, nil
+	}
+	for _, l := range en.snapshot().Links() {
+		if err := setRate(e.o.Network, l.Key, after); err != nil {
+			return nil, settle(err)
+		}
+		changed = append(changed, l.Key)
+	}
+	return settle, nil
 }
 
 // rates are the rows of what an environment receives and sends in a second.

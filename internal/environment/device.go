@@ -2,13 +2,16 @@ package environment
 
 import "github.com/strata-project/strata/api"
 
-// Device is a disk or a network card that was attached to a foreign system; one of the
-// two is set.
+// Device is a disk or a network card that was attached to a machine; one of the two is set.
 type Device struct {
 	Place int       `json:"place"` // on the board, from 0 on; no two have the same
 	Disk  *api.Disk `json:"disk,omitempty"`
 	Card  *api.Card `json:"card,omitempty"`
 	Key   string    `json:"key,omitempty"` // of a card: what the network knows it by; it has the form of an id
+
+	// Pending is set while it is being plugged into what runs: whether it is there is for
+	// the run to say.
+	Pending bool `json:"pending,omitempty"`
 }
 
 // Name is what it is called inside its environment.

@@ -43,7 +43,7 @@ type Record struct {
 	Notes      []string    `json:"notes,omitempty"`
 	Bases      []string    `json:"bases,omitempty"`      // what a foreign system's disk lies over, the highest first
 	Written    bool        `json:"written,omitempty"`    // it was started since its disk was last frozen
-	Devices    []Device    `json:"devices,omitempty"`    // attached to a foreign system
+	Devices    []Device    `json:"devices,omitempty"`    // attached to a machine
 	MachineID  string      `json:"machine_id,omitempty"` // of a clone of kind system; "": its disk's own
 
 	Phase       Phase     `json:"phase"`

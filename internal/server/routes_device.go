@@ -10,7 +10,7 @@ import (
 )
 
 func (s *Server) deviceRoutes() {
-	disk := route("disk-attach", http.MethodPost, "/v1/environments/{ref}/disks", "Attach a disk to a foreign system, running or not")
+	disk := route("disk-attach", http.MethodPost, "/v1/environments/{ref}/disks", "Attach a disk to a machine, running or not")
 	disk.DefaultStatus = http.StatusCreated
 	huma.Register(s.api, disk, func(ctx context.Context, in *struct {
 		EnvironmentRef
@@ -19,7 +19,7 @@ func (s *Server) deviceRoutes() {
 		made, err := s.engine.AttachDisk(ctx, in.Ref, in.Body)
 		return &body[api.Disk]{made}, err
 	})
-	card := route("card-attach", http.MethodPost, "/v1/environments/{ref}/cards", "Attach a network card to a foreign system, running or not")
+	card := route("card-attach", http.MethodPost, "/v1/environments/{ref}/cards", "Attach a network card to a machine, running or not")
 	card.DefaultStatus = http.StatusCreated
 	huma.Register(s.api, card, func(ctx context.Context, in *struct {
 		EnvironmentRef

@@ -40,7 +40,7 @@ func (d Device) Name() string {
 	return d.Disk.Name
 }
 
-// Hoster runs foreign systems.
+// Hoster runs foreign systems, and has places for devices.
 type Hoster interface {
 	// MakeDisk makes the disk of p.Foreign, and refuses all of p that cannot be run.
 	// It returns the format of the image that it was made of. What it made before it
@@ -53,8 +53,8 @@ type Hoster interface {
 	EmptyDisk(ctx context.Context, p Plan, path string, size unit.Size) error
 	// Hardware says what p.Foreign has, a line for each part, with the reason.
 	Hardware(ctx context.Context, p Plan) ([]string, error)
-	// Fit tells whether d can be attached to p.Foreign, running or not, and returns it
-	// with all that was left open. Kinds: as MakeDisk's.
+	// Fit tells whether d can be attached to p's machine, a template's or a foreign
+	// system's, running or not, and returns it with all that was left open. Kinds: as MakeDisk's.
 	Fit(ctx context.Context, p Plan, d Device) (Device, error)
 }
 
@@ -65,6 +65,8 @@ type Plugger interface {
 	Plug(ctx context.Context, p Plan, d Device, tap *Tap) error
 	// Unplug takes d away. Kinds: Conflict where the system inside does not let go of it.
 	Unplug(ctx context.Context, d Device) error
+	// Has tells whether d is plugged in.
+	Has(ctx context.Context, d Device) (bool, error)
 }
 
 // Answering is a run that may have an agent inside which is not strata's driver's own.

@@ -42,13 +42,19 @@ func (d *Driver) Fit(ctx context.Context, p stratum.Plan, v stratum.Device) (str
 	}
 	if disk := v.Disk; disk != nil {
 		whole := *disk
-		if whole.Bus == "" {
-			whole.Bus = "usb"
+		if whole.Bus == "" && p.Foreign != nil {
+			whole.Bus = "usb" // which needs no driver that a system does not have
+		} else if whole.Bus == "" {
+			whole.Bus = "virtio"
 		}
 		v.Disk = &whole
 	}
 	p.Devices = append(slices.Clip(p.Devices), v)
-	if _, err := d.prepareForeign(ctx, p); err != nil {
+	if p.Foreign == nil {
+		if _, err := d.Devices(ctx, p, true); err != nil {
+			return v, err
+		}
+	} else if _, err := d.prepareForeign(ctx, p); err != nil {
 		return v, err
 	}
 	if v.Disk != nil {

@@ -21,6 +21,10 @@
 // template goes into a layer of its own in memory, which counts as QEMU's and is gone at
 // the end. Nothing writes there but a system that was taken over.
 //
+// Other hardware can be asked for by name. The kernel's drivers for it, and for what is
+// attached, are chosen by tables (drivers); what can be plugged in while it runs has one
+// from the start, or is refused (driven).
+//
 // # Foreign systems
 //
 // A system that strata does not know has no template and no agent, but a disk and a CD of

@@ -3,6 +3,7 @@ package machine
 import (
 	"slices"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/machine"
@@ -60,4 +61,32 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 		w.Optional = append(w.Optional, slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
 	}
 	return w, nil
+}
+
+// driven tells whether what runs by p has a driver for v: a template's machine has those
+// that its start took, and a foreign system knows best. Kinds: Conflict.
+func (d *Driver) driven(p stratum.Plan, v stratum.Device) error {
+	if p.Foreign != nil {
+		return nil
+	}
+	w, err := drivers(p)
+	if err != nil {
+		return err
+	}
+	k, err := d.o.Kernels.GetFor(p.Kernel, w)
+	if err != nil {
+		return err
+	}
+	set, err := k.Set(w)
+	if err != nil {
+		return err
+	}
+	one := plugged(v)
+	for _, name := range slices.Concat(busDrivers[one.Bus], cardDrivers[one.Model]) {
+		if !set.Has(name) {
+			return fault.Conflictf("the kernel inside has no driver for it: %s was not needed at its start", name).
+				Help("disks on virtio and cards e1000e can be plugged in at any time; or stop it first: its next start has the driver")
+		}
+	}
+	return nil
 }

@@ -23,9 +23,6 @@ type Foreign struct {
 	*Live
 	guest *guest // nil: it has no port for an agent
 	log   *slog.Logger
-	state string // as of foreign
-
-	d *Driver
 
 	program string // strata's own agent, to be installed
 
@@ -35,7 +32,7 @@ type Foreign struct {
 }
 
 func (d *Driver) foreign(v *virtual.Live) *Foreign {
-	f := &Foreign{Live: live(v), log: d.Log, state: d.o.Places.State, program: d.Program(), d: d}
+	f := &Foreign{Live: d.live(v), log: d.Log, program: d.Program()}
 	if path := v.GuestSocket(); path != "" {
 		f.guest = newGuest(path)
 		go f.listen(d.Life)

@@ -104,10 +104,11 @@ func describe(s machine.Spec, volumes int) []string {
 // Live is one run of a machine.
 type Live struct {
 	*virtual.Live
+	d      *Driver
 	screen *screen.Screen
 }
 
-func live(v *virtual.Live) *Live { return &Live{v, screen.New(v)} }
+func (d *Driver) live(v *virtual.Live) *Live { return &Live{v, d, screen.New(v)} }
 
 // Screen implements stratum.Screener.
 func (l *Live) Screen() stratum.Screen { return l.screen }
@@ -121,7 +122,7 @@ func (d *Driver) Adopt(ctx context.Context, id string) (stratum.Live, error) {
 	if v.Alone() {
 		return d.foreign(v), nil
 	}
-	return live(v), nil
+	return d.live(v), nil
 }
 
 var (

@@ -15,12 +15,15 @@ import (
 )
 
 // Plug implements stratum.Plugger.
-func (f *Foreign) Plug(ctx context.Context, _ stratum.Plan, d stratum.Device, tap *stratum.Tap) error {
-	return f.Monitor(ctx, func(q *qemu.QMP) (err error) {
+func (l *Live) Plug(ctx context.Context, p stratum.Plan, d stratum.Device, tap *stratum.Tap) error {
+	if err := l.d.driven(p, d); err != nil {
+		return err
+	}
+	return l.Monitor(ctx, func(q *qemu.QMP) (err error) {
 		var back undo.Stack
 		defer back.Unless(ctx, &err)
 		if d.Disk != nil {
-			err = f.lend(ctx, q, d, &back)
+			err = l.lend(ctx, q, d, &back)
 		} else {
 			err = cable(ctx, q, d, tap, &back)
 		}
@@ -32,8 +35,8 @@ func (f *Foreign) Plug(ctx context.Context, _ stratum.Plan, d stratum.Device, ta
 }
 
 // lend has QEMU open the image of a disk.
-func (f *Foreign) lend(ctx context.Context, q *qemu.QMP, d stratum.Device, back *undo.Stack) error {
-	c, err := openAttached(d, f.state)
+func (l *Live) lend(ctx context.Context, q *qemu.QMP, d stratum.Device, back *undo.Stack) error {
+	c, err := openAttached(d, l.d.o.Places.State)
 	if err != nil {
 		return err
 	}
@@ -124,8 +127,8 @@ const (
 
 // Unplug implements stratum.Plugger. A device that is gone already, since the system let
 // go of it later, is only tidied up after.
-func (f *Foreign) Unplug(ctx context.Context, d stratum.Device) error {
-	err := f.Execute(ctx, "device_del", map[string]string{"id": d.Name()}, nil)
+func (l *Live) Unplug(ctx context.Context, d stratum.Device) error {
+	err := l.Execute(ctx, "device_del", map[string]string{"id": d.Name()}, nil)
 	var refused *qemu.Refused
 	switch {
 	case errors.As(err, &refused) && refused.Class == "DeviceNotFound":
@@ -136,7 +139,7 @@ func (f *Foreign) Unplug(ctx context.Context, d stratum.Device) error {
 	patient, cancel := context.WithTimeout(ctx, letGo)
 	defer cancel()
 	for {
-		there, err := f.has(ctx, d.Name())
+		there, err := l.has(ctx, d.Name())
 		if err != nil {
 			return err
 		}
@@ -151,7 +154,7 @@ func (f *Foreign) Unplug(ctx context.Context, d stratum.Device) error {
 		}
 	}
 	for {
-		err := f.Monitor(ctx, func(q *qemu.QMP) error {
+		err := l.Monitor(ctx, func(q *qemu.QMP) error {
 			if d.Card != nil {
 				return q.Execute(ctx, "netdev_del", map[string]string{"id": plugged(d).Netdev()}, nil)
 			}
@@ -169,12 +172,14 @@ func (f *Foreign) Unplug(ctx context.Context, d stratum.Device) error {
 	}
 }
 
-// has tells whether the machine has a device.
-func (f *Foreign) has(ctx context.Context, id string) (bool, error) {
+// Has implements stratum.Plugger.
+func (l *Live) Has(ctx context.Context, d stratum.Device) (bool, error) { return l.has(ctx, d.Name()) }
+
+func (l *Live) has(ctx context.Context, id string) (bool, error) {
 	var all []struct {
 		Name string `json:"name"`
 	}
-	if err := f.Execute(ctx, "qom-list", map[string]string{"path": "/machine/peripheral"}, &all); err != nil {
+	if err := l.Execute(ctx, "qom-list", map[string]string{"path": "/machine/peripheral"}, &all); err != nil {
 		return false, err
 	}
 	for _, one := range all {
@@ -185,4 +190,4 @@ func (f *Foreign) has(ctx context.Context, id string) (bool, error) {
 	return false, nil
 }
 
-var _ stratum.Plugger = (*Foreign)(nil)
+var _ stratum.Plugger = (*Live)(nil)

@@ -270,10 +270,10 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		if err != nil {
 			return nil, err
 		}
-		return live(v), nil
+		return d.live(v), nil
 	}
 	l.Notes.Boot.Cold = "a machine is always booted"
-	v, err := d.OrByTCG(ctx, p, l.Launch, o, func(ctx context.Context) error {
+	v, err := d.AttemptTwice(ctx, p, l.Launch, o, func(ctx context.Context) error {
 		fresh, err := d.prepare(ctx, p)
 		if err != nil {
 			return err
@@ -286,5 +286,5 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if err != nil {
 		return nil, err
 	}
-	return live(v), nil
+	return d.live(v), nil
 }

@@ -21,7 +21,7 @@
 // host's, on QEMU's control group.
 //
 // A first system by KVM that QEMU does not bring up as far as its agent is started once
-// more by TCG (OrByTCG). A boot has time for as long as it goes on (Patient).
+// more by TCG (AttemptTwice). A boot has time for as long as it goes on (Patient).
 //
 // # Who talks to whom
 //

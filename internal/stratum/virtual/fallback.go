@@ -22,11 +22,11 @@ type attempts struct {
 	again func(context.Context) error
 }
 
-// OrByTCG starts l, and once more by TCG where it is the first system by this KVM and
-// its agent was not met; by an accelerator that has run systems, one that hangs is
-// started once more. again prepares *l anew.
-func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
-	return orByTCG(ctx, d.Judge, l, attempts{
+// AttemptTwice starts l, and once more where it did not come up though nothing that was
+// asked for is to blame: by TCG where it is the first system by this KVM, else, where it
+// hangs, by the same accelerator. again prepares *l anew.
+func (d *Driver) AttemptTwice(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
+	return twice(ctx, d.Judge, l, attempts{
 		now: func(ctx context.Context) (*Live, error) { return d.Attempt(ctx, p, l, o) },
 		again: func(ctx context.Context) error {
 			d.Log.Warn("a "+d.o.Stratum+" did not boot, and is booted once more", "id", p.ID, "accelerator", l.Notes.Boot.Accelerator)
@@ -35,9 +35,9 @@ func (d *Driver) OrByTCG(ctx context.Context, p stratum.Plan, l *Launch, o strat
 	})
 }
 
-// orByTCG gives KVM up where the second attempt does better: what no accelerator boots
+// twice gives KVM up where the second attempt does better: what no accelerator boots
 // is not a fault of one.
-func orByTCG(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error) {
+func twice(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error) {
 	live, err := a.now(ctx)
 	if err == nil || !l.suspects() && !l.hung(err) || ctx.Err() != nil || Blames(err) {
 		return live, err

@@ -66,7 +66,7 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 			l.Proven = c.proven
 			var by []string
 			var j verdicts
-			_, err := orByTCG(t.Context(), &j, l, attempts{
+			_, err := twice(t.Context(), &j, l, attempts{
 				now: func(context.Context) (*Live, error) {
 					if len(by) == len(c.attempts) {
 						t.Fatalf("it was tried once more, after %v", by)
@@ -102,7 +102,7 @@ func TestWhatGoesOnFromASavedStateDoesSoOnce(t *testing.T) {
 		l := launched(by)
 		l.Proven, l.From = true, &Saved{}
 		tries := 0
-		_, err := orByTCG(t.Context(), &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
+		_, err := twice(t.Context(), &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
 			tries++
 			l.Begun = true
 			return nil, fault.Busyf("the agent inside did not answer in time")
@@ -117,7 +117,7 @@ func TestAStartThatWasGivenUpIsNotDoneAgain(t *testing.T) {
 	ctx, cancel := context.WithCancel(t.Context())
 	l := launched(qemu.KVM)
 	n := 0
-	_, err := orByTCG(ctx, &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
+	_, err := twice(ctx, &verdicts{}, l, attempts{now: func(context.Context) (*Live, error) {
 		n++
 		l.Begun = true
 		cancel()
