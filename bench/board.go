@@ -3,6 +3,7 @@ package main
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -34,8 +35,34 @@ var boardModules = kernel.Wanted{
 	For: "machines", Early: []string{"crc32c_generic"}, Required: []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
 }
 
-// board makes what bare machines start from, by the kernel that strata's was booted by.
-func (e *env) board(boot api.Boot) (*board, error) {
+// board makes what bare machines start from: it looks at what strata's are, so that these
+// are the same.
+func (e *env) board() (*board, error) {
+	if err := e.machineKernel(); err != nil {
+		return nil, err
+	}
+	if err := e.beginAt("machine", "same"); err != nil {
+		return nil, err
+	}
+	same, err := e.show("same")
+	if out, err := e.strata("rm", "-f", "same").CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("%w: %s", err, out)
+	}
+	if err != nil {
+		return nil, err
+	}
+	if same.Boot == nil {
+		return nil, fmt.Errorf("strata does not say how its machine was booted")
+	}
+	b, err := e.boardOf(*same.Boot)
+	if err != nil {
+		return nil, err
+	}
+	fmt.Printf("  %s, kernel %s, accelerator %s (%s)\n", b.version(), same.Boot.Release, same.Boot.Accelerator, same.Boot.Why)
+	return b, nil
+}
+
+func (e *env) boardOf(boot api.Boot) (*board, error) {
 	b := &board{bare: &bare{dir: filepath.Join(e.work, "board"), console: "/dev/ttyS0", disks: [2][]string{{"/dev/sdb", "/dev/sda", "/dev/sdc"}, {"/dev/sdc", "/dev/sdb", "/dev/sda"}}}, memory: int(boot.Memory >> 20)}
 	var err error
 	if b.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
@@ -43,7 +70,7 @@ func (e *env) board(boot api.Boot) (*board, error) {
 	}
 	// The daemon works on the store: this is a look at a copy, of links.
 	store := filepath.Join(b.dir, "kernels")
-	if err := os.MkdirAll(b.dir, 0o755); err != nil {
+	if err := errors.Join(os.RemoveAll(b.dir), os.MkdirAll(b.dir, 0o755)); err != nil {
 		return nil, err
 	}
 	if out, err := exec.Command("cp", "-al", filepath.Join(e.root, "state", "kernels"), store).CombinedOutput(); err != nil {

@@ -18,6 +18,9 @@
 //	guest     strata run --rm --stratum guest ~  a bare QEMU made for just that; warm ~ cold;
 //	          memory, disk, exec
 //	machine   strata run --rm --stratum machine ~  a bare QEMU with the same board and disks, by
-//	          wall and by processor time; disk; suspending and going on
+//	          wall and by processor time
+//	machine-disk     its private disk ~ that of the bare machine
+//	machine-suspend  suspending a machine of 512 MiB and going on in a fresh process ~ writing
+//	          and reading a file as long
 //	network   TCP host → zone and back      ~  a plain veth into a plain namespace
 package main

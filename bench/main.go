@@ -42,6 +42,8 @@ var comparisons = []struct {
 	{"network", (*env).network},
 	{"guest", (*env).guest},
 	{"machine", (*env).machine},
+	{"machine-disk", (*env).machineDisk},
+	{"machine-suspend", (*env).machineSuspends},
 }
 
 func main() {

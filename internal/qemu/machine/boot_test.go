@@ -58,7 +58,7 @@ func TestQEMUTakesWhatValidateTakes(t *testing.T) {
 		}
 		return all
 	}
-	for sentence, s := range map[string]Spec{
+	all := map[string]Spec{
 		"all there is on a q35": q35,
 		"all there is on a pc":  pc,
 		"the most processors":   with(Linux, func(s *Spec) { s.Processors = Processors{1, MaxProcessors} }),
@@ -78,7 +78,11 @@ func TestQEMUTakesWhatValidateTakes(t *testing.T) {
 		"Windows as it is sold": with(Windows, func(s *Spec) {
 			s.Firmware, s.TPM = UEFISecure, noTPM == nil
 		}),
-	} {
+	}
+	for _, os := range Systems() { // as they are, on their usual board
+		all["what is usual for "+string(os)] = made(t, os, Host{Accel: qemu.TCG, TPM: noTPM == nil})
+	}
+	for sentence, s := range all {
 		t.Run(sentence, func(t *testing.T) {
 			if err := s.Validate(); err != nil {
 				t.Fatal(err)
