@@ -91,7 +91,7 @@ func (a *app) printEnvironment(e api.Environment) {
 			processors = "processor"
 		}
 		if b.MostCPUs > b.CPUs {
-			processors += fmt.Sprintf(" (%d while it runs)", b.MostCPUs)
+			processors += fmt.Sprintf(" (room for %d)", b.MostCPUs)
 		}
 		f.add("machine", fmt.Sprintf("%d %s, %s of memory", b.CPUs, processors, b.Memory))
 	}
