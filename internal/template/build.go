@@ -220,7 +220,9 @@ func startBuilder(ctx context.Context, tool string, args []string, tmp string, r
 	b.cmd.Env = append(slices.DeleteFunc(os.Environ(), func(e string) bool { return strings.HasPrefix(e, "TMPDIR=") }),
 		"TMPDIR="+tmp, "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive")
 	b.cmd.Stderr = b.said
-	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	// In a mount namespace of its own: it mounts the host's devices, proc and sysfs below tmp, and
+	// where it or the daemon is killed nothing of them may be there for who removes tmp.
+	b.cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Unshareflags: syscall.CLONE_NEWNS}
 	b.cmd.Cancel = func() error { return syscall.Kill(-b.cmd.Process.Pid, syscall.SIGTERM) }
 	b.cmd.WaitDelay = buildGrace
 	out, err := b.cmd.StdoutPipe()
