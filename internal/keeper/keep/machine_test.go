@@ -17,6 +17,7 @@ import (
 func newTestMachine(t testing.TB, at phase) *machine {
 	k := &keeper{loop: &loop{ep: -1, entries: map[int]*entry{}}, daemon: -1, payload: -1, notify: -1, control: -1, agent: -1, phase: at}
 	k.spec.StatusFile = "/nonexistent/status"
+	k.spec.Machine = &wire.Machine{}
 	k.main.init(k)
 	m := &machine{k: k, streams: -1, events: -1, noise: -1, number: 7}
 	k.machine = m
