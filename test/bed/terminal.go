@@ -78,7 +78,7 @@ func (t *Terminal) read() {
 // Expect waits until text stands on the terminal behind what was expected before.
 func (t *Terminal) Expect(text string) {
 	t.t.Helper()
-	for deadline := time.Now().Add(require.Patience(15 * time.Second)); ; time.Sleep(5 * time.Millisecond) {
+	for deadline := time.Now().Add(require.Patience(time.Minute)); ; time.Sleep(5 * time.Millisecond) {
 		t.mu.Lock()
 		at := strings.Index(t.screen.String()[t.seen:], text)
 		if at >= 0 {

@@ -120,7 +120,7 @@ func makeAlone(t *testing.T, a at, b *bed.Bed, counts *string) string {
 		}
 	})
 	a.begin("alone", "-v", dir+":/v", "busybox", "sh", "-c",
-		"echo mark > /tmp/mark; sleep 1001 & i=0; while :; do i=$((i+1)); echo $i > /v/n.new; mv /v/n.new /v/n; sleep 0.05; done")
+		"echo mark > /tmp/mark; sleep 1001 & i=0; while :; do i=$((i+1)); echo $i > /v/n.new; mv /v/n.new /v/n; sleep 0.2; done")
 	return "alone"
 }
 

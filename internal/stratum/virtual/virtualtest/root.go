@@ -14,7 +14,6 @@ import (
 	"slices"
 	"strings"
 	"sync/atomic"
-	"syscall"
 	"testing"
 	"time"
 
@@ -31,6 +30,7 @@ import (
 // Main runs tests with the programs that drivers look for on the PATH: those of
 // STRATA_BIN, or ones that it builds.
 func Main(m *testing.M) int {
+	defer kernels.remove()
 	if dir := os.Getenv("STRATA_BIN"); dir != "" {
 		os.Setenv("PATH", dir+":"+os.Getenv("PATH"))
 		return m.Run()
@@ -74,7 +74,6 @@ func New(t testing.TB, name string) *Root {
 	require.Tool(t, "mkfs.ext4")
 	require.Machines(t)
 	require.Tool(t, "qemu-system-x86_64")
-	deb := KernelPackage(t, name)
 	dir, err := os.MkdirTemp("", "strg") // sockets below it want a short path
 	if err != nil {
 		t.Fatal(err)
@@ -86,17 +85,7 @@ func New(t testing.TB, name string) *Root {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	if r.Kernels, err = kernel.Open(filepath.Join(r.Places.State, "kernels"), nil); err != nil {
-		t.Fatal(err)
-	}
-	content, err := os.Open(deb)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer content.Close()
-	if _, err := r.Kernels.Import(ctx, content, kernel.ImportOptions{Source: filepath.Base(deb)}, nil); err != nil {
-		t.Fatal(err)
-	}
+	r.Kernels = kernels.of(t, name)
 	if r.Groups, err = resource.Open(r.Places.Name("stratatest")); err != nil {
 		require.Host(t, "cgroups", false, err.Error())
 	}
@@ -111,39 +100,6 @@ func New(t testing.TB, name string) *Root {
 	t.Cleanup(func() { r.Pool.Close() })
 	r.layer = drivertest.Layer(t)
 	return r
-}
-
-// KernelPackage returns Debian's package of a kernel, which tests fetch from the mirror
-// once per machine.
-func KernelPackage(t testing.TB, name string) string {
-	t.Helper()
-	dir := filepath.Join(os.TempDir(), "strata-test-"+name)
-	if err := os.MkdirAll(dir, 0o755); err != nil {
-		t.Fatal(err)
-	}
-	lock, err := os.OpenFile(filepath.Join(dir, "lock"), os.O_CREATE|os.O_RDWR, 0o600)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer lock.Close()
-	if err := syscall.Flock(int(lock.Fd()), syscall.LOCK_EX); err != nil {
-		t.Fatal(err)
-	}
-	have := func() []string { l, _ := filepath.Glob(filepath.Join(dir, "linux-image-*.deb")); return l }
-	if found := have(); len(found) > 0 {
-		return found[0]
-	}
-	require.Tool(t, "apt-get")
-	text, err := exec.Command("apt-cache", "depends", name).Output()
-	_, rest, _ := strings.Cut(string(text), "Depends: ")
-	newest, _, _ := strings.Cut(rest, "\n")
-	require.Host(t, "debian-mirror", err == nil && strings.HasPrefix(newest, "linux-image-"), "apt knows no package "+name)
-	cmd := exec.Command("apt-get", "download", strings.TrimSpace(newest))
-	cmd.Dir = dir
-	text, err = cmd.CombinedOutput()
-	found := have()
-	require.Host(t, "debian-mirror", err == nil && len(found) > 0, "a kernel cannot be fetched: "+string(text))
-	return found[0]
 }
 
 func newID() string {
