@@ -213,7 +213,7 @@ func pause(t *testing.T, a at) {
 	until(t, "it counts", 10*time.Second, func() bool { return read() != "" })
 	a.Run("pause", name)
 	still := read()
-	time.Sleep(500 * time.Millisecond) // that nothing happens takes a while to see
+	time.Sleep(2 * time.Second) // that nothing happens takes a while to see
 	if now := read(); now != still {
 		t.Errorf("it went on from %s to %s while paused", still, now)
 	}
