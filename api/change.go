@@ -6,6 +6,12 @@ import (
 	"github.com/strata-project/strata/internal/unit"
 )
 
+// Next is what is to follow a wait for room, where it is no start.
+type Next struct {
+	Stratum string  `json:"stratum,omitempty" doc:"The stratum that it is to be moved to." enum:"zone,guest,machine"`
+	Update  *Update `json:"update,omitempty" doc:"What is to be changed."`
+}
+
 // Update changes an environment that exists. What is nil stays as it is.
 type Update struct {
 	Memory          *unit.Size `json:"memory,omitempty" doc:"Memory limit in bytes; 0: none."`

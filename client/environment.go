@@ -76,9 +76,11 @@ func (c *Client) Why(ctx context.Context, ref string) (w api.Choice, err error) 
 }
 
 // Queue waits until there is room for an environment's guarantees, at most for
-// patience, and holds it for the start that follows. It ends with ctx.
-func (c *Client) Queue(ctx context.Context, ref string, patience time.Duration) error {
-	return c.act(ctx, ref, "queue", "patience", patience.String())
+// patience, and holds it for the start that follows, or for next. It ends with ctx.
+func (c *Client) Queue(ctx context.Context, ref string, next api.Next, patience time.Duration) error {
+	q := post(environments, ref, "queue").with("patience", patience.String())
+	q.body = next
+	return c.call(ctx, q, nil)
 }
 
 // Start starts an environment.

@@ -122,6 +122,26 @@ func TestWaitingIsInOrderAndCanBeEnded(t *testing.T) {
 	}
 }
 
+func TestWhatRunsWaitsForMoreAndGivesNothingBack(t *testing.T) {
+	b := New(small)
+	b.Restore(claim("a", 6*giB, 0))
+	b.Restore(claim("runs", giB, 1000))
+	done := make(chan error, 1)
+	go func() { done <- b.Wait(t.Context(), claim("runs", 4*giB, 0)) }()
+	until(t, func() bool { _, w := b.Claims(); return len(w) == 1 })
+	if err := b.Take(claim("runs", giB, 1500)); err != nil { // a change meanwhile
+		t.Fatal(err)
+	}
+	b.Give("a")
+	if err := <-done; err != nil {
+		t.Fatal(err)
+	}
+	held, _ := b.Claims()
+	if len(held) != 1 || held[0].Memory != 4*giB || held[0].CPUs != 1500 {
+		t.Errorf("held %+v; want what it waited for beside what it had", held)
+	}
+}
+
 func TestTheFirstThatWaitsHoldsUpTheOthers(t *testing.T) {
 	b := New(small)
 	b.Restore(claim("a", 6*giB, 0))

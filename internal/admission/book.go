@@ -41,6 +41,12 @@ type Claim struct {
 // memory is what the claim counts as.
 func (c Claim) memory() unit.Size { return c.Memory + c.Overhead }
 
+// Beside is what is taken while what old and c guarantee is to be had at the same time.
+func (c Claim) Beside(old Claim) Claim {
+	c.Memory, c.CPUs, c.Overhead = max(c.Memory, old.Memory), max(c.CPUs, old.CPUs), max(c.Overhead, old.Overhead)
+	return c
+}
+
 // MaxWaiting is how many claims wait at most.
 const MaxWaiting = 256
 
@@ -76,11 +82,13 @@ func (b *Book) Take(c Claim) error {
 	return nil
 }
 
-// Wait takes a claim as Take does, as soon as it fits, and returns when it has.
+// Wait takes a claim as Take does, as soon as it fits, and returns when it has; of what
+// the one of the same id has by then it gives nothing back.
 // A claim that could never fit is refused at once. Kinds: Full; Busy where too many
 // wait, or ctx's deadline passes.
 func (b *Book) Wait(ctx context.Context, c Claim) error {
 	b.mu.Lock()
+	c = c.Beside(b.claims[c.ID])
 	if err := New(b.host).fits(c); err != nil {
 		b.mu.Unlock()
 		return fault.Wrap(err, "it would wait forever")
@@ -137,10 +145,14 @@ func (b *Book) put(c Claim) {
 
 // serve takes what waits and fits, in order.
 func (b *Book) serve() {
-	for len(b.waiting) > 0 && b.fits(b.waiting[0].claim) == nil {
+	for len(b.waiting) > 0 {
 		w := b.waiting[0]
+		c := w.claim.Beside(b.claims[w.claim.ID])
+		if b.fits(c) != nil {
+			return
+		}
 		b.waiting = b.waiting[1:]
-		b.claims[w.claim.ID] = w.claim
+		b.claims[c.ID] = c
 		close(w.taken)
 	}
 }

@@ -83,8 +83,13 @@ func queueFlag(f *pflag.FlagSet, into *string) {
 	f.Lookup("queue").NoOptDefVal = usualQueue
 }
 
-// queue waits for room, where --queue was given.
+// queue waits for room for a start, where --queue was given.
 func queue(ctx context.Context, c *client.Client, ref, text string) error {
+	return queueFor(ctx, c, ref, api.Next{}, text)
+}
+
+// queueFor waits for room for what follows, where --queue was given.
+func queueFor(ctx context.Context, c *client.Client, ref string, next api.Next, text string) error {
 	if text == "" {
 		return nil
 	}
@@ -92,5 +97,5 @@ func queue(ctx context.Context, c *client.Client, ref, text string) error {
 	if err != nil {
 		return err
 	}
-	return c.Queue(ctx, ref, time.Duration(patience))
+	return c.Queue(ctx, ref, next, time.Duration(patience))
 }

@@ -15,6 +15,7 @@ import (
 
 func (a *app) moveCommand() *cobra.Command {
 	var dry, force, quiet, asJSON bool
+	var patience string
 	cmd := &cobra.Command{
 		Use:   "move [flags] NAME zone|guest|machine",
 		Short: "Have an environment run at another stratum",
@@ -26,10 +27,13 @@ One that runs is stopped and started again, so what runs inside is not kept; but
 that the new stratum takes is found and made before. Where the start fails, the
 environment runs where it was. One that is stopped changes its stratum only.
 
-A stratum that does not serve a need of the environment is refused, unless --force.
+A stratum that does not serve a need of the environment is refused, unless --force. One
+where it would take more of the host than there is room for is refused with status 8; with
+--queue the move waits for room.
 
 Examples:
   strata move web guest
+  strata move --queue=10m web machine
   strata move --dry-run web machine
   strata move --force web zone`,
 		Args: exactly(2, "a name and a stratum"),
@@ -37,6 +41,12 @@ Examples:
 			to := args[1]
 			if !isStratum(to) {
 				return fault.Invalidf("%q is not a stratum", to).At("stratum").Help("use one of: zone, guest, machine")
+			}
+			if dry && patience != "" {
+				return fault.Invalidf("a dry run waits for nothing").At("queue").Help("leave out --queue or --dry-run")
+			}
+			if err := queueFor(ctx, c, args[0], api.Next{Stratum: to}, patience); err != nil {
+				return err
 			}
 			m, err := a.move(ctx, c, args[0], api.MoveRequest{Stratum: to, Force: force, DryRun: dry}, quiet || asJSON)
 			switch {
@@ -67,6 +77,7 @@ Examples:
 		},
 	}
 	cmd.Flags().BoolVar(&dry, "dry-run", false, "say what it would do, and do nothing")
+	queueFlag(cmd.Flags(), &patience)
 	cmd.Flags().BoolVarP(&force, "force", "f", false, "move it even where the stratum does not serve a need")
 	cmd.Flags().BoolVarP(&quiet, "quiet", "q", false, "print the name only")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")

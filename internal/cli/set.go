@@ -15,24 +15,30 @@ import (
 )
 
 func (a *app) setCommand() *cobra.Command {
-	return &cobra.Command{
-		Use:   "set NAME KEY=VALUE...",
+	var patience string
+	cmd := &cobra.Command{
+		Use:   "set [flags] NAME KEY=VALUE...",
 		Short: "Change limits, guarantees, labels or the restart policy",
 		Long: "Change an environment that exists. Keys are " + wrapped(append(settingKeys(), "restart", "label.NAME"), 43) + `;
 an empty value takes a label away, 0 takes a limit, a guarantee or a weight away.
 What changes while it runs and what at its next start, at each stratum, is in
 docs/reference/resources.md. A guarantee that the host cannot keep is refused, with
-status 8. The disk only grows, and only while the environment is stopped.
+status 8; with --queue the change waits until it can. The disk only grows, and only while
+the environment is stopped.
 
 Examples:
   strata set web memory=1G cpu.guarantee=0.5
   strata set web cpus=2 cpu.weight=300
+  strata set --queue=10m web cpu.guarantee=1
   strata set db disk=40G
   strata set web restart=always label.team=web`,
 		Args: atLeast(2, "a name and KEY=VALUE"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			u, err := parseUpdate(args[1:])
 			if err != nil {
+				return err
+			}
+			if err := queueFor(ctx, c, args[0], api.Next{Update: &u}, patience); err != nil {
 				return err
 			}
 			e, err := c.Update(ctx, args[0], u)
@@ -48,6 +54,8 @@ Examples:
 			return append(settingPairs(), "restart=", "label."), cobra.ShellCompDirectiveNoSpace | cobra.ShellCompDirectiveNoFileComp
 		},
 	}
+	queueFlag(cmd.Flags(), &patience)
+	return cmd
 }
 
 // parseUpdate reads KEY=VALUE pairs; every fault is reported. Kinds: Invalid.

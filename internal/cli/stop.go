@@ -74,24 +74,34 @@ func atOnce(names []string, do func(string) error) func(string) error {
 
 func (a *app) restartCommand() *cobra.Command {
 	var s stopFlags
+	var patience string
 	cmd := &cobra.Command{
 		Use:   "restart [flags] NAME...",
 		Short: "Stop environments and start them again",
 		Long: `Stop environments as ` + "`strata stop`" + ` does, and start them again.
+One that runs keeps what it has guaranteed in between; one that has stopped is started
+where there is room for that, and with --queue as soon as there is.
 
 Examples:
   strata restart web
-  strata restart --time 30s db`,
+  strata restart --time 30s db
+  strata restart --queue=10m batch`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			signal, grace, err := s.read()
 			if err != nil {
 				return err
 			}
-			return a.each(ctx, args, false, func(ctx context.Context, name string) error { return c.Restart(ctx, name, signal, grace) })
+			return a.each(ctx, args, false, func(ctx context.Context, name string) error {
+				if err := queue(ctx, c, name, patience); err != nil {
+					return err
+				}
+				return c.Restart(ctx, name, signal, grace)
+			})
 		}),
 		ValidArgsFunction: a.completeNames,
 	}
 	s.add(cmd)
+	queueFlag(cmd.Flags(), &patience)
 	return cmd
 }

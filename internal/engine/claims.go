@@ -4,6 +4,7 @@ import (
 	"context"
 	"maps"
 	"slices"
+	"strings"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -91,8 +92,7 @@ func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle fun
 	if before == after {
 		return func(bool) {}, nil
 	}
-	both := after
-	both.Memory, both.CPUs = max(before.Memory, after.Memory), max(before.CPUs, after.CPUs)
+	both := after.Beside(before)
 	en.mu.Lock()
 	runs := en.run != nil
 	en.mu.Unlock()
@@ -106,10 +106,14 @@ func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle fun
 		if !done {
 			after = before
 		}
-		if err := e.book.Take(after); err != nil { // it asks for no more than it has
-			e.log.Error("claim not lowered", "id", en.id(), "error", err)
+		en.mu.Lock()
+		if en.run != nil { // else it has ended meanwhile, and given back all
+			if err := e.book.Take(after); err != nil { // it asks for no more than it has
+				e.log.Error("claim not lowered", "id", en.id(), "error", err)
+			}
 		}
-		e.release(en) // it may have ended meanwhile
+		en.mu.Unlock()
+		e.release(en)
 		e.share()
 	}, nil
 }
@@ -209,11 +213,12 @@ const (
 	heldFor = 30 * time.Second
 )
 
-// Queue waits until there is room for what ref has guaranteed, and holds it for the
-// start that follows within half a minute. It ends with ctx, and after patience (0: an
-// hour). What runs already waits for nothing. Kinds: Missing, Busy (its time is over, or
-// too many wait), Full where it can never fit.
-func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) error {
+// Queue waits until there is room for what ref has guaranteed once next is done, and holds
+// it for the start, change or move that follows within half a minute. It ends with ctx, and
+// after patience (0: an hour). What runs, and is to take no more, waits for nothing, nor
+// does a change of what does not run. Kinds: Missing, Invalid, Conflict (of the change),
+// Busy (its time is over, or too many wait), Full where it can never fit.
+func (e *Engine) Queue(ctx context.Context, ref string, next api.Next, patience time.Duration) error {
 	if err := e.open(); err != nil {
 		return err
 	}
@@ -221,11 +226,9 @@ func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) 
 	if err != nil {
 		return err
 	}
-	en.mu.Lock()
-	active := en.run != nil || en.state == environment.Starting
-	en.mu.Unlock()
-	if active {
-		return nil
+	want, waits, err := e.toCome(en, next)
+	if err != nil || !waits {
+		return err
 	}
 	if patience <= 0 {
 		patience = usualQueue
@@ -234,8 +237,8 @@ func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) 
 	defer cancel()
 	ctx, stop := e.until(ctx)
 	defer stop()
-	if err := e.book.Wait(ctx, e.claimOf(en.snapshot())); err != nil {
-		return fault.Wrap(err, "start %s", en.name())
+	if err := e.book.Wait(ctx, want); err != nil {
+		return fault.Wrap(err, "wait for room for %s", en.name())
 	}
 	e.goes(func() {
 		timer := time.NewTimer(heldFor)
@@ -243,10 +246,51 @@ func (e *Engine) Queue(ctx context.Context, ref string, patience time.Duration) 
 		select {
 		case <-timer.C:
 		case <-e.life.Done():
+			return // the next daemon counts what runs
 		}
-		e.release(en)
+		e.giveBack(en)
 	})
 	return nil
+}
+
+// toCome is what an environment claims once next is done, and whether that is more than
+// it may have at once.
+func (e *Engine) toCome(en *entry, next api.Next) (want admission.Claim, waits bool, err error) {
+	rec := en.snapshot()
+	now := e.claimOf(rec)
+	if next.Update != nil {
+		if rec.Spec, err = environment.Change(rec.Spec, *next.Update, bounds); err != nil {
+			return want, false, err
+		}
+	}
+	if next.Stratum != "" {
+		if e.drivers[next.Stratum] == nil {
+			return want, false, fault.Invalidf("%q is not a stratum", next.Stratum).At("stratum").Help("use one of: %s", strings.Join(e.strata(), ", "))
+		}
+		rec.Stratum = next.Stratum
+	}
+	want = e.claimOf(rec).Beside(now)
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	if en.run != nil || en.state == environment.Starting {
+		return want, want.Memory > now.Memory || want.CPUs > now.CPUs || want.Overhead > now.Overhead, nil
+	}
+	return want, next == (api.Next{}), nil
+}
+
+// giveBack ends the holding of room for what was to follow: what runs keeps what it takes
+// as it is.
+func (e *Engine) giveBack(en *entry) {
+	if en.lock(e.life) != nil { // what follows may be under way
+		return
+	}
+	defer en.unlock()
+	en.mu.Lock()
+	if en.run != nil {
+		_ = e.book.Take(e.claimOf(en.rec)) // no more than it has
+	}
+	en.mu.Unlock()
+	e.release(en)
 }
 
 // Capacity tells what the host has, what of it is guaranteed, and to whom.

@@ -167,6 +167,40 @@ func TestNoSequenceOfOperationsBreaksAGuarantee(t *testing.T) {
 	l.must(l.Close(t.Context()))
 }
 
+func TestAChangeAndAMoveWaitForRoom(t *testing.T) {
+	l, below := prepared(t), enginetest.NewHost()
+	book := &ledger{t: t, memory: 3 * unit.GiB, cpus: 3600, held: map[string]api.Resources{}}
+	guaranteed(l, below, book, admission.Host{Memory: 4 * unit.GiB, ReserveMemory: unit.GiB, CPUs: 4000, ReserveCPUs: 400})
+	other, guarantee, more := "other", unit.Size(unit.GiB), unit.Size(2*unit.GiB)
+	for _, name := range []string{"one", other} {
+		l.run(api.Spec{Name: name, Template: "busybox", Resources: api.Resources{MemoryGuarantee: guarantee}})
+	}
+	grow := api.Update{MemoryGuarantee: &more}
+	if _, err := l.Update(t.Context(), "one", grow); !fault.Is(err, fault.Full) {
+		t.Fatalf("Update = %v; want that there is no room", err)
+	}
+	if err := l.Queue(t.Context(), "one", api.Next{Update: &grow}, 50*time.Millisecond); !fault.Is(err, fault.Busy) {
+		t.Errorf("Queue = %v; want that its time is over", err)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- l.Queue(t.Context(), "one", api.Next{Update: &grow}, time.Minute) }()
+	l.until("it waits", func() bool { return len(l.Capacity(t.Context()).Waiting) == 1 })
+	l.must(l.Kill(t.Context(), other, "KILL"))
+	l.must(<-waited)
+	if err := l.Start(t.Context(), other, nil); !fault.Is(err, fault.Full) {
+		t.Errorf("Start = %v; want that room is held for the change", err)
+	}
+	if _, err := l.Update(t.Context(), "one", grow); fault.Is(err, fault.Full) { // the driver may fail
+		t.Errorf("what it waited for is refused: %v", err)
+	}
+	if err := l.Queue(t.Context(), "one", api.Next{Stratum: "cellar"}, time.Minute); !fault.Is(err, fault.Invalid) {
+		t.Errorf("Queue = %v; want that there is no such stratum", err)
+	}
+	if err := l.Queue(t.Context(), "one", api.Next{Stratum: stratum.Guest}, time.Minute); err != nil {
+		t.Errorf("a move that there is room for waits: %v", err)
+	}
+}
+
 // anything does one thing to an environment; that it is refused is as good.
 func anything(l *lab, r *rand.Rand, name string) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)
@@ -197,7 +231,20 @@ func anything(l *lab, r *rand.Rand, name string) {
 			_ = l.Remove(ctx, name, true)
 			return
 		}
-		if l.Queue(ctx, name, 20*time.Millisecond) == nil {
+		next, to := api.Next{Update: &api.Update{MemoryGuarantee: &memory, CPUGuarantee: &cpus}}, []string{stratum.Zone, stratum.Guest}[r.IntN(2)]
+		switch r.IntN(3) {
+		case 0:
+			if l.Queue(ctx, name, next, 20*time.Millisecond) == nil {
+				_, _ = l.Update(ctx, name, *next.Update)
+			}
+			return
+		case 1:
+			if l.Queue(ctx, name, api.Next{Stratum: to}, 20*time.Millisecond) == nil {
+				_, _ = l.Move(ctx, name, api.MoveRequest{Stratum: to})
+			}
+			return
+		}
+		if l.Queue(ctx, name, api.Next{}, 20*time.Millisecond) == nil {
 			_ = l.Start(ctx, name, nil)
 		}
 	}

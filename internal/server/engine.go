@@ -93,8 +93,8 @@ type Devices interface {
 // Admission is what the host can guarantee.
 type Admission interface {
 	Capacity(ctx context.Context) api.Capacity
-	// Queue waits for room for a start, and holds it for a moment.
-	Queue(ctx context.Context, ref string, patience time.Duration) error
+	// Queue waits for room for a start, or for next, and holds it for a moment.
+	Queue(ctx context.Context, ref string, next api.Next, patience time.Duration) error
 }
 
 // Streams is what goes in and out of a running environment.

@@ -46,16 +46,21 @@ func (s *Server) lifecycleRoutes() {
 	act("start", "Start an environment", func(ctx context.Context, ref string) error {
 		return s.metrics.start(func() error { return s.engine.Start(ctx, ref, nil) })
 	})
-	huma.Register(s.api, route("queue", http.MethodPost, "/v1/environments/{ref}/queue", "Wait until there is room for its guarantees, and hold it for the start that follows"),
+	huma.Register(s.api, route("queue", http.MethodPost, "/v1/environments/{ref}/queue", "Wait until there is room for its guarantees, and hold it for the start, change or move that follows"),
 		func(ctx context.Context, in *struct {
 			EnvironmentRef
-			Patience string `query:"patience" maxLength:"32" doc:"How long at most, such as 10m. Default: 1h."`
+			Patience string    `query:"patience" maxLength:"32" doc:"How long at most, such as 10m. Default: 1h."`
+			Body     *api.Next `doc:"What is to follow; nothing: a start."`
 		}) (*none, error) {
 			patience, err := unit.ParseDuration(cmp.Or(in.Patience, "0"))
 			if err != nil || patience < 0 {
 				return nil, fault.Invalidf("%q is not a time to wait", in.Patience).At("patience").Help("write a duration such as 10m")
 			}
-			return nil, s.engine.Queue(ctx, in.Ref, time.Duration(patience))
+			var next api.Next
+			if in.Body != nil {
+				next = *in.Body
+			}
+			return nil, s.engine.Queue(ctx, in.Ref, next, time.Duration(patience))
 		})
 	act("pause", "Hold every process still", s.engine.Pause)
 	act("resume", "Let a paused or suspended environment go on", s.engine.Resume)

@@ -13,7 +13,7 @@ func (e *Engine) Capacity(context.Context) api.Capacity {
 }
 
 // Queue implements server.Admission: there is always room.
-func (e *Engine) Queue(_ context.Context, ref string, _ time.Duration) error {
+func (e *Engine) Queue(_ context.Context, ref string, _ api.Next, _ time.Duration) error {
 	_, err := e.get(ref)
 	return err
 }
