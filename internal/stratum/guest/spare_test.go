@@ -223,7 +223,7 @@ func TestSparesEndWithADaemonThatIsKilled(t *testing.T) {
 	p := r.Plan(t)
 	empty := r.host(t)
 	cmd := exec.Command(os.Args[0], "-test.run=^TestSparesEndWithADaemonThatIsKilled$", "-test.timeout=10m")
-	cmd.Env = append(os.Environ(), standbyChild+"="+r.Places.Root, "STRATA_TEST_DISK="+p.Disk, "STRATA_TEST_LAYER="+p.Whole.Path)
+	cmd.Env = append(os.Environ(), standbyChild+"="+r.Places.Root, "STRATA_TEST_DISK="+p.Disk, "STRATA_TEST_KERNELS="+r.KernelDir, "STRATA_TEST_LAYER="+p.Whole.Path)
 	cmd.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: syscall.SIGKILL}
 	out, err := cmd.StdoutPipe()
 	if err != nil {
@@ -280,7 +280,7 @@ func stand(t *testing.T, root string) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	kernels, err := kernel.Open(filepath.Join(places.State, "kernels"), nil)
+	kernels, err := kernel.Open(os.Getenv("STRATA_TEST_KERNELS"), nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -18,17 +18,22 @@ import (
 // a test process: to take a package in takes seconds.
 type stores struct {
 	mu   sync.Mutex
-	dirs []string
-	open map[string]*kernel.Store
+	open map[string]opened
 }
 
-var kernels = stores{open: map[string]*kernel.Store{}}
+// opened is a store, and where it is.
+type opened struct {
+	*kernel.Store
+	dir string
+}
 
-func (s *stores) of(t testing.TB, name string) *kernel.Store {
+var kernels = stores{open: map[string]opened{}}
+
+func (s *stores) of(t testing.TB, name string) opened {
 	t.Helper()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if have := s.open[name]; have != nil {
+	if have, ok := s.open[name]; ok {
 		return have
 	}
 	content, err := os.Open(KernelPackage(t, name))
@@ -40,22 +45,21 @@ func (s *stores) of(t testing.TB, name string) *kernel.Store {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.dirs = append(s.dirs, dir)
 	os.Chmod(dir, 0o711)
-	store, err := kernel.Open(filepath.Join(dir, "kernels"), nil)
+	store, err := kernel.Open(dir, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
+	s.open[name] = opened{store, dir}
 	if _, err := store.Import(context.Background(), content, kernel.ImportOptions{Source: filepath.Base(content.Name())}, nil); err != nil {
 		t.Fatal(err)
 	}
-	s.open[name] = store
-	return store
+	return s.open[name]
 }
 
 func (s *stores) remove() {
-	for _, dir := range s.dirs {
-		os.RemoveAll(dir)
+	for _, o := range s.open {
+		os.RemoveAll(o.dir)
 	}
 }
 

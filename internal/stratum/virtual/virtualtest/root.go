@@ -60,10 +60,12 @@ var Patience = require.Patience(90 * time.Second)
 type Root struct {
 	Places  place.Places
 	Kernels *kernel.Store
-	Groups  *resource.Root
-	Pool    *disk.Pool
-	layer   string
-	bases   atomic.Uint32
+	// KernelDir is where Kernels is, for another process.
+	KernelDir string
+	Groups    *resource.Root
+	Pool      *disk.Pool
+	layer     string
+	bases     atomic.Uint32
 }
 
 // New returns a root whose kernel is that of Debian's package, which stands for the
@@ -85,7 +87,8 @@ func New(t testing.TB, name string) *Root {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	r.Kernels = kernels.of(t, name)
+	shared := kernels.of(t, name)
+	r.Kernels, r.KernelDir = shared.Store, shared.dir
 	if r.Groups, err = resource.Open(r.Places.Name("stratatest")); err != nil {
 		require.Host(t, "cgroups", false, err.Error())
 	}
