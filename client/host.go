@@ -38,6 +38,7 @@ func (c *Client) Reset(ctx context.Context) error { return c.call(ctx, post("sys
 // EventFilter chooses events; a zero field lets everything pass.
 type EventFilter struct {
 	Since     time.Time
+	Until     time.Time // the stream ends then
 	Types     []string
 	Names     []string
 	Operation string
@@ -55,7 +56,7 @@ type Subscription struct {
 // Subscribe returns once the daemon has noted the subscription: what happens
 // from then on is delivered. The caller closes it.
 func (c *Client) Subscribe(ctx context.Context, f EventFilter) (*Subscription, error) {
-	q := get("events").with("since", moment(f.Since), "operation", f.Operation)
+	q := get("events").with("since", moment(f.Since), "until", moment(f.Until), "operation", f.Operation)
 	for _, t := range f.Types {
 		q = q.with("type", t)
 	}

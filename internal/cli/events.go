@@ -38,19 +38,13 @@ Examples:
 			if err != nil {
 				return err
 			}
-			var end time.Time
 			var errs [2]error
 			f.Since, errs[0] = parseMoment("since", since, time.Now())
-			end, errs[1] = parseMoment("until", until, time.Now())
+			f.Until, errs[1] = parseMoment("until", until, time.Now())
 			if err := fault.Join(errs[:]...); err != nil {
 				return err
 			}
-			if !end.IsZero() {
-				var cancel context.CancelFunc
-				ctx, cancel = context.WithDeadline(ctx, end.Add(100*time.Millisecond))
-				defer cancel()
-			}
-			return a.follow(ctx, c, f, end, asJSON)
+			return a.follow(ctx, c, f, asJSON)
 		}),
 	}
 	cmd.Flags().StringArrayVarP(&filters, "filter", "f", nil, "`KEY=VALUE` that must hold")
@@ -60,7 +54,7 @@ Examples:
 	return cmd
 }
 
-func (a *app) follow(ctx context.Context, c *client.Client, f client.EventFilter, end time.Time, asJSON bool) error {
+func (a *app) follow(ctx context.Context, c *client.Client, f client.EventFilter, asJSON bool) error {
 	events, err := c.Subscribe(ctx, f)
 	if err != nil {
 		return err
@@ -71,12 +65,12 @@ func (a *app) follow(ctx context.Context, c *client.Client, f client.EventFilter
 		switch {
 		case ctx.Err() != nil:
 			return nil
+		case errors.Is(err, io.EOF) && !f.Until.IsZero() && !time.Now().Before(f.Until):
+			return nil
 		case errors.Is(err, io.EOF):
 			return fault.Busyf("the daemon ended the stream of events").Help("it was stopped, or this reader was too slow")
 		case err != nil:
 			return err
-		case !end.IsZero() && e.Time.After(end):
-			return nil
 		}
 		if asJSON {
 			err = a.printLine(e)

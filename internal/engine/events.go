@@ -79,11 +79,13 @@ func (f Filter) passes(ev api.Event) bool {
 	return (len(f.Types) == 0 || slices.Contains(f.Types, ev.Type)) &&
 		(len(f.Names) == 0 || slices.Contains(f.Names, ev.Name) || slices.Contains(f.Names, ev.ID)) &&
 		(f.Operation == "" || f.Operation == ev.Operation) &&
-		(f.Since.IsZero() || !ev.Time.Before(f.Since))
+		(f.Since.IsZero() || !ev.Time.Before(f.Since)) &&
+		(f.Until.IsZero() || !ev.Time.After(f.Until))
 }
 
 // subscribe returns the events that pass f: past ones where f.Since is set, and
-// all that follow. The channel is closed when ctx ends or end is closed.
+// all that follow. The channel is closed when ctx ends or end is closed, and at f.Until,
+// where that is set, once all until then has been taken.
 func (h *hub) subscribe(ctx context.Context, f Filter, end <-chan struct{}) <-chan api.Event {
 	s := &subscriber{filter: f, wake: make(chan struct{}, 1)}
 	h.mu.Lock()
@@ -113,10 +115,21 @@ func (h *hub) subscribe(ctx context.Context, f Filter, end <-chan struct{}) <-ch
 }
 
 func (h *hub) feed(ctx context.Context, s *subscriber, out chan<- api.Event, end <-chan struct{}) {
-	for {
+	var until <-chan time.Time
+	if u := s.filter.Until; !u.IsZero() {
+		timer := time.NewTimer(time.Until(u))
+		defer timer.Stop()
+		until = timer.C
+	}
+	for over := false; ; {
 		ev, ok := h.take(s)
+		if !ok && over {
+			return
+		}
 		if !ok {
 			select {
+			case <-until:
+				over = true
 			case <-ctx.Done():
 				return
 			case <-end:
@@ -155,7 +168,7 @@ func (h *hub) take(s *subscriber) (api.Event, bool) {
 // Subscribe returns events as they happen, and past ones from f.Since on where it
 // is set (progress excepted). A reader that is too slow loses the oldest, and is
 // told how many by an event of type daemon, action dropped. The channel is closed
-// when ctx ends or the engine closes.
+// when ctx ends or the engine closes, and at f.Until where that is set.
 func (e *Engine) Subscribe(ctx context.Context, f Filter) <-chan api.Event {
 	return e.hub.subscribe(ctx, f, e.life.Done())
 }

@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"os"
+	"slices"
 	"strings"
 	"sync/atomic"
 	"syscall"
@@ -337,5 +338,21 @@ func TestNetworks(t *testing.T) {
 	env := l.run(api.Spec{Name: "alone", Network: "none"})
 	if env.Network.Network != "" || len(l.network.Names()) != 0 {
 		t.Errorf("%+v", env.Network)
+	}
+}
+
+func TestEventsUntilATimeAreAllThereHoweverLateTheyAreRead(t *testing.T) {
+	l := newLab(t)
+	l.run(api.Spec{Name: "one", Template: "busybox"})
+	before := time.Now()
+	events := l.Subscribe(t.Context(), engine.Filter{Since: before.Add(-time.Minute), Until: before, Names: []string{"one"}})
+	l.must(l.Kill(t.Context(), "one", "KILL"))
+	time.Sleep(50 * time.Millisecond) // the reader is slow
+	var actions []string
+	for e := range events {
+		actions = append(actions, e.Action)
+	}
+	if !slices.Contains(actions, "start") || slices.Contains(actions, "kill") {
+		t.Errorf("the events until then are %v", actions)
 	}
 }

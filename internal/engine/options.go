@@ -174,6 +174,7 @@ type LogOptions struct {
 // Filter chooses events. A zero field lets everything pass.
 type Filter struct {
 	Since     time.Time
+	Until     time.Time
 	Types     []string
 	Names     []string // names or ids
 	Operation string

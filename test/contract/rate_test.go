@@ -34,18 +34,21 @@ func networkRate(t *testing.T, a at) {
 		until(t, "it has received enough: "+word, 30*time.Second, func() bool { return strings.Contains(a.Run("logs", name), word) })
 		return time.Now()
 	}
-	// A busy host may slow it down for a while, but nothing makes it quicker.
-	before, best := said("at0"), time.Hour
+	// A busy host slows it down for a while, and sees a word later than it was said, so that
+	// the time until the next looks short: one of them at the rate is enough.
+	before, met := said("at0"), false
+	var took []time.Duration
 	for _, word := range []string{"at1", "at2", "at3", "at4", "at5", "at6", "at7", "at8", "at9"} {
 		now := said(word)
-		best, before = min(best, now.Sub(before)), now
-		if best.Seconds() <= 2/0.8 {
+		took, before = append(took, now.Sub(before)), now
+		if s := took[len(took)-1].Seconds(); s >= 2/1.2 && s <= 2/0.8 {
+			met = true
 			break
 		}
 	}
 	a.exec(t, name, "touch /tmp/enough")
-	if took := best.Seconds(); took < 2/1.2 || took > 2/0.8 {
-		t.Errorf("1 MiB was received in %.2f s; want 2 within a fifth", took)
+	if !met {
+		t.Errorf("a MiB was received in %v; want 2 seconds within a fifth", took)
 	}
 	from, err := out.Accept()
 	if err != nil {

@@ -113,7 +113,12 @@ func (e *Engine) Subscribe(ctx context.Context, f engine.Filter) <-chan api.Even
 	e.mu.Lock()
 	e.subs[ch] = f
 	e.mu.Unlock()
+	cancel := func() {}
+	if !f.Until.IsZero() {
+		ctx, cancel = context.WithDeadline(ctx, f.Until)
+	}
 	context.AfterFunc(ctx, func() {
+		cancel()
 		e.mu.Lock()
 		defer e.mu.Unlock()
 		delete(e.subs, ch)
