@@ -124,8 +124,7 @@ func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), 
 	rec := en.snapshot()
 	before := e.claimOf(rec)
 	rec.Place(to)
-	both := before
-	both.Overhead = max(before.Overhead, e.claimOf(rec).Overhead)
+	both := before.Beside(e.claimOf(rec))
 	en.mu.Lock()
 	runs := en.run != nil
 	en.mu.Unlock()
@@ -139,12 +138,17 @@ func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), 
 	}
 	return func() {
 		done()
-		en.mu.Lock()
-		defer en.mu.Unlock()
-		if en.run != nil { // as it is now, which is no more
-			_ = e.book.Take(e.claimOf(en.rec))
-		}
+		e.claimAgain(en)
 	}, nil
+}
+
+// claimAgain has what runs claim what it takes as it is, which is no more than it has.
+func (e *Engine) claimAgain(en *entry) {
+	en.mu.Lock()
+	defer en.mu.Unlock()
+	if en.run != nil {
+		_ = e.book.Take(e.claimOf(en.rec))
+	}
 }
 
 // share divides processors and memory between all that run, as their claims have it.
@@ -273,7 +277,7 @@ func (e *Engine) toCome(en *entry, next api.Next) (want admission.Claim, waits b
 	en.mu.Lock()
 	defer en.mu.Unlock()
 	if en.run != nil || en.state == environment.Starting {
-		return want, want.Memory > now.Memory || want.CPUs > now.CPUs || want.Overhead > now.Overhead, nil
+		return want, now.Beside(want) != now, nil
 	}
 	return want, next == (api.Next{}), nil
 }
@@ -285,11 +289,7 @@ func (e *Engine) giveBack(en *entry) {
 		return
 	}
 	defer en.unlock()
-	en.mu.Lock()
-	if en.run != nil {
-		_ = e.book.Take(e.claimOf(en.rec)) // no more than it has
-	}
-	en.mu.Unlock()
+	e.claimAgain(en)
 	e.release(en)
 }
 
