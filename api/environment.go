@@ -192,6 +192,7 @@ type Boot struct {
 	Standby     bool      `json:"standby,omitempty" doc:"It was started from a saved system ahead of time, and stood by."`
 	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`
 	Memory      unit.Size `json:"memory" doc:"Bytes of memory of the virtual machine."`
+	MostMemory  unit.Size `json:"most_memory,omitempty" doc:"Bytes of memory that it can have while it runs; 0: those that it has."`
 	CPUs        int       `json:"cpus" doc:"Processors of the virtual machine."`
 	MostCPUs    int       `json:"most_cpus,omitempty" doc:"Processors that it can have while it runs; 0: those that it has."`
 }

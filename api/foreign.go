@@ -1,5 +1,7 @@
 package api
 
+import "github.com/strata-project/strata/internal/unit"
+
 // GuestAgent is who answers inside a foreign system.
 type GuestAgent struct {
 	Kind      string   `json:"kind" enum:"qemu,strata" doc:"qemu: qemu-guest-agent. strata: strata's own, which was installed into it."`
@@ -33,13 +35,14 @@ type Foreign struct {
 // Hardware is what of a machine is asked for by name, instead of what is usual for a
 // template or for a foreign system's kind.
 type Hardware struct {
-	Board     string `json:"board,omitempty" enum:"q35,pc" doc:"Its board: q35 (PCI Express, AHCI) or pc (PCI, IDE). Default: by its kind; q35 for templates."`
-	DiskBus   string `json:"disk_bus,omitempty" enum:"ahci,ide,virtio,nvme,scsi,usb" doc:"What its disks are attached to. Default: by its kind and board."`
-	Card      string `json:"card,omitempty" enum:"e1000,e1000e,rtl8139,virtio" doc:"Its network card. Default: by its kind and board."`
-	CPUModel  string `json:"cpu_model,omitempty" maxLength:"64" doc:"Model of the processor, as QEMU lists them. Default: by its kind and the host."`
-	HyperV    bool   `json:"hyperv,omitempty" doc:"Hyper-V's interfaces, which Windows waits less with. Default: with os windows. By KVM only."`
-	Nested    bool   `json:"nested,omitempty" doc:"Virtualization inside."`
-	TPM       bool   `json:"tpm,omitempty" doc:"A TPM 2.0, whose state is the environment's."`
-	AgentPort string `json:"agent_port,omitempty" enum:"virtio,serial" doc:"How strata's agent is reached: virtio (virtio-serial) or serial (the third and fourth serial port, all else being stock hardware then, but for volumes). For templates. Default: virtio where the kernel has drivers for it."`
-	Floppy    string `json:"floppy,omitempty" maxLength:"4096" doc:"Absolute path on the host of the raw image of what is in the floppy drive; it is only read. For foreign systems."`
+	Board     string    `json:"board,omitempty" enum:"q35,pc" doc:"Its board: q35 (PCI Express, AHCI) or pc (PCI, IDE). Default: by its kind; q35 for templates."`
+	DiskBus   string    `json:"disk_bus,omitempty" enum:"ahci,ide,virtio,nvme,scsi,usb" doc:"What its disks are attached to. Default: by its kind and board."`
+	Card      string    `json:"card,omitempty" enum:"e1000,e1000e,rtl8139,virtio" doc:"Its network card. Default: by its kind and board."`
+	CPUModel  string    `json:"cpu_model,omitempty" maxLength:"64" doc:"Model of the processor, as QEMU lists them. Default: by its kind and the host."`
+	HyperV    bool      `json:"hyperv,omitempty" doc:"Hyper-V's interfaces, which Windows waits less with. Default: with os windows. By KVM only."`
+	Nested    bool      `json:"nested,omitempty" doc:"Virtualization inside."`
+	TPM       bool      `json:"tpm,omitempty" doc:"A TPM 2.0, whose state is the environment's."`
+	AgentPort string    `json:"agent_port,omitempty" enum:"virtio,serial" doc:"How strata's agent is reached: virtio (virtio-serial) or serial (the third and fourth serial port, all else being stock hardware then, but for volumes). For templates. Default: virtio where the kernel has drivers for it."`
+	MemoryMax unit.Size `json:"memory_max,omitempty" doc:"How far memory can be raised while it runs: the board has room for it. Default: it has none."`
+	Floppy    string    `json:"floppy,omitempty" maxLength:"4096" doc:"Absolute path on the host of the raw image of what is in the floppy drive; it is only read. For foreign systems."`
 }

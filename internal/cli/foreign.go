@@ -9,12 +9,13 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // foreignFlags are the flags of a system that strata does not know.
 type foreignFlags struct {
 	api.Foreign
-	boot string
+	boot, memoryMax string
 }
 
 func (s *foreignFlags) add(f *pflag.FlagSet) {
@@ -29,6 +30,7 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 	f.StringVar(&s.AgentPort, "agent-port", "", "how the agent in a template's machine is reached: virtio, or serial, all else being stock hardware then (default: virtio where the kernel has drivers for it)")
 	f.StringVar(&s.Card, "nic-model", "", "a machine's network card: e1000, e1000e, rtl8139 or virtio (default: by board and --os)")
 	f.StringVar(&s.CPUModel, "cpu-model", "", "`model` of a machine's processor, as QEMU lists them (default: by the host and --os)")
+	f.StringVar(&s.memoryMax, "memory-max", "", "how far a machine's memory can be raised while it runs: `SIZE`, such as 4G (default: not at all)")
 	f.BoolVar(&s.HyperV, "hyperv", false, "give a machine Hyper-V's interfaces (default: with --os windows, by KVM)")
 	f.BoolVar(&s.Nested, "nested", false, "let a machine run virtual machines of its own")
 	f.BoolVar(&s.TPM, "tpm", false, "give a machine a TPM 2.0 (needs swtpm)")
@@ -39,6 +41,13 @@ func (s *foreignFlags) add(f *pflag.FlagSet) {
 
 // build returns what was asked for; nil where it is no foreign system.
 func (s *foreignFlags) build() (*api.Foreign, error) {
+	if s.memoryMax != "" {
+		n, err := unit.ParseSize(s.memoryMax)
+		if err != nil {
+			return nil, fault.Wrap(err, "read --memory-max")
+		}
+		s.MemoryMax = n
+	}
 	f := s.Foreign
 	for _, path := range []*string{&f.DiskImage, &f.ISO, &f.Floppy} {
 		if *path == "" {
@@ -105,6 +114,7 @@ func (f facts) hardware(h api.Hardware, why string) {
 	}{
 		{h.Board != "", "board " + h.Board}, {h.DiskBus != "", "disks on " + h.DiskBus}, {h.Card != "", "card " + h.Card}, {h.AgentPort != "", "the agent by " + h.AgentPort},
 		{h.CPUModel != "", "processor " + h.CPUModel}, {h.HyperV, "Hyper-V's interfaces"}, {h.Nested, "virtualization inside"}, {h.TPM, "TPM 2.0"},
+		{h.MemoryMax != 0, "memory up to " + h.MemoryMax.String()},
 		{h.Floppy != "", "floppy " + h.Floppy},
 	} {
 		if p.given {

@@ -93,7 +93,11 @@ func (a *app) printEnvironment(e api.Environment) {
 		if b.MostCPUs > b.CPUs {
 			processors += fmt.Sprintf(" (room for %d)", b.MostCPUs)
 		}
-		f.add("machine", fmt.Sprintf("%d %s, %s of memory", b.CPUs, processors, b.Memory))
+		memory := "memory"
+		if b.MostMemory > b.Memory {
+			memory += fmt.Sprintf(" (room for %s)", b.MostMemory)
+		}
+		f.add("machine", fmt.Sprintf("%d %s, %s of %s", b.CPUs, processors, b.Memory, memory))
 	}
 	f.add("kind", e.Kind)
 	if foreign := e.Spec.Foreign; foreign != nil {

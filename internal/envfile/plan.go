@@ -276,7 +276,7 @@ func howLimit(name string, to reflect.Value, env api.Environment) string {
 	large := false
 	switch name {
 	case "resources.memory", "resources.memory-guarantee":
-		large = to.Int() != 0 && unit.Size(to.Int())+api.OwnShare > env.Boot.Memory
+		large = to.Int() != 0 && unit.Size(to.Int())+api.OwnShare > max(env.Boot.Memory, env.Boot.MostMemory)
 	case "resources.cpus", "resources.cpu-guarantee":
 		large = unit.CPUs(to.Int()) > unit.CPUs(max(env.Boot.CPUs, env.Boot.MostCPUs))*oneCPU
 	}

@@ -50,6 +50,9 @@ func (c *check) hardware(field string, h api.Hardware) {
 	c.oneOf(field+"disk_bus", h.DiskBus, "ahci", "ide", "virtio", "nvme", "scsi", "usb")
 	c.oneOf(field+"card", h.Card, "e1000", "e1000e", "rtl8139", "virtio")
 	c.oneOf(field+"agent_port", h.AgentPort, "virtio", "serial")
+	if h.MemoryMax < 0 || h.MemoryMax%unit.MiB != 0 {
+		c.fault(field+"memory_max", "%d bytes are no whole number of MiB", h.MemoryMax).Help("such as 4G")
+	}
 	if h.Floppy != "" {
 		c.absolute(field+"floppy", h.Floppy)
 	}

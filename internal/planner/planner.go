@@ -125,6 +125,7 @@ var implied = []struct {
 	{"--cpu-model", func(s api.Spec) bool { return s.Hardware.CPUModel != "" }, "stock-hardware"},
 	{"--nested", func(s api.Spec) bool { return s.Hardware.Nested }, "stock-hardware"},
 	{"--hyperv", func(s api.Spec) bool { return s.Hardware.HyperV }, "stock-hardware"},
+	{"--memory-max", func(s api.Spec) bool { return s.Hardware.MemoryMax != 0 }, "stock-hardware"},
 	{"--tpm", func(s api.Spec) bool { return s.Hardware.TPM }, "stock-hardware"},
 	{"--disk-image", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage != "" }, "foreign-os"},
 	{"--iso", func(s api.Spec) bool { return s.Foreign != nil && s.Foreign.DiskImage == "" }, "foreign-os"},

@@ -24,7 +24,7 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 	case "Run":
 		fail(&m, a.run(bytesOf(payload, 1)))
 	case "SetLimits":
-		fail(&m, a.setLimits(spec.Limits{Memory: numberOf(payload, 1), PIDs: numberOf(payload, 2), Processors: int(numberOf(payload, 3))}))
+		fail(&m, a.setLimits(spec.Limits{Memory: numberOf(payload, 1), PIDs: numberOf(payload, 2), Processors: int(numberOf(payload, 3)), Whole: numberOf(payload, 4)}))
 	case "Stats":
 		s, err := a.stats()
 		fail(&m, err)
@@ -69,6 +69,9 @@ func (a *agent) info() (m answer.Message) {
 
 func (a *agent) setLimits(l spec.Limits) error {
 	if err := online(l.Processors); err != nil { // which others do not wait for
+		return err
+	}
+	if err := populate(l.Whole); err != nil {
 		return err
 	}
 	a.mu.Lock()

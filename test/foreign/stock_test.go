@@ -38,6 +38,7 @@ var stockFiles = map[string]string{
 	"etc/hosts":                            "127.0.0.1 localhost stock\n",
 	"etc/fstab":                            "UUID=" + stockUUID + " / ext4 errors=remount-ro 0 1\n",
 	"etc/systemd/network/20-wired.network": "[Match]\nName=en*\n\n[Network]\nDHCP=yes\n",
+	"etc/systemd/system.conf.d/slow.conf":  "[Manager]\nDefaultDeviceTimeoutSec=900\n", // such as of the serial line's terminal
 	"etc/default/grub":                     "GRUB_TIMEOUT=0\n",
 	"boot/grub/grub.cfg": `insmod part_gpt
 insmod ext2

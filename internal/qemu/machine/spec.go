@@ -177,6 +177,14 @@ type Spec struct {
 	Once       string     `json:"once,omitempty"` // ID of what is booted first until Steady is applied
 }
 
+// Grow has the board take memory while it runs, up to most in so many pieces; 0: none.
+func (s *Spec) Grow(most unit.Size, slots int) {
+	s.Memory.Most, s.Memory.Slots = most, slots
+	if most == 0 {
+		s.Memory.Slots = 0
+	}
+}
+
 // bus is what the drive is attached to.
 func (s Spec) bus(d Drive) Bus {
 	switch {

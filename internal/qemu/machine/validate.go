@@ -145,6 +145,9 @@ func (s Spec) checkMemory(f *faults) {
 	if m.Most != 0 && (m.Most <= m.Size || m.Most > MaxMemory) {
 		f.add(fault.Invalidf("%s of memory at most, with %s from the start", m.Most, m.Size), "memory.most", "more than %s, to %s, or 0", m.Size, unit.Size(MaxMemory))
 	}
+	if m.Most != 0 && s.HugePages != 0 {
+		f.add(fault.Unablef("memory that lies in huge pages cannot grow while the machine runs"), "memory.most", "leave out one of the two")
+	}
 	if m.Slots < 0 || m.Slots > MaxSlots || (m.Slots == 0) != (m.Most == 0) {
 		f.add(fault.Invalidf("%d slots for memory that is plugged in, and %s at most", m.Slots, m.Most), "memory.slots", "1 to %d with memory.most, or 0 without", MaxSlots)
 	}

@@ -65,6 +65,9 @@ func board(p stratum.Plan, accelerator string) (machine.Spec, error) {
 		s.Processors.Count = int((c + unit.CPUs(999)) / 1000)
 	}
 	s.Processors.Most = roomHere(s)
+	if most := p.Hardware.MemoryMax; most > s.Memory.Size {
+		s.Grow(most, virtual.MemorySlots)
+	}
 	if p.Foreign.NoAgent {
 		s.GuestAgent = false
 	}
@@ -104,7 +107,7 @@ func (d *Driver) prepareForeign(ctx context.Context, p stratum.Plan) (*foreign, 
 		return nil, err
 	}
 	l.Guest = l.spec.GuestAgent
-	boot.Memory, boot.CPUs, boot.MostCPUs = l.spec.Memory.Size, l.spec.Processors.Count, l.spec.Processors.Most
+	boot.Memory, boot.MostMemory, boot.CPUs, boot.MostCPUs = l.spec.Memory.Size, l.spec.Memory.Most, l.spec.Processors.Count, l.spec.Processors.Most
 	l.Notes.Present = boot.CPUs
 	if p.Foreign.Network {
 		l.spec.Cards = []machine.Card{{ID: card}}

@@ -141,7 +141,7 @@ func (d *Driver) Pack(path string) (string, error) {
 	if err = errors.Join(err, f.Close()); err != nil {
 		return "", errors.Join(fault.Wrap(err, "write the CD"), os.Remove(path))
 	}
-	return "mount -L " + cdLabel + " /mnt && sh /mnt/install.sh", nil
+	return "mount -L " + cdLabel + " /mnt && sh /mnt/install.sh && umount /mnt", nil
 }
 
 var (

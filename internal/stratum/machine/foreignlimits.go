@@ -6,16 +6,17 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum/virtual"
+	"github.com/strata-project/strata/internal/unit"
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // SetLimits implements stratum.Limiter: what the host keeps by itself, and processors,
-// which are plugged in and taken out. Memory is the board's.
+// which are plugged in and taken out, and memory, which is plugged in where there is room.
 func (f *Foreign) SetLimits(ctx context.Context, r api.Resources) error {
 	was := f.Limits()
-	if r.Memory != was.Memory || r.MemoryGuarantee > f.Boot().Memory {
-		return fault.Conflictf("the memory of a foreign system's board stays as it is while it runs: %s", f.Boot().Memory).At("resources.memory").
-			Help("stop it first: its next start gets another")
+	if err := f.fits(r, was); err != nil {
+		return err
 	}
 	if r.PIDs != was.PIDs {
 		return fault.Unablef("a foreign system counts its processes itself").At("resources.pids").Help("limit them inside, such as by ulimit or systemd")
@@ -23,7 +24,48 @@ func (f *Foreign) SetLimits(ctx context.Context, r api.Resources) error {
 	if err := f.Room(r); err != nil {
 		return err
 	}
-	return f.Resize(ctx, r, func(use int) (bool, error) { return f.use(ctx, use) })
+	if r.Memory != was.Memory {
+		if f.Paused() {
+			return fault.Conflictf("the system is paused, so it cannot be given memory").Help("resume it first")
+		}
+		if err := f.Grow(ctx, r.Memory); err != nil {
+			return err
+		}
+	}
+	if err := f.Resize(ctx, r, func(use int) (bool, error) { return f.use(ctx, use) }); err != nil || r.Memory == was.Memory {
+		return err
+	}
+	return f.populate(ctx)
+}
+
+// fits refuses memory that the board has no room for while it runs. Kinds: Conflict, Invalid.
+func (f *Foreign) fits(r, was api.Resources) error {
+	boot := f.Boot()
+	help := "stop it first: its next start gets another"
+	switch more := r.Memory - boot.Memory; {
+	case r.Memory == was.Memory && r.MemoryGuarantee <= boot.Memory:
+		return nil
+	case boot.MostMemory == 0:
+		return fault.Conflictf("the memory of a foreign system's board stays as it is while it runs: %s", boot.Memory).At("resources.memory").
+			Help("%s; one that is made with --memory-max has room for more", help)
+	case more < 0:
+		return fault.Conflictf("the memory of a foreign system's board grows only while it runs, and it has %s", boot.Memory).At("resources.memory").Help("%s", help)
+	case r.Memory > boot.MostMemory || r.MemoryGuarantee > r.Memory:
+		return fault.Conflictf("the board has room for %s of memory while it runs", boot.MostMemory).At("resources.memory").Help("%s", help)
+	case more%virtual.Block != 0:
+		return fault.Invalidf("memory is plugged in by pieces of %s, and the board has %s", unit.Size(virtual.Block), boot.Memory).At("resources.memory").
+			Help("such as %s", boot.Memory+(more/virtual.Block+1)*virtual.Block)
+	}
+	return nil
+}
+
+// populate has strata's own agent bring into use what was plugged in. Where it is not inside,
+// the system does that itself, or not at all.
+func (f *Foreign) populate(ctx context.Context) error {
+	if !f.settled() {
+		return nil
+	}
+	return f.Tell(ctx, f.Populate(spec.Limits{}))
 }
 
 // usePatience is how long a system may take to find what was plugged in, and useLook how

@@ -43,7 +43,7 @@ func choose(s *machine.Spec, p api.Hardware, field string) error {
 // valid says all that is wrong with the machine, by the fields that users know, of which
 // those of what was asked for by name begin with field.
 func valid(s machine.Spec, field string) error {
-	fields := map[string]string{"memory.size": "resources.memory", "processors.count": "resources.cpus", "boot": field + "boot", "once": field + "boot_once",
+	fields := map[string]string{"memory.size": "resources.memory", "memory.most": field + "memory_max", "processors.count": "resources.cpus", "boot": field + "boot", "once": field + "boot_once",
 		"platform": field + "board", "bus": field + "disk_bus", "card": field + "card", "cards." + card + ".model": field + "card",
 		"cpu.model": field + "cpu_model", "cpu.nested": field + "nested", "drives." + floppy + ".bus": field + "floppy"}
 	for _, d := range s.Drives {

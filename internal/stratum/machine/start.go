@@ -84,6 +84,10 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 		l.Notes.Boot.MostCPUs = roomHere(l.spec)
 	}
 	l.spec.Processors.Most = l.Notes.Boot.MostCPUs
+	if l.From == nil {
+		l.Notes.Boot.MostMemory = l.spec.Memory.Most
+	}
+	l.spec.Grow(l.Notes.Boot.MostMemory, virtual.MemorySlots)
 	if l.spec.HugePages = p.Resources.HugePages; l.spec.HugePages != 0 {
 		l.spec.Balloon = false // nothing smaller than a huge page goes back
 	}
@@ -130,6 +134,12 @@ func hardware(p stratum.Plan, accelerator string) (machine.Spec, error) {
 	if s.Firmware == machine.UEFISecure {
 		return s, fault.Invalidf("a template's boot disk is not signed, so it cannot have the firmware secure").At("firmware").Help("bios or uefi")
 	}
+	size, room, err := virtual.Memory(p.Resources, p.Hardware.MemoryMax)
+	if err != nil {
+		return s, err
+	}
+	s.Memory.Size = size
+	s.Grow(room, virtual.MemorySlots)
 	s.Balloon = true
 	if p.Hardware.AgentPort == serialPort {
 		s.Channels, s.Balloon = machine.SerialChannels, false // all of it stock hardware

@@ -189,7 +189,8 @@ func (l *Live) shrink(ctx context.Context, r api.Resources) error {
 		return nil
 	}
 	err := l.Monitor(ctx, func(q *qemu.QMP) error {
-		return balloon{q, l.notes.Boot.Memory}.ask(ctx, ballooned(r, l.notes.Boot.Memory))
+		whole := l.Boot().Memory
+		return balloon{q, whole}.ask(ctx, ballooned(r, whole))
 	})
 	if errors.Is(err, errNoBalloon) {
 		return nil
@@ -210,7 +211,8 @@ func (l *Live) Reclaim(ctx context.Context, r api.Resources) (stratum.Reclaimed,
 	err = errNoBalloon
 	if !l.notes.Fixed {
 		err = l.Monitor(ctx, func(q *qemu.QMP) error {
-			return balloon{q, l.notes.Boot.Memory}.squeeze(ctx, leastSize(r), ballooned(r, l.notes.Boot.Memory))
+			whole := l.Boot().Memory
+			return balloon{q, whole}.squeeze(ctx, leastSize(r), ballooned(r, whole))
 		})
 	}
 	switch {

@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/keeper/wire"
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
@@ -39,8 +40,9 @@ type Notes struct {
 	Form      string `json:"form,omitempty"`      // the hardware, see formOf
 	Fixed     bool   `json:"fixed,omitempty"`     // its memory was a saved system's, see package qemu/warm
 
-	Present  int  `json:"present,omitempty"`  // processors, of which Boot.CPUs are in use
-	Plugging bool `json:"plugging,omitempty"` // it may stand still for it, see plugEmulated
+	Present  int       `json:"present,omitempty"`  // processors, of which Boot.CPUs are in use
+	Plugged  unit.Size `json:"plugged,omitempty"`  // memory that was plugged in, which Boot.Memory counts
+	Plugging bool      `json:"plugging,omitempty"` // it may stand still for it, see plugEmulated
 
 	Disks []string `json:"disks,omitempty"` // what limits of reads and writes hold for
 	Alone bool     `json:"alone,omitempty"` // no agent is inside

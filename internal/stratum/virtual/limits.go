@@ -72,8 +72,8 @@ func wanted(r api.Resources) (memory unit.Size, processors int, err error) {
 	return memory, processors, err
 }
 
-// SetLimits implements stratum.Limiter. The machine's memory stays as large as it was
-// built; its balloon takes what is beyond the limit. Processors are plugged in and taken
+// SetLimits implements stratum.Limiter. The machine's memory grows where its board has room
+// for more; its balloon takes what is beyond the limit. Processors are plugged in and taken
 // out where the board can, see Resize.
 func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	if err := l.fits(r); err != nil {
@@ -82,8 +82,13 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	if l.Paused() {
 		return errPaused()
 	}
+	if need := max(r.Memory, r.MemoryGuarantee); need > 0 {
+		if err := l.Grow(ctx, need+api.OwnShare); err != nil {
+			return err
+		}
+	}
 	return l.Resize(ctx, r, func(use int) (bool, error) {
-		limits := spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs, Processors: use}
+		limits := l.Populate(spec.Limits{Memory: int64(r.Memory), PIDs: r.PIDs, Processors: use})
 		if err := l.Tell(ctx, limits); err != nil {
 			return false, err
 		}
@@ -91,13 +96,13 @@ func (l *Live) SetLimits(ctx context.Context, r api.Resources) error {
 	})
 }
 
-// tellPatience is how long an agent may take that brings processors into use.
+// tellPatience is how long an agent may take that brings processors or memory into use.
 const tellPatience = time.Minute
 
 // Tell has the agent inside keep limits.
 func (l *Live) Tell(ctx context.Context, limits spec.Limits) error {
 	patience := control.Patience
-	if limits.Processors > 0 {
+	if limits.Processors > 0 || limits.Whole > 0 {
 		patience = tellPatience
 	}
 	ctx, cancel := context.WithTimeout(ctx, patience)
@@ -111,10 +116,16 @@ func (l *Live) fits(r api.Resources) error {
 		field string
 		size  unit.Size
 	}{{"memory", r.Memory}, {"memory_guarantee", r.MemoryGuarantee}} {
-		if m.size != 0 && m.size+api.OwnShare > l.notes.Boot.Memory {
-			return fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", l.notes.Boot.Memory, l.notes.Boot.Memory-api.OwnShare).
-				At("resources." + m.field).Help("stop it first: its next start gets a larger machine")
+		boot := l.Boot()
+		most := max(boot.Memory, boot.MostMemory)
+		if m.size == 0 || m.size+api.OwnShare <= most {
+			continue
 		}
+		why := fault.Conflictf("the machine has %s of memory, so its programs can have %s at most while it runs", boot.Memory, most-api.OwnShare)
+		if most > boot.Memory {
+			why = fault.Conflictf("the machine has room for %s of memory, so its programs can have %s at most while it runs", most, most-api.OwnShare)
+		}
+		return why.At("resources." + m.field).Help("stop it first: its next start gets a larger machine")
 	}
 	return l.Room(r)
 }

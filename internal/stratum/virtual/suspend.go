@@ -27,6 +27,8 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	switch {
 	case l.notes.Volumes > 0:
 		return fault.Unablef("a system with volumes cannot be suspended: QEMU saves no virtiofs").At("volumes").Help("stop it, or hold it still: strata pause")
+	case l.noted().Plugged > 0:
+		return fault.Unablef("%s of memory were plugged in since it was started, and a machine like that cannot be made again", l.noted().Plugged).At("resources.memory").Help("start it again first: it has its memory in one piece then")
 	case l.notes.Form == "":
 		return fault.Unablef("it was started by a strata that kept no note of its hardware").Help("start it again first")
 	}

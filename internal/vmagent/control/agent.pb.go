@@ -391,7 +391,9 @@ type SetLimitsRequest struct {
 	Memory int64                  `protobuf:"varint,1,opt,name=memory,proto3" json:"memory,omitempty"` // bytes; 0: none
 	Pids   int64                  `protobuf:"varint,2,opt,name=pids,proto3" json:"pids,omitempty"`     // 0: none
 	// How many processors are to be in use, the first ones; 0: as they are.
-	Processors    int64 `protobuf:"varint,3,opt,name=processors,proto3" json:"processors,omitempty"`
+	Processors int64 `protobuf:"varint,3,opt,name=processors,proto3" json:"processors,omitempty"`
+	// Bytes of memory that the machine has, all of which is to be used; 0: as it is.
+	Whole         int64 `protobuf:"varint,4,opt,name=whole,proto3" json:"whole,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -443,6 +445,13 @@ func (x *SetLimitsRequest) GetPids() int64 {
 func (x *SetLimitsRequest) GetProcessors() int64 {
 	if x != nil {
 		return x.Processors
+	}
+	return 0
+}
+
+func (x *SetLimitsRequest) GetWhole() int64 {
+	if x != nil {
+		return x.Whole
 	}
 	return 0
 }
@@ -1050,13 +1059,14 @@ const file_agent_proto_rawDesc = "" +
 	"RunRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\"A\n" +
 	"\vRunResponse\x122\n" +
-	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\"^\n" +
+	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\"t\n" +
 	"\x10SetLimitsRequest\x12\x16\n" +
 	"\x06memory\x18\x01 \x01(\x03R\x06memory\x12\x12\n" +
 	"\x04pids\x18\x02 \x01(\x03R\x04pids\x12\x1e\n" +
 	"\n" +
 	"processors\x18\x03 \x01(\x03R\n" +
-	"processors\"\x0e\n" +
+	"processors\x12\x14\n" +
+	"\x05whole\x18\x04 \x01(\x03R\x05whole\"\x0e\n" +
 	"\fStatsRequest\"\xae\x02\n" +
 	"\rStatsResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x12\x10\n" +

@@ -127,7 +127,7 @@ func (c *Client) Run(ctx context.Context, run spec.Run) error {
 
 // SetLimits changes the environment's limits.
 func (c *Client) SetLimits(ctx context.Context, l spec.Limits) error {
-	return done(call(ctx, c.ask.SetLimits, &SetLimitsRequest{Memory: l.Memory, Pids: l.PIDs, Processors: int64(l.Processors)}))
+	return done(call(ctx, c.ask.SetLimits, &SetLimitsRequest{Memory: l.Memory, Pids: l.PIDs, Processors: int64(l.Processors), Whole: l.Whole}))
 }
 
 // Stats says what the environment's programs use.

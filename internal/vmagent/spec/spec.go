@@ -71,6 +71,10 @@ type Limits struct {
 
 	// Processors is how many are to be in use, the first ones; 0: as they are.
 	Processors int `json:"processors,omitempty"`
+
+	// Whole is how much memory the machine has, all of which is to be used; 0: as it is.
+	// Unit: bytes.
+	Whole int64 `json:"whole,omitempty"`
 }
 
 // Stats are what the environment's programs use. Its times are in nanoseconds,
