@@ -105,7 +105,7 @@ func (w *application) judge(ctx context.Context, s envfile.Step) (string, error)
 	p, err := w.c.Plan(ctx, s.Spec)
 	switch {
 	case err == nil:
-		return p.Choice.Stratum + " by " + p.Choice.Reason, nil
+		return p.Choice.Stratum + ": " + p.Choice.Reason, nil
 	case fault.Is(err, fault.Missing) && lacksTemplate(ctx, w.c, s.Spec.Template):
 		if namesRegistry(s.Spec.Template) {
 			return "its template is fetched first", nil

@@ -6,6 +6,8 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"slices"
+	"strings"
 
 	"github.com/spf13/cobra"
 
@@ -52,6 +54,7 @@ Examples:
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.StringVar(&f.report, "report", "", "also write a report into this `file`, .html or .svg")
 	_ = cmd.RegisterFlagCompletionFunc("stratum", few("zone", "guest", "machine")) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc("strata", severalStrata)
 	_ = cmd.RegisterFlagCompletionFunc("template", a.completeTemplate)
 	return cmd
 }
@@ -90,16 +93,30 @@ func (a *app) price(ctx context.Context, c *client.Client, f priceFlags) error {
 	return chart.Terminal(a.out, p)
 }
 
-// reportOf returns what draws a report, by the ending of its file's name. Kinds: Invalid.
-func reportOf(file string) (func(io.Writer, api.Price) error, error) {
-	switch filepath.Ext(file) {
-	case ".html":
-		return chart.HTML, nil
-	case ".svg":
-		return chart.SVG, nil
+// severalStrata offers the strata that a list does not have yet.
+func severalStrata(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
+	list := begun[:strings.LastIndex(begun, ",")+1]
+	var offered []string
+	for _, at := range []string{"zone", "guest", "machine"} {
+		if !slices.Contains(strings.Split(list, ","), at) {
+			offered = append(offered, list+at)
+		}
 	}
+	return offered, cobra.ShellCompDirectiveNoFileComp | cobra.ShellCompDirectiveNoSpace
+}
+
+// reportOf returns what draws a report, by the ending of its file's name, and holds that its folder
+// is there, before minutes go by. Kinds: Invalid, Missing.
+func reportOf(file string) (func(io.Writer, api.Price) error, error) {
 	if file == "" {
 		return nil, nil
+	}
+	draw := map[string]func(io.Writer, api.Price) error{".html": chart.HTML, ".svg": chart.SVG}[filepath.Ext(file)]
+	if info, err := os.Stat(filepath.Dir(file)); draw != nil && (err != nil || !info.IsDir()) {
+		return nil, fault.Missingf("there is no folder %s for the report", filepath.Dir(file)).At("report")
+	}
+	if draw != nil {
+		return draw, nil
 	}
 	return nil, fault.Invalidf("%q is no report that strata writes", file).At("report").Help("end the name with .html or .svg")
 }

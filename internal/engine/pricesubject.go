@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"io"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"time"
@@ -61,6 +62,7 @@ type subject struct {
 	en     *entry
 	driver stratum.Driver
 	live   stratum.Live // nil: ended and cleaned
+	files  []string // of its template, as they are read at its stratum
 	took   time.Duration
 	locked bool
 }
@@ -113,6 +115,7 @@ func (e *Engine) newSubject(ctx context.Context, template, at string, cold bool)
 	if err != nil {
 		return nil, err
 	}
+	s.files = e.templateFiles(p)
 	p.Main = gaugeProcess(fmt.Sprintf("rest:%d", restFor.Milliseconds()))
 	if s.live, err = s.driver.Start(ctx, p, stratum.StartOptions{Link: e.link(rec)}); err != nil {
 		return nil, fault.Wrap(err, "start %s", rec.Name)
@@ -156,7 +159,20 @@ func (s *subject) Warm() bool {
 }
 
 func (s *subject) Memory() (price.Held, error) {
-	return price.Weigh("/", s.live.KeeperPID(), s.live.PID())
+	return price.Weigh("/", s.live.KeeperPID(), s.live.PID(), s.files)
+}
+
+// templateFiles are what of a template the host caches for the stratum of p: a zone reads files of
+// mounted layers, what has a kernel of its own reads one image.
+func (e *Engine) templateFiles(p stratum.Plan) []string {
+	if p.Whole.Path != "" {
+		return []string{p.Whole.Path}
+	}
+	var files []string
+	for _, l := range p.Layers {
+		files = append(files, l.Path, filepath.Join(e.o.Places.Run, "layers", l.Digest))
+	}
+	return files
 }
 
 // stopGrace bounds a stop that is measured. It is what stop has by itself.

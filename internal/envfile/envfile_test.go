@@ -162,6 +162,7 @@ const head = "environments:\n- name: web\n  template: busybox\n"
 var mistakes = map[string]struct{ text, says, hint string }{
 	"empty":                        {"", "strata.yaml is empty", "environments"},
 	"not YAML":                     {"environments:\n  - a: b: c\n", "strata.yaml:2:3: it is no YAML", ""},
+	"a tab":                        {"environments:\n- name: a\n  template: busybox\n\tcommand: x\n", "strata.yaml:4:1: it is no YAML", "spaces"},
 	"two documents":                {head + "---\na: b\n", "a second document", "one list"},
 	"a list at the top":            {"- a\n", "strata.yaml:1:1: a list stands where a mapping belongs", "environments"},
 	"nothing in it":                {"environments: []\n", "strata.yaml:1:15: it is empty", ""},

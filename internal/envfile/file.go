@@ -123,7 +123,16 @@ func syntax(err error, text []byte, name string) error {
 			line, message = n, why
 		}
 	}
-	if lines := bytes.Split(text, []byte("\n")); line <= len(lines) {
+	lines := bytes.Split(text, []byte("\n"))
+	if strings.Contains(message, "tab character") { // the parser tells where what it stands in begins
+		for i := line - 1; i >= 0 && i < len(lines); i++ {
+			indent := lines[i][:len(lines[i])-len(bytes.TrimLeft(lines[i], " \t"))]
+			if tab := bytes.IndexByte(indent, '\t'); tab >= 0 {
+				return fault.Invalidf("%s:%d:%d: it is no YAML: %s", name, i+1, tab+1, message).Help("indent with spaces")
+			}
+		}
+	}
+	if line <= len(lines) {
 		column += len(lines[line-1]) - len(bytes.TrimLeft(lines[line-1], " \t"))
 	}
 	return fault.Invalidf("%s:%d:%d: it is no YAML: %s", name, line, column, message)

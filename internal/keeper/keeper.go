@@ -27,28 +27,41 @@ type Keeper struct {
 	socket string
 }
 
-// Open finds the keeper that listens on socket and has written statusFile.
-// Kinds: Missing where it does not run any more.
+// Open finds the keeper that listens on socket and has written statusFile, where its disk was
+// not full then. Kinds: Missing where it does not run any more.
 func Open(ctx context.Context, socket, statusFile string) (*Keeper, error) {
-	b, err := os.ReadFile(statusFile)
+	k := &Keeper{socket: socket}
+	st, err := readStatus(statusFile)
 	if err != nil {
-		if errors.Is(err, os.ErrNotExist) {
-			return nil, fault.Missingf("there is no keeper: %w", err)
+		asked, askErr := k.Status(ctx)
+		if askErr != nil || !asked.Running {
+			return nil, err
 		}
-		return nil, fault.Internalf("read a keeper's status: %w", err)
-	}
-	var st wire.Status
-	if err := json.Unmarshal(b, &st); err != nil {
-		return nil, fault.Internalf("read a keeper's status %s: %w", statusFile, err)
+		st = asked
 	}
 	if !alive(st) {
 		return nil, fault.Missingf("keeper %d runs no more", st.KeeperPID)
 	}
-	k := &Keeper{PID: st.PID, KeeperPID: st.KeeperPID, socket: socket}
+	k.PID, k.KeeperPID = st.PID, st.KeeperPID
 	if _, err := k.Status(ctx); err != nil {
 		return nil, err
 	}
 	return k, nil
+}
+
+// readStatus reads what a keeper wrote when its main program began. Kinds: Missing.
+func readStatus(file string) (st wire.Status, err error) {
+	b, err := os.ReadFile(file)
+	if errors.Is(err, os.ErrNotExist) {
+		return st, fault.Missingf("there is no keeper: %w", err)
+	}
+	if err == nil {
+		err = json.Unmarshal(b, &st)
+	}
+	if err != nil {
+		return st, fault.Internalf("read a keeper's status %s: %w", file, err)
+	}
+	return st, nil
 }
 
 // alive tells whether the keeper's pid is still the keeper's.

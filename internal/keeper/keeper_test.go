@@ -6,6 +6,7 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
+	"path/filepath"
 	"strconv"
 	"strings"
 	"syscall"
@@ -250,6 +251,32 @@ func TestDaemonDiesAndAnotherAdopts(t *testing.T) {
 	wait(t, r.gone)
 	if _, err := Open(within10(t), s.Socket, s.StatusFile); !fault.Is(err, fault.Missing) {
 		t.Errorf("Open after the end: %v", err)
+	}
+}
+
+// TestAKeeperWithoutAStatusFileIsFound: the disk was full when its program began.
+func TestAKeeperWithoutAStatusFileIsFound(t *testing.T) {
+	s := newSpec(t, "notify")
+	s.StatusFile = filepath.Join(t.TempDir(), "no", "status.json") // where nothing can be written
+	st, err := begin(t, s, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Kill(st.PID, unix.SIGKILL); wait(t, st.gone) })
+	if _, err := Open(within10(t), s.Socket, s.StatusFile); !fault.Is(err, fault.Missing) {
+		t.Errorf("before its program has begun: %v", err)
+	}
+	r, err := st.Go(within10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if k, err := Open(within10(t), s.Socket, s.StatusFile); err != nil || k.PID != r.PID || k.KeeperPID != r.KeeperPID {
+		t.Fatalf("Open = %+v, %v; want %+v", k, err, r)
+	}
+	unix.Kill(st.PID, unix.SIGKILL)
+	wait(t, st.gone)
+	if _, err := Open(within10(t), s.Socket, s.StatusFile); !fault.Is(err, fault.Missing) {
+		t.Errorf("after the end: %v", err)
 	}
 }
 

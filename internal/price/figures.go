@@ -8,15 +8,18 @@ import (
 
 // Names of figures that others speak of.
 const (
-	Start      = "start"
-	StartWarm  = "start-warm"
-	Stop       = "stop"
-	Memory     = "memory"
-	MemoryNext = "memory-next"
-	Kernel     = "kernel-memory"
-	latency    = "network-latency"
-	incoming   = "network-in"
-	outgoing   = "network-out"
+	Start       = "start"
+	StartWarm   = "start-warm"
+	Stop        = "stop"
+	Memory      = "memory"
+	MemoryNext  = "memory-next"
+	Kernel      = "kernel-memory"
+	Cache       = "cache"
+	CacheNext   = "cache-next"
+	CacheShared = "cache-shared"
+	latency     = "network-latency"
+	incoming    = "network-in"
+	outgoing    = "network-out"
 )
 
 // figure is one row of what is measured. docs/reference/price.md says the same at length.
@@ -48,6 +51,9 @@ var figures = []figure{
 	{name: Memory, means: "memory of all its processes on the host, idle", unit: MiB, scale: 1 << 20},
 	{name: MemoryNext, means: "the same of a second one beside it", unit: MiB, scale: 1 << 20},
 	{name: Kernel, means: "the host kernel's memory for it, idle", unit: MiB, scale: 1 << 20},
+	{name: Cache, means: "page cache that is charged to it, idle", unit: MiB, scale: 1 << 20},
+	{name: CacheNext, means: "the same of a second one beside it", unit: MiB, scale: 1 << 20},
+	{name: CacheShared, means: "page cache of its template, once for all", unit: MiB, scale: 1 << 20},
 	{name: "cpu", means: "integer arithmetic", unit: Million, more: true, scale: 1e6, part: "cpu"},
 	{name: "memory-access", means: "one access to memory in random order", unit: Nanosecond, part: "memory"},
 	{name: "syscall", means: "one system call", unit: Nanosecond, part: "syscall"},

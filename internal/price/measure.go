@@ -183,16 +183,28 @@ func (m *meter) idle(ctx context.Context, s Subject) Held {
 	wait(ctx, settle)
 	held, err := s.Memory()
 	if err != nil {
-		m.why[Memory], m.why[Kernel] = err.Error(), err.Error()
+		for _, name := range []string{Memory, Kernel, Cache, CacheShared} {
+			m.why[name] = err.Error()
+		}
 		return held
 	}
 	m.inside[Memory] = append(m.inside[Memory], float64(held.Processes))
-	if held.Kernel > 0 {
-		m.inside[Kernel] = append(m.inside[Kernel], float64(held.Kernel))
-	} else {
-		m.why[Kernel] = "this host's control groups do not tell"
-	}
+	m.known(Kernel, held.Kernel, held.Kernel > 0, untold)
+	m.known(Cache, held.Cache, held.Cache >= 0, untold)
+	m.known(CacheShared, held.Shared, held.Shared >= 0, "this host's kernel does not tell what it caches of a file (Linux 6.5 does)")
 	return held
+}
+
+// untold is why what the kernel holds is not known.
+const untold = "this host's control groups do not tell"
+
+// known takes a figure that was read, or why it could not be.
+func (m *meter) known(name string, bytes int64, told bool, why string) {
+	if !told {
+		m.why[name] = why
+		return
+	}
+	m.inside[name] = append(m.inside[name], float64(bytes))
 }
 
 // further is the time that is kept for one beside first: to start it, perhaps slower on a
@@ -201,7 +213,7 @@ func further(first Subject) time.Duration { return 3*first.Took()/2 + 3*settle }
 
 // second starts another one beside the first, for what a further one costs.
 func (m *meter) second(ctx context.Context, first Subject, alone Held) {
-	m.why[MemoryNext] = timeUp
+	m.why[MemoryNext], m.why[CacheNext] = timeUp, timeUp
 	if m.left() < first.Took()+settle {
 		return
 	}
@@ -209,6 +221,7 @@ func (m *meter) second(ctx context.Context, first Subject, alone Held) {
 	other, err := m.start(ctx, false)
 	if err != nil {
 		m.why[MemoryNext] = m.because(ctx, err)
+		m.why[CacheNext] = m.why[MemoryNext]
 		return
 	}
 	defer other.Discard()
@@ -223,6 +236,7 @@ func (m *meter) second(ctx context.Context, first Subject, alone Held) {
 	default:
 		m.inside[MemoryNext] = append(m.inside[MemoryNext], float64(more))
 	}
+	m.known(CacheNext, b.Cache, err2 == nil && b.Cache >= 0, untold)
 	m.stop(ctx, other)
 }
 

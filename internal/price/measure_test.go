@@ -79,7 +79,7 @@ type fakeSubject struct {
 func (s *fakeSubject) Took() time.Duration { return max(s.took, time.Millisecond) }
 func (s *fakeSubject) Warm() bool          { return s.warm }
 func (s *fakeSubject) Memory() (Held, error) {
-	return Held{Processes: s.memory}, nil
+	return Held{Processes: s.memory, Cache: s.memory / 5, Shared: -1}, nil
 }
 func (s *fakeSubject) Stop(context.Context) (time.Duration, error) {
 	s.stopped = true
@@ -136,7 +136,7 @@ func TestBothSidesAreMeasuredInTurn(t *testing.T) {
 			t.Errorf("%s: %+v", name, f)
 		}
 	}
-	for name, median := range map[string]float64{Start: 1, StartWarm: 1, Stop: 2, Memory: 5, MemoryNext: 5} {
+	for name, median := range map[string]float64{Start: 1, StartWarm: 1, Stop: 2, Memory: 5, MemoryNext: 5, Cache: 1, CacheNext: 1} {
 		if f := got[name]; f.Inside == nil || f.Inside.Median != median {
 			t.Errorf("%s: %+v", name, f)
 		}

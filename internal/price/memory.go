@@ -14,11 +14,14 @@ import (
 type Held struct {
 	Processes int64 // the proportional set size of all its processes
 	Kernel    int64 // of the kernel for it; 0: not to be known
+	Cache     int64 // page cache that is charged to it; -1: not to be known
+	Shared    int64 // page cache of its template's files, which all that are made of it share; -1: not to be known
 }
 
-// Weigh reads what the processes top and all below it hold, and what the kernel
-// holds for the control group of inside. root is "/". Kinds: Unable.
-func Weigh(root string, top, inside int) (Held, error) {
+// Weigh reads what the processes top and all below it hold, what the kernel holds for
+// the control group of inside, and what it caches of files, the template's. root is "/".
+// Kinds: Unable.
+func Weigh(root string, top, inside int, files []string) (Held, error) {
 	pids, err := below(filepath.Join(root, "proc"), top)
 	if err != nil {
 		return Held{}, fault.Unablef("list processes: %w", err)
@@ -30,7 +33,10 @@ func Weigh(root string, top, inside int) (Held, error) {
 	if h.Processes == 0 {
 		return h, fault.Unablef("the memory of process %d cannot be read", top)
 	}
-	h.Kernel = kernelMemory(root, inside)
+	h.Kernel, h.Cache = charged(root, inside)
+	if h.Shared, err = Cached(files...); err != nil {
+		h.Shared = -1
+	}
 	return h, nil
 }
 
@@ -89,31 +95,48 @@ func proportional(path string) int64 {
 	return 0
 }
 
-// kernelMemory reads what the kernel charges to a process's control group. Sources: the kernel's
-// cgroup-v2.rst, memory.stat "kernel"; cgroup-v1/memory.rst, memory.kmem.usage_in_bytes.
-func kernelMemory(root string, pid int) int64 {
+// group is the folder of a process's control group of memory: of all of it, not of the part of
+// the main program only. v1 tells which version's names its files have. Source: cgroups(7).
+func group(root string, pid int) (folder string, v1 bool) {
 	data, _ := os.ReadFile(filepath.Join(root, "proc", strconv.Itoa(pid), "cgroup"))
 	for line := range strings.Lines(string(data)) {
 		f := strings.SplitN(strings.TrimSpace(line), ":", 3)
 		if len(f) != 3 {
 			continue
 		}
-		group := strings.TrimSuffix(filepath.Clean("/"+f[2]), "/payload") // all of it, not the part of the main program
+		name := strings.TrimSuffix(filepath.Clean("/"+f[2]), "/payload")
 		if f[1] == "memory" {
-			text, err := os.ReadFile(filepath.Join(root, "sys/fs/cgroup/memory", group, "memory.kmem.usage_in_bytes"))
-			if n, bad := strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64); err == nil && bad == nil {
-				return n
-			}
+			return filepath.Join(root, "sys/fs/cgroup/memory", name), true
 		}
 		if f[0] == "0" {
-			text, _ := os.ReadFile(filepath.Join(root, "sys/fs/cgroup", group, "memory.stat"))
-			for stat := range strings.Lines(string(text)) {
-				if rest, ok := strings.CutPrefix(stat, "kernel "); ok {
-					n, _ := strconv.ParseInt(strings.TrimSpace(rest), 10, 64)
-					return n
-				}
+			folder = filepath.Join(root, "sys/fs/cgroup", name)
+		}
+	}
+	return folder, false
+}
+
+// charged reads what the kernel charges to a process's control group: its own memory for it (0 where
+// that is not told), and page cache of files (-1). Memory that processes share is no file's. Sources:
+// the kernel's cgroup-v2.rst, memory.stat; cgroup-v1/memory.rst, memory.stat and memory.kmem.usage_in_bytes.
+func charged(root string, pid int) (kernel, cache int64) {
+	folder, v1 := group(root, pid)
+	stat := map[string]int64{}
+	text, _ := os.ReadFile(filepath.Join(folder, "memory.stat"))
+	for line := range strings.Lines(string(text)) {
+		if f := strings.Fields(line); len(f) == 2 {
+			if n, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+				stat[f[0]] = n
 			}
 		}
 	}
-	return 0
+	file, shared := "file", "shmem"
+	if kernel = stat["kernel"]; v1 {
+		text, _ := os.ReadFile(filepath.Join(folder, "memory.kmem.usage_in_bytes"))
+		kernel, _ = strconv.ParseInt(strings.TrimSpace(string(text)), 10, 64)
+		file, shared = "total_cache", "total_shmem"
+	}
+	if _, told := stat[file]; !told {
+		return kernel, -1
+	}
+	return kernel, max(0, stat[file]-stat[shared])
 }

@@ -179,21 +179,22 @@ func TestMemoryIsThatOfAProcessAndAllBelow(t *testing.T) {
 		write("proc/"+pid+"/stat", p.stat)
 		write("proc/"+pid+"/smaps_rollup", p.pss)
 	}
-	held, err := Weigh(root, 10, 11)
-	if err != nil || held != (Held{Processes: 123 << 10}) {
+	held, err := Weigh(root, 10, 11, nil)
+	if err != nil || held != (Held{Processes: 123 << 10, Cache: -1}) {
 		t.Errorf("%+v, %v", held, err)
 	}
 	write("proc/11/cgroup", "5:memory:/strata/x/payload\n0::/\n")
 	write("sys/fs/cgroup/memory/strata/x/memory.kmem.usage_in_bytes", "4096\n")
-	if held, _ := Weigh(root, 10, 11); held.Kernel != 4096 {
+	write("sys/fs/cgroup/memory/strata/x/memory.stat", "cache 1\ntotal_cache 9000\ntotal_shmem 1000\n")
+	if held, _ := Weigh(root, 10, 11, nil); held.Kernel != 4096 || held.Cache != 8000 {
 		t.Errorf("v1: %+v", held)
 	}
 	write("proc/11/cgroup", "0::/strata/y/payload\n")
-	write("sys/fs/cgroup/strata/y/memory.stat", "anon 1\nkernel_stack 3\nkernel 8192\n")
-	if held, _ := Weigh(root, 10, 11); held.Kernel != 8192 {
+	write("sys/fs/cgroup/strata/y/memory.stat", "anon 1\nfile 5000\nkernel_stack 3\nkernel 8192\nshmem 5000\n")
+	if held, _ := Weigh(root, 10, 11, nil); held.Kernel != 8192 || held.Cache != 0 {
 		t.Errorf("v2: %+v", held)
 	}
-	if _, err := Weigh(root, 4711, 11); err == nil {
+	if _, err := Weigh(root, 4711, 11, nil); err == nil {
 		t.Error("memory of what is not there")
 	}
 }

@@ -11,7 +11,7 @@ import (
 // maxLine bounds a line of QEMU's monitor. Unit: bytes.
 const maxLine = 64 << 10
 
-// eventSocket is a monitor of QEMU's, of which only the events are read.
+// eventSocket is a monitor of QEMU's, for its events.
 type eventSocket struct{ m *machine }
 
 func (s eventSocket) ready(uint32) {
@@ -60,7 +60,7 @@ func (m *machine) lines(b []byte) {
 // console's last words are there.
 const panicGrace = 200 * time.Millisecond
 
-// event notes how the machine ends. Source: QEMU, qapi/run-state.json.
+// event notes how the machine ends, and what it stands still for. Source: QEMU, qapi/run-state.json.
 func (m *machine) event(line []byte) {
 	var e struct {
 		Event string `json:"event"`
@@ -68,12 +68,22 @@ func (m *machine) event(line []byte) {
 			Reason string `json:"reason"`
 			ID     string `json:"id"`
 			Open   bool   `json:"open"`
+			Action string `json:"action"`
 		} `json:"data"`
+		Return struct {
+			Status string `json:"status"`
+		} `json:"return"`
 	}
 	if len(line) == 0 || json.Unmarshal(line, &e) != nil {
 		return
 	}
 	switch e.Event {
+	case "":
+		m.state(e.Return.Status)
+	case "BLOCK_IO_ERROR":
+		m.noRoom = m.noRoom || e.Data.Action == "stop"
+	case "RESUME":
+		m.noRoom = false
 	case "SHUTDOWN":
 		if m.reason == "" {
 			m.reason = printable(cut(e.Data.Reason, 64))

@@ -124,7 +124,7 @@ func (k *keeper) done() bool {
 
 // ticking tells whether some time limit is running.
 func (k *keeper) ticking() bool {
-	if k.main.waits() || k.machine != nil && (k.machine.console.waits() || k.machine.calls()) || !k.deadline.IsZero() || k.phase == over {
+	if k.main.waits() || k.machine != nil && (k.machine.console.waits() || k.machine.calls() || k.machine.lacksRoom()) || !k.deadline.IsZero() || k.phase == over {
 		return true
 	}
 	for _, x := range k.execs {
@@ -145,6 +145,7 @@ func (k *keeper) tick(now time.Time) {
 	if k.machine != nil {
 		k.machine.console.tick(now)
 		k.machine.call(now)
+		k.machine.askState()
 	}
 	for _, x := range append([]*execution(nil), k.execs...) {
 		x.tick(now)
@@ -190,8 +191,8 @@ func (k *keeper) begin() {
 		k.ready = true
 	}
 	if err := writeFile(k.spec.StatusFile, k.status()); err != nil {
-		// The run goes on: what is lost is the pid for a daemon that finds the
-		// control socket mute.
+		// The run goes on, and the control socket tells the same. What is lost is the
+		// pid for a daemon that finds that mute.
 		k.spec.StatusFile = ""
 	}
 	if k.daemon >= 0 {
@@ -205,7 +206,7 @@ func (k *keeper) begin() {
 func (k *keeper) status() wire.Status {
 	return wire.Status{
 		ID: k.spec.ID, KeeperPID: unix.Getpid(), PID: k.pid, StartTime: k.started,
-		Ready: k.ready, LogLost: k.log.Lost(), Ended: k.exit,
+		Running: k.phase >= running, Ready: k.ready, LogLost: k.log.Lost(), Ended: k.exit,
 	}
 }
 

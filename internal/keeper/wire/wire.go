@@ -276,7 +276,8 @@ type Status struct {
 	ID        string      `json:"id"`
 	KeeperPID int         `json:"keeper_pid"`
 	PID       int         `json:"pid"`
-	StartTime uint64      `json:"start_time"` // of the keeper, field 22 of /proc/PID/stat: tells a reused pid
+	StartTime uint64      `json:"start_time"`        // of the keeper, field 22 of /proc/PID/stat: tells a reused pid
+	Running   bool        `json:"running,omitempty"` // the main program has begun
 	Ready     bool        `json:"ready"`
 	LogLost   int64       `json:"log_lost,omitempty"` // bytes of output that could not be logged
 	Ended     *ExitRecord `json:"ended,omitempty"`

@@ -95,6 +95,9 @@ func TestReportsAreWholeAndNeedNothingElse(t *testing.T) {
 					t.Errorf("%s, %s: it has %q", name, which, never)
 				}
 			}
+			if n := strings.Count(text, "<circle"); which == "full" && n != 1 { // start; what was not measured has no dot
+				t.Errorf("%s: %d dots", name, n)
+			}
 			if which == "full" && (!strings.Contains(text, "50.0 M/s") || !strings.Contains(text, "no QEMU") || !strings.Contains(text, "not measured") || strings.Contains(text, "1.00 M/s")) {
 				t.Errorf("%s: %s", name, text)
 			}

@@ -75,8 +75,12 @@ func picture(p api.Price) (body string, height int) {
 	return b.String(), y + 2*margin
 }
 
-// mark draws the bar of a figure that has one.
+// mark draws the bar of a figure that has one, and a dot of one without a host's side; what
+// was not measured has neither.
 func mark(b *strings.Builder, s api.StratumPrice, f api.PriceFigure, y int) {
+	if f.Inside == nil {
+		return
+	}
 	if f.Times > 0 {
 		fmt.Fprintf(b, "<rect x=\"%d\" y=\"%d\" width=\"%d\" height=\"13\" fill=\"%s\"/>\n", margin+labels, y-11, int(fraction(f.Times)*bars), colour(s.Stratum))
 		return
