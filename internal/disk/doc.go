@@ -20,7 +20,8 @@
 //   - On disk root is 0:0; owners are never shifted.
 //
 // A full private disk is ENOSPC inside and concerns nobody else. A full host
-// shows inside as I/O errors; Create therefore refuses while the host's file
+// shows inside a zone as I/O errors, and has a guest or machine stand still until there
+// is room (package keep); Create therefore refuses while the host's file
 // system has less than a reserve left. Images are sparse, so the sum of all
 // limits may pass what the host has.
 //

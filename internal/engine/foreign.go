@@ -2,6 +2,8 @@ package engine
 
 import (
 	"context"
+	"errors"
+	"os"
 	"path/filepath"
 	"slices"
 
@@ -79,6 +81,9 @@ func (e *Engine) planAlone(ctx context.Context, spec api.Spec, c api.Choice) (ap
 	if err != nil {
 		return api.Plan{}, err
 	}
+	if err := imagesAreThere(*spec.Foreign); err != nil {
+		return api.Plan{}, err
+	}
 	p := api.Plan{Choice: c, Kind: r.Kind, Network: r.Network, Memory: "what is usual for its kind", CPUs: "what is usual for its kind", PIDs: "not known", Disk: "none"}
 	planLimits(&p, spec.Resources)
 	if c.Unmet != nil {
@@ -100,6 +105,17 @@ func (e *Engine) planAlone(ctx context.Context, spec api.Spec, c api.Choice) (ap
 		p.Mounts = append(p.Mounts, "CD drive: "+f.ISO)
 	}
 	return p, err
+}
+
+// imagesAreThere refuses what create would refuse later with more said of it. Kinds: Missing.
+func imagesAreThere(f api.Foreign) error {
+	var bad []error
+	for _, of := range [][2]string{{f.DiskImage, "foreign.disk_image"}, {f.ISO, "foreign.iso"}} {
+		if _, err := os.Stat(of[0]); of[0] != "" && errors.Is(err, os.ErrNotExist) {
+			bad = append(bad, fault.Missingf("there is no image %s", of[0]).At(of[1]))
+		}
+	}
+	return fault.Join(bad...)
 }
 
 // Leaser is a network that tells systems their addresses by DHCP. A Network may implement it.

@@ -62,7 +62,7 @@ type subject struct {
 	en     *entry
 	driver stratum.Driver
 	live   stratum.Live // nil: ended and cleaned
-	files  []string // of its template, as they are read at its stratum
+	files  []string     // of its template, as they are read at its stratum
 	took   time.Duration
 	locked bool
 }

@@ -154,14 +154,17 @@ func shallowest(c *api.Choice, spec api.Spec, h Host) error {
 			least, cause = w.Stratum, w.Need
 		}
 	}
-	at, err := available(least, cause, h)
-	if err != nil {
-		return err
+	at, lack := available(least, cause, h)
+	if at == "" {
+		return lack
 	}
-	for _, w := range c.Needs {
+	for _, w := range c.Needs { // before anything is fetched for what is refused then
 		if problem := unserved(*named(w.Need), at, spec, h); problem != nil {
 			return problem.refusal(w, at)
 		}
+	}
+	if lack != nil {
+		return lack
 	}
 	c.Stratum, c.Need = at, cause
 	switch {
@@ -195,7 +198,7 @@ func contradiction(all []api.Wanted) error {
 }
 
 // available returns the shallowest stratum from least on that the host can run.
-// One that only wants something fetched is not passed over.
+// One that only wants something fetched is not passed over: it comes with what it lacks.
 func available(least, cause string, h Host) (string, error) {
 	for _, d := range depth[depthOf(least):] {
 		if lack := h.Lacks[d]; slices.Contains(h.Strata, d) && (lack == nil || lack.Kind == fault.Missing) {
@@ -229,8 +232,9 @@ func lacking(d, cause string, h Host) error {
 
 // byName takes the stratum that the user named, where it serves all needs or is forced.
 func byName(c *api.Choice, spec api.Spec, h Host) error {
-	if err := lacking(spec.Stratum, "", h); err != nil {
-		return err
+	lack := lacking(spec.Stratum, "", h)
+	if lack != nil && !fault.Is(lack, fault.Missing) {
+		return lack
 	}
 	var bad []error
 	for _, w := range c.Needs {
@@ -241,6 +245,9 @@ func byName(c *api.Choice, spec api.Spec, h Host) error {
 	}
 	if !spec.Force && bad != nil {
 		return fault.Join(bad...)
+	}
+	if lack != nil { // what is to be fetched first
+		return lack
 	}
 	c.Stratum, c.Reason = spec.Stratum, "it was asked for by name"
 	if c.Unmet != nil {

@@ -57,6 +57,8 @@ func TestChoose(t *testing.T) {
 		"without QEMU a guest by name":                       {spec: api.Spec{Stratum: "guest"}, host: noQEMU, kind: fault.Unable, says: "apt install"},
 		"without QEMU a zone is served":                      {spec: api.Spec{Needs: []string{"density"}}, host: noQEMU, want: "zone", says: "density"},
 		"without a kernel it is said what to fetch":          {spec: api.Spec{Needs: []string{"own-kernel"}}, host: noKernel, kind: fault.Missing, says: "own-kernel,strata kernel add"},
+		"nothing is fetched for a guest with a screen":       {spec: api.Spec{Stratum: "guest", Console: "graphical"}, host: noKernel, kind: fault.Invalid, says: "--console graphical,too shallow"},
+		"nothing is fetched for what has volumes":            {spec: api.Spec{Needs: []string{"checkpoint"}, Volumes: []api.Volume{{Source: "/a", Target: "/b"}}}, host: noKernel, kind: fault.Invalid, says: "checkpoint,volumes"},
 		"a deeper stratum stands in":                         {spec: api.Spec{Needs: []string{"own-kernel"}}, host: deep, want: "machine", says: "own-kernel,guest"},
 		"speed below zones takes KVM":                        {spec: api.Spec{Needs: []string{"native-speed", "own-kernel"}}, host: full, kind: fault.Unable, says: "native-speed,KVM"},
 		"a module implies a need":                            {spec: api.Spec{Modules: []string{"nf_tables"}}, host: full, want: "guest", says: "kernel-modules"},

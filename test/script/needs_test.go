@@ -28,6 +28,11 @@ func TestNeedsOfGuests(t *testing.T) {
 		t.Errorf("it booted anew: %s, before %s", again, boot)
 	}
 	b.Run("rm", "-f", "web")
+	if out := b.Try("plan", "--iso", "/no/such.iso"); out.Status != 3 {
+		t.Errorf("a plan with a CD that is not there: exit status %d\n%s", out.Status, out.Stdout)
+	} else {
+		says(t, out.Stderr, "no image /no/such.iso", "foreign.iso")
+	}
 	for what, c := range map[string]struct {
 		flags []string
 		words string
