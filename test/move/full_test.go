@@ -146,7 +146,7 @@ func noRoomForTheNewStart(l *life, volume string) {
 	}
 	out := l.Try("move", l.name, "guest")
 	l.t.Logf("to a guest that has no room for its run folder: exit status %d\n%s", out.Status, out.Stderr)
-	if out.Status == 0 || !strings.Contains(out.Stderr, "it is back at stratum zone and runs") || !strings.Contains(out.Stderr, "no space left") {
+	if out.Status != 6 || !strings.Contains(out.Stderr, "it is back at stratum zone and runs") || !strings.Contains(out.Stderr, "no space left") {
 		l.t.Errorf("there was no room for the new start: exit status %d\n%s", out.Status, out.Stderr)
 	}
 	l.settled()

@@ -10,6 +10,8 @@ import (
 	"slices"
 	"sync"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
@@ -128,13 +130,13 @@ func (r *Runs) Claim(id string) (release func(), err error) {
 }
 
 // Make makes the run folder of an id that is claimed, and keeps n in it. What an
-// earlier run left goes; a live one is a Conflict.
+// earlier run left goes; a live one is a Conflict, a full disk Busy.
 func (r *Runs) Make(ctx context.Context, id string, n any) error {
 	if err := r.vacate(ctx, id); err != nil {
 		return err
 	}
 	if err := os.Mkdir(r.Path(id), 0o700); err != nil {
-		return fault.Internalf("make the run folder: %w", err)
+		return unmade("make the run folder", err)
 	}
 	if err := r.Note(id, n); err != nil {
 		os.RemoveAll(r.Path(id))
@@ -154,9 +156,17 @@ func (r *Runs) Note(id string, n any) error {
 		err = os.Rename(fresh, r.Path(id, notes))
 	}
 	if err != nil {
-		return fault.Internalf("write down what is known of run %s: %w", id, err)
+		return unmade("write down what is known of run "+id, err)
 	}
 	return nil
+}
+
+// unmade is why a file or folder of a run was not made. Kinds: Busy (a full disk), Internal.
+func unmade(what string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.Busyf("%s: the disk is full: %w", what, err).Help("free some space on the disk of strata's run folder")
+	}
+	return fault.Internalf("%s: %w", what, err)
 }
 
 // Remove takes the run folder away.
