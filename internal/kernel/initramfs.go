@@ -22,7 +22,7 @@ import (
 )
 
 // initramfsRecipe changes with what Initramfs puts into the archive.
-const initramfsRecipe = "2"
+const initramfsRecipe = "3"
 
 // maxAgent bounds what is taken as an agent. Unit: bytes.
 const maxAgent = 256 * unit.MiB
@@ -39,7 +39,7 @@ type Image struct {
 }
 
 // Initramfs returns the archive that k boots a guest from: the program at agent
-// as /init, the modules of set and their order in /modules/order, /dev/console, and
+// as /init, the modules of set, their order and parameters in /modules/order, /dev/console, and
 // the folders that the agent mounts on. It is made where it is missing; of several
 // callers at once, one makes it. Kinds: Missing where there is no such agent,
 // Unable where a module's file is gone or changed, Busy where the disk is full.
@@ -65,10 +65,10 @@ func (s *Store) Initramfs(ctx context.Context, k Kernel, agent string, set Set) 
 func initramfsKey(k Kernel, agent string, set Set) (string, error) {
 	input := struct {
 		Recipe, Kernel, Agent string
-		Modules               []string // name and digest
+		Modules               []string // name, digest and parameters
 	}{Recipe: initramfsRecipe, Kernel: k.ID, Agent: agent}
 	for _, m := range set.Modules {
-		input.Modules = append(input.Modules, m.Name+" "+m.Digest)
+		input.Modules = append(input.Modules, m.Name+" "+m.Digest+" "+m.Parameters)
 	}
 	data, err := json.Marshal(input)
 	if err != nil {
@@ -104,7 +104,7 @@ func fill(ctx context.Context, w *cpio.Writer, agent, program string, set Set) e
 	var order bytes.Buffer
 	for i, m := range set.Modules {
 		name := fmt.Sprintf("%s/%03d-%s%s", modulesDir, i, m.Name, moduleTail)
-		fmt.Fprintf(&order, "/%s\n", name)
+		fmt.Fprintln(&order, strings.TrimSpace("/"+name+" "+m.Parameters))
 		if err := pour(ctx, w, name, 0o644, m.Path, m.Digest); err != nil {
 			return fault.Unablef("module %s: %w", m.Name, err).Help("remove the kernel and add it again")
 		}

@@ -276,7 +276,7 @@ func (t *tree) closure() []module {
 			visit(k.named(other))
 		}
 	}
-	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Required, Machine.Optional, kept} {
+	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Abreast, Machine.Required, Machine.Optional, kept} {
 		for _, name := range names {
 			visit(name)
 		}
@@ -302,7 +302,7 @@ func (t *tree) builtIn(vmlinux *os.File) (builtin, error) {
 	}
 	text := map[string]string{} // to name
 	var words []string
-	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Required, Machine.Optional} {
+	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Abreast, Machine.Required, Machine.Optional} {
 		for _, name := range names {
 			word := name
 			if driverText[name] != "" {

@@ -9,15 +9,16 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 )
 
-// Wanted names modules by what they are wanted for. A name of Required that a
-// kernel neither has as a module nor built in is a fault; one of Early or
-// Optional is left out then.
+// Wanted names modules by what they are wanted for. A name of Abreast or Required that
+// a kernel neither has as a module nor built in is a fault; one of Early or
+// Optional is left out then. All are loaded in this order.
 type Wanted struct {
 	For    string // who wants them, for messages: guests
 	Source string // where a kernel that has them comes from, as Add takes it
 
 	Early    []string // where they are there, before everything else
-	Required []string // in the order in which they are loaded
+	Abreast  []string // while one looks for its devices, in no certain order, the next is loaded
+	Required []string
 	Optional []string
 }
 
@@ -39,13 +40,13 @@ var Guest = Wanted{
 // controller and its disks, a network card, and the file systems as guests have them.
 // Without virtio its agent is reached by serial ports, for which no kernel needs a module;
 // without volumes, balloon, panics that are told at once, the power button and a keyboard it
-// runs as well. Cloud kernels have none of the hardware.
+// runs as well. Cloud kernels have none of the hardware. A controller asks each of its ports
+// in its own time; disks are told from one another by what they say.
 var Machine = Wanted{
 	For: "machines", Source: sourceDebian + ":" + imagePrefix + runtime.GOARCH,
-	Early: []string{"crc32c_generic"},
-	Required: []string{
-		"ahci", "sd_mod", "e1000e", "overlay", "erofs", "ext4",
-	},
+	Early:    []string{"crc32c_generic"},
+	Abreast:  []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
+	Required: []string{"e1000e"},
 	Optional: []string{"virtio_pci", "virtio_console", "virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev", "i8042", "atkbd"},
 }
 
@@ -58,12 +59,23 @@ var kept = []string{
 	"pvpanic_pci", "qemu_fw_cfg", "irqbypass", "kvm", "kvm_amd", "kvm_intel", "tun", "veth", "bridge", "br_netfilter", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "nft_redir", "nft_nat", "nft_fib_inet", "nft_compat", "autofs4", "configfs", "dmi_sysfs",
 }
 
+// abreast has the kernel go on while a module's driver looks for its devices. Source: Linux,
+// Documentation/admin-guide/kernel-parameters.txt, module.async_probe.
+const abreast = "async_probe"
+
+// parameters are those of modules that are not loaded as they are. QEMU's e1000e does not
+// tell by interrupts of its newest kind that the link is up, so the driver looks again after
+// two seconds; by those of the kind before it does. One value is for one card.
+// Source: drivers/net/ethernet/intel/e1000e/param.c.
+var parameters = map[string]string{"e1000e": "IntMode=1" + strings.Repeat(",1", 15)}
+
 // Module is one module of a Set.
 type Module struct {
-	Name   string
-	Path   string // of the uncompressed, unsigned file
-	Size   int64
-	Digest string // "sha256:…"
+	Name       string
+	Path       string // of the uncompressed, unsigned file
+	Size       int64
+	Digest     string // "sha256:…"
+	Parameters string // as the kernel takes them, "" for none
 }
 
 // Set is what a Wanted comes to with one kernel.
@@ -94,15 +106,23 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 		}
 	}
 	optional(w.Early)
-	for _, name := range w.Required {
-		if !k.has(name) {
-			missing = append(missing, name)
-			continue
-		}
-		if err := r.visit(name, ""); err != nil {
-			errs = append(errs, err)
+	required := func(names []string) {
+		for _, name := range names {
+			if !k.has(name) {
+				if !slices.Contains(missing, name) {
+					missing = append(missing, name)
+				}
+				continue
+			}
+			if err := r.visit(name, ""); err != nil {
+				errs = append(errs, err)
+			}
 		}
 	}
+	r.with = abreast
+	required(w.Abreast)
+	r.with = ""
+	required(w.Required)
 	optional(w.Optional)
 	if len(missing) > 0 {
 		errs = append([]error{k.lacks(missing)}, errs...)
@@ -125,6 +145,7 @@ type resolver struct {
 	k     Kernel
 	set   Set
 	state map[string]state
+	with  string // parameters of all that come now
 }
 
 // visit adds a module after what it depends on. by says what depends on it, "" where it is wanted itself.
@@ -163,7 +184,8 @@ func (r *resolver) visit(name, by string) error {
 	r.state[name] = done
 	r.set.Modules = append(r.set.Modules, Module{
 		Name: name, Size: m.Size, Digest: m.Digest,
-		Path: filepath.Join(r.k.dir, modulesDir, name+moduleTail),
+		Path:       filepath.Join(r.k.dir, modulesDir, name+moduleTail),
+		Parameters: strings.TrimSpace(r.with + " " + parameters[name]),
 	})
 	return nil
 }

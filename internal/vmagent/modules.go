@@ -9,8 +9,8 @@ import (
 	"github.com/strata-project/strata/internal/agent/root"
 )
 
-// moduleOrder names the files of modules, one path a line, in the order in which
-// they are loaded.
+// moduleOrder names the files of modules in the order in which they are loaded, one path
+// a line, and after a space what they are loaded with.
 const moduleOrder = "/modules/order"
 
 // maxFaults bounds what is told of modules.
@@ -24,11 +24,12 @@ func loadModules() (faults []string) {
 	if err != nil {
 		return []string{moduleOrder + ": " + root.Words(err)}
 	}
-	for path := range strings.Lines(string(order)) {
-		if path = strings.TrimSpace(path); path == "" {
+	for line := range strings.Lines(string(order)) {
+		path, parameters, _ := strings.Cut(strings.TrimSpace(line), " ")
+		if path == "" {
 			continue
 		}
-		if err := loadModule(path); err != nil && len(faults) < maxFaults {
+		if err := loadModule(path, parameters); err != nil && len(faults) < maxFaults {
 			faults = append(faults, moduleName(path)+": "+root.Words(err))
 		}
 		_ = unix.Unlink(path) // tolerated: it only costs memory
@@ -36,13 +37,13 @@ func loadModules() (faults []string) {
 	return faults
 }
 
-func loadModule(path string) error {
+func loadModule(path, parameters string) error {
 	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.FinitModule(fd, "", 0); err != nil && err != unix.EEXIST {
+	if err := unix.FinitModule(fd, parameters, 0); err != nil && err != unix.EEXIST {
 		return err
 	}
 	return nil

@@ -24,6 +24,10 @@ const (
 // for the card's agreement with the other end, which takes hardware half a second.
 const cardPatience = 10 * time.Second
 
+// cardLook is how often is looked in the meantime: a look costs something where the
+// processor is emulated.
+const cardLook = 10 * time.Millisecond
+
 // link is a socket to the kernel's network (rtnetlink(7)).
 type link struct {
 	sock int
@@ -78,8 +82,12 @@ func connect(n *spec.Network) error {
 			return root.Wrap(err, "route through "+g)
 		}
 	}
-	until(func() bool { return readLine(cardPlace+"/carrier") == "1" }) // a cable that is out is no fault of the run
 	return nil
+}
+
+// agreed waits for the card's agreement with the other end. A cable that is out is no fault.
+func agreed() {
+	until(func() bool { return readLine(cardPlace+"/carrier") == "1" })
 }
 
 // disconnect takes back what connect gave the card, which had the address mac.
@@ -126,7 +134,7 @@ func unplug() error {
 
 // until waits for something of the card's, and tells whether it came.
 func until(ready func() bool) bool {
-	for end := time.Now().Add(cardPatience); !ready(); time.Sleep(2 * time.Millisecond) {
+	for end := time.Now().Add(cardPatience); !ready(); time.Sleep(cardLook) {
 		if time.Now().After(end) {
 			return false
 		}

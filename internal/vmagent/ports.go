@@ -64,16 +64,7 @@ func (n announcements) until(patience time.Duration, ready func() bool) bool {
 // findPorts waits for both ports and notes which devices they are.
 func (a *agent) findPorts(news announcements) error {
 	found := news.until(portPatience, func() bool {
-		if !a.installed { // in a system that is not strata's, they may be anybody's
-			if a.control, a.streams = serialPorts(ttyClass); a.control != "" {
-				hasten(ttyClass, a.control, a.streams)
-				return true
-			}
-		}
-		entries, err := os.ReadDir(portClass)
-		if err != nil {
-			return false
-		}
+		entries, _ := os.ReadDir(portClass)
 		for _, e := range entries {
 			switch readLine(portClass + "/" + e.Name() + "/name") {
 			case controlPort:
@@ -82,7 +73,17 @@ func (a *agent) findPorts(news announcements) error {
 				a.streams = e.Name()
 			}
 		}
-		return a.control != "" && a.streams != ""
+		if a.control != "" && a.streams != "" {
+			return true
+		}
+		if len(entries) > 0 || a.installed { // in a system that is not strata's, serial ports may be anybody's
+			return false
+		}
+		if a.control, a.streams = serialPorts(ttyClass); a.control == "" {
+			return false
+		}
+		hasten(ttyClass, a.control, a.streams)
+		return true
 	})
 	unix.Close(news.sock)
 	if !found {

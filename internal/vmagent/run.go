@@ -133,6 +133,9 @@ func (a *agent) inside(r *spec.Run) (err error) {
 	if err := a.cover(i); err != nil {
 		return err
 	}
+	if r.Network != nil {
+		agreed()
+	}
 	return root.Wrap(unix.Sethostname([]byte(r.Hostname)), "set the hostname")
 }
 
@@ -165,9 +168,6 @@ func (a *agent) ahead() (err error) {
 		return root.Wrap(err, "make the control group")
 	}
 	if err := set(settings); err != nil {
-		return err
-	}
-	if err := bringUp(); err != nil {
 		return err
 	}
 	a.part, err = root.Prepare(layout(&spec.Run{}), partPlace)

@@ -36,28 +36,24 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 	if err != nil {
 		return w, err
 	}
-	w.Required = slices.DeleteFunc(slices.Clone(w.Required), func(name string) bool { return slices.Contains(stock, name) })
-	w.Optional = slices.Clone(w.Optional)
-	add := func(names ...string) {
-		for _, name := range names {
-			if !slices.Contains(w.Required, name) {
-				w.Required = append(w.Required, name)
-			}
-		}
+	others := func(names []string) []string {
+		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(stock, name) })
 	}
-	add(busDrivers[s.Bus]...)
-	add(cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
+	buses := slices.Clone(busDrivers[s.Bus])
+	w.Required, w.Optional = others(w.Required), slices.Clone(w.Optional)
+	w.Required = append(w.Required, cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
 	if s.TPM {
-		add(chipDrivers[s.Platform])
+		w.Required = append(w.Required, chipDrivers[s.Platform])
 	}
 	if s.CPU.Nested {
-		add(nestedDrivers...)
+		w.Required = append(w.Required, nestedDrivers...)
 	}
 	for _, d := range s.Plugged {
-		add(busDrivers[d.Bus]...)
-		add(cardDrivers[d.Model]...)
+		buses = append(buses, busDrivers[d.Bus]...)
+		w.Required = append(w.Required, cardDrivers[d.Model]...)
 	}
-	if s.Spare > 0 { // what can be plugged in while it runs
+	w.Abreast = append(buses, others(w.Abreast)...) // disks are found while the rest is loaded
+	if s.Spare > 0 {                                // what can be plugged in while it runs
 		w.Optional = append(w.Optional, slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
 	}
 	return w, nil
