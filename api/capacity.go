@@ -12,23 +12,25 @@ type Capacity struct {
 
 // MemoryCapacity is in bytes.
 type MemoryCapacity struct {
-	Host       unit.Size `json:"host" doc:"What the host has."`
-	Reserve    unit.Size `json:"reserve" doc:"Of it the host's own."`
-	Capacity   unit.Size `json:"capacity" doc:"What can be guaranteed: host less reserve."`
-	Guaranteed unit.Size `json:"guaranteed"`
-	Overhead   unit.Size `json:"overhead" doc:"What strata itself spends for what runs."`
-	Free       unit.Size `json:"free" doc:"What can still be guaranteed."`
-	Overcommit float64   `json:"overcommit,omitempty" doc:"By which factor limits together may pass the capacity. 0: no bound."`
+	Host        unit.Size `json:"host" doc:"What the host has."`
+	Reserve     unit.Size `json:"reserve" doc:"Of it the host's own."`
+	ReserveFrom string    `json:"reserve_from,omitempty" doc:"Where the reserve comes from, in words."`
+	Capacity    unit.Size `json:"capacity" doc:"What can be guaranteed: host less reserve."`
+	Guaranteed  unit.Size `json:"guaranteed"`
+	Overhead    unit.Size `json:"overhead" doc:"What strata itself spends for what runs."`
+	Free        unit.Size `json:"free" doc:"What can still be guaranteed."`
+	Overcommit  float64   `json:"overcommit,omitempty" doc:"By which factor limits together may pass the capacity. 0: no bound."`
 }
 
 // CPUCapacity is in processors.
 type CPUCapacity struct {
-	Host       unit.CPUs `json:"host"`
-	Reserve    unit.CPUs `json:"reserve"`
-	Capacity   unit.CPUs `json:"capacity"`
-	Guaranteed unit.CPUs `json:"guaranteed"`
-	Free       unit.CPUs `json:"free"`
-	Overcommit float64   `json:"overcommit,omitempty"`
+	Host        unit.CPUs `json:"host"`
+	Reserve     unit.CPUs `json:"reserve"`
+	ReserveFrom string    `json:"reserve_from,omitempty" doc:"Where the reserve comes from, in words."`
+	Capacity    unit.CPUs `json:"capacity"`
+	Guaranteed  unit.CPUs `json:"guaranteed"`
+	Free        unit.CPUs `json:"free"`
+	Overcommit  float64   `json:"overcommit,omitempty"`
 }
 
 // Claim is what one environment takes of the capacity.

@@ -110,6 +110,7 @@ type HostUsage struct {
 type UsageReport struct {
 	Time         time.Time `json:"time"`
 	Host         HostUsage `json:"host"`
+	Partial      bool      `json:"partial,omitempty" doc:"The environments are those whose figures changed since the time that was asked for; all others that were told then are as they were."`
 	Environments []Usage   `json:"environments"`
 }
 

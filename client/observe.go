@@ -2,6 +2,8 @@ package client
 
 import (
 	"context"
+	"slices"
+	"time"
 
 	"github.com/strata-project/strata/api"
 )
@@ -15,6 +17,33 @@ func (c *Client) Tasks(ctx context.Context, names ...string) (list api.TaskList,
 // used in the last second.
 func (c *Client) Usage(ctx context.Context, names ...string) (u api.UsageReport, err error) {
 	return u, c.call(ctx, get("usage").named(names), &u)
+}
+
+// UsageSince is Usage of one who knows the report u of the same names: its figures are
+// brought to what they are now. Only what changed is sent.
+func (c *Client) UsageSince(ctx context.Context, u api.UsageReport, names ...string) (api.UsageReport, error) {
+	if u.Time.IsZero() {
+		return c.Usage(ctx, names...)
+	}
+	var now api.UsageReport
+	if err := c.call(ctx, get("usage").named(names).with("since", u.Time.Format(time.RFC3339Nano)), &now); err != nil {
+		return api.UsageReport{}, err
+	}
+	if !now.Partial {
+		return now, nil
+	}
+	changed := make(map[string]api.Usage, len(now.Environments))
+	for _, one := range now.Environments {
+		changed[one.ID] = one
+	}
+	now.Environments, now.Partial = slices.Clone(u.Environments), false
+	for i := range now.Environments {
+		one := &now.Environments[i]
+		if c, ok := changed[one.ID]; ok {
+			*one = c
+		}
+	}
+	return now, nil
 }
 
 // Resources tells what is counted of the environments that are named, or of all that run.

@@ -5,6 +5,7 @@ import (
 	"strconv"
 
 	"github.com/strata-project/strata/internal/admission"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/host"
 	"github.com/strata-project/strata/internal/resource"
@@ -70,19 +71,22 @@ func at(flag string, err error) error {
 
 // capacity fills in what was not given by measuring. The reserve of memory is what
 // the host uses now, without what environments of this root hold, and at least a
-// twentieth; that of processors is a twentieth.
-func capacity(asked admission.Host, groups *resource.Root) (admission.Host, error) {
+// twentieth; that of processors begins with a twentieth, and the engine measures it.
+func capacity(asked admission.Host, groups *resource.Root) (_ admission.Host, from engine.Reserve, err error) {
 	size, err := host.Measure()
 	if err != nil {
-		return asked, err
+		return asked, from, err
 	}
 	asked.Memory, asked.CPUs = size.Memory, size.CPUs
+	from = engine.Reserve{Memory: "as --reserve-memory says", CPUs: "as --reserve-cpus says"}
 	if asked.ReserveMemory < 0 {
+		from.Memory = "measured: what the host used at the daemon's start, at least a twentieth"
 		asked.ReserveMemory = max(size.Used-groups.Held(), size.Memory/leastShare, leastMemory)
 	}
 	if asked.ReserveCPUs < 0 {
+		from.CPUs, from.Spent = "a twentieth", groups.Spent
 		asked.ReserveCPUs = max(size.CPUs/leastShare, leastCPUs)
 	}
 	asked.ReserveMemory, asked.ReserveCPUs = min(asked.ReserveMemory, asked.Memory), min(asked.ReserveCPUs, asked.CPUs)
-	return asked, nil
+	return asked, from, nil
 }

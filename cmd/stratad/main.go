@@ -118,8 +118,9 @@ Flags:
   --config FILE       configuration (default: /etc/strata/strata.yaml, but for a private strata)
   --log-level LEVEL   debug, info, warn or error (default info)
   --reserve-memory SIZE, --reserve-cpus N
-                      what of the host no environment is guaranteed (default: what the host uses at the
-                      daemon's start, and at least a twentieth)
+                      what of the host no environment is guaranteed (default: the memory that the host uses
+                      at the daemon's start, the processors that other programs are seen to use, and at
+                      least a twentieth of each; strata host capacity says which)
   --overcommit-memory N, --overcommit-cpus N
                       how many times the rest all limits together may be (default: as they like); guarantees
                       never pass it

@@ -172,13 +172,13 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the machines", closing(stock.Close))
-	room, err := capacity(o.host, groups)
+	room, from, err := capacity(o.host, groups)
 	if err != nil {
 		return nil, err
 	}
 	e, err := engine.Open(ctx, engine.Options{
 		Places: p, Drivers: []stratum.Driver{zones, guests, stock}, Templates: engine.FromStore(templates), Kernels: engine.FromKernels(kernels, p.Run), Pool: pool,
-		Network: engine.FromHost(net), Layers: layers, Host: room, Log: o.log, Version: version.Version,
+		Network: engine.FromHost(net), Layers: layers, Host: room, Reserve: from, Log: o.log, Version: version.Version,
 		Kills: engine.WatchKills(p.Name("strata")),
 		Check: func(ctx context.Context) []api.Finding { return check(ctx, p) },
 	})

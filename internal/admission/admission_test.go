@@ -166,18 +166,42 @@ func until(t *testing.T, met func() bool) {
 	}
 }
 
+func TestAReserveTakesNothingThatIsGuaranteed(t *testing.T) {
+	b := New(small) // 4 processors, 0.5 of them reserved
+	if err := b.Take(claim("a", 0, 3000)); err != nil {
+		t.Fatal(err)
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- b.Wait(t.Context(), claim("b", 0, 1000)) }()
+	until(t, func() bool { _, w := b.Claims(); return len(w) == 1 })
+	for _, c := range []struct{ asked, want unit.CPUs }{{700, 700}, {2000, 1000}, {5000, 1000}} {
+		if got := b.KeepCPUs(c.asked); got != c.want || b.Host().ReserveCPUs != c.want {
+			t.Errorf("of %s asked for, %s is kept, want %s", c.asked, got, c.want)
+		}
+	}
+	if err := b.Take(claim("a", 0, 3001)); !fault.Is(err, fault.Full) {
+		t.Errorf("a guarantee beyond the reserve = %v", err)
+	}
+	if b.KeepCPUs(0); <-waited != nil {
+		t.Error("what waited was not served when the reserve fell")
+	}
+}
+
 // TestNoSequenceBreaksAGuarantee lets many ask, change, wait and give back at the
-// same time, and looks at the sum at every moment.
+// same time, the reserve change, and looks at the sum at every moment.
 func TestNoSequenceBreaksAGuarantee(t *testing.T) {
 	for seed := range uint64(5) {
 		b := New(small)
-		memory, cpus := small.Capacity()
 		stop := make(chan struct{})
 		var watch, work sync.WaitGroup
 		watch.Go(func() {
 			for {
-				held, _ := b.Claims()
-				if s := small.Total(held); s.Memory > 0 && s.Memory+s.Overhead > memory || s.CPUs > cpus {
+				b.mu.Lock()
+				held := b.sorted("")
+				s := b.host.Total(held)
+				memory, cpus := b.host.Capacity()
+				b.mu.Unlock()
+				if s.Memory > 0 && s.Memory+s.Overhead > memory || s.CPUs > cpus {
 					t.Errorf("seed %d: the sum is %+v of %s and %s: %+v", seed, s, memory, cpus, held)
 					return
 				}
@@ -196,7 +220,9 @@ func TestNoSequenceBreaksAGuarantee(t *testing.T) {
 					if r.IntN(4) == 0 {
 						c.Memory = 0
 					}
-					switch r.IntN(4) {
+					switch r.IntN(5) {
+					case 4:
+						b.KeepCPUs(unit.CPUs(r.Int64N(2000)))
 					case 0:
 						b.Give(c.ID)
 					case 1:

@@ -52,9 +52,8 @@ const MaxWaiting = 256
 
 // Book holds the claims of one host. Make one with New.
 type Book struct {
-	host Host
-
 	mu      sync.Mutex
+	host    Host
 	claims  map[string]Claim
 	waiting []*waiter // in the order of asking
 }
@@ -68,7 +67,22 @@ type waiter struct {
 func New(h Host) *Book { return &Book{host: h, claims: map[string]Claim{}} }
 
 // Host returns what the book gives.
-func (b *Book) Host() Host { return b.host }
+func (b *Book) Host() Host {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.host
+}
+
+// KeepCPUs sets the host's own part of its processors, and returns what it is: less where
+// so much is guaranteed already that the sum would pass the capacity.
+func (b *Book) KeepCPUs(reserve unit.CPUs) unit.CPUs {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	given := b.host.Total(b.sorted("")).CPUs
+	b.host.ReserveCPUs = max(min(reserve, b.host.CPUs-given), 0)
+	b.serve()
+	return b.host.ReserveCPUs
+}
 
 // Take takes a claim, instead of the one of the same id that it has. If it fails
 // that one stays. Kinds: Full, with the arithmetic.

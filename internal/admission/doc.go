@@ -16,6 +16,9 @@
 // environment ran before the book was opened) counts, even where there is no room
 // for it; nothing is added then.
 //
+// The reserve of processors may change while claims are held, as it is measured. It
+// never takes what is guaranteed already: it is less then, until it is set again.
+//
 // A claim that waits is taken as soon as it fits; those that wait are served in the
 // order of their asking, and the first one holds up the others. A claim that does
 // not wait and fits is taken at once.

@@ -48,6 +48,11 @@ func (a *app) printCapacity(h api.Capacity) error {
 	if err := t.flush(); err != nil {
 		return err
 	}
+	for _, one := range [][2]string{{"memory", m.ReserveFrom}, {"cpus", p.ReserveFrom}} {
+		if one[1] != "" {
+			fmt.Fprintf(a.out, "reserve of %s: %s\n", one[0], one[1])
+		}
+	}
 	for _, part := range []struct {
 		title string
 		all   []api.Claim

@@ -82,7 +82,7 @@ type taskKey struct {
 
 func (t *top) look(ctx context.Context) error {
 	var list api.TaskList
-	u, err := t.client.Usage(ctx, t.names...)
+	u, err := t.client.UsageSince(ctx, t.view.usage, t.names...)
 	if err == nil && t.view.processes {
 		list, err = t.client.Tasks(ctx, t.names...)
 	}

@@ -42,14 +42,17 @@ const topKeys = "q quit  t processes  / filter  sort: c cpu m memory n name p pr
 // there are, without the line of keys.
 func (v *topView) draw(width, height int) []string {
 	lines := v.head()
-	rows := v.rows()
+	titles, all, row := v.rows()
+	first, shown := 0, all
 	if height > 0 {
 		room := max(0, height-len(lines)-2) // the titles, and the line of keys
-		v.skip = max(0, min(v.skip, len(rows)-1-room))
-		shown := min(len(rows)-1-v.skip, room)
-		rows = append(rows[:1:1], rows[1+v.skip:1+v.skip+shown]...)
+		v.skip = max(0, min(v.skip, all-room))
+		first, shown = v.skip, min(all-v.skip, room)
 	}
-	lines = append(lines, rows...)
+	lines = append(lines, titles)
+	for i := range shown {
+		lines = append(lines, row(first+i))
+	}
 	if height > 0 {
 		for len(lines) < height-1 {
 			lines = append(lines, "")
@@ -116,36 +119,38 @@ func orDash(text string) string {
 	return text
 }
 
-// rows are the titles and one line for each that passes the filter.
-func (v *topView) rows() []string {
+// rows are the titles, how many pass the filter, and the line of each: what is not shown
+// is not written.
+func (v *topView) rows() (titles string, all int, row func(int) string) {
 	if v.processes {
 		return v.taskRows()
 	}
-	rows := []string{fmt.Sprintf("%-14s %-7s %6s %6s %7s %7s %5s %7s %6s %6s", "ENVIRONMENT", "STRATUM", "CPU%", "LIMIT", "MEMORY", "LIMIT", "PROC", "DISK", "IN/s", "OUT/s")}
-	for _, e := range v.environments() {
-		limit := ""
+	titles = fmt.Sprintf("%-14s %-7s %6s %6s %7s %7s %5s %7s %6s %6s", "ENVIRONMENT", "STRATUM", "CPU%", "LIMIT", "MEMORY", "LIMIT", "PROC", "DISK", "IN/s", "OUT/s")
+	environments := v.environments()
+	return titles, len(environments), func(i int) string {
+		e, limit := environments[i], ""
 		if e.CPULimit > 0 {
 			limit = fmt.Sprint(e.CPULimit / 10)
 		}
-		rows = append(rows, fmt.Sprintf("%-14s %-7s %6.1f %6s %7s %7s %5d %7s %6s %6s", cutTo(e.Environment, 14), e.Stratum, float64(e.CPU)/10, orDash(limit),
-			orDash(roundText(e.Memory)), orDash(roundText(e.MemoryLimit)), e.Processes, orDash(roundText(e.Disk)), orDash(roundText(e.Received)), orDash(roundText(e.Sent))))
+		return fmt.Sprintf("%-14s %-7s %6.1f %6s %7s %7s %5d %7s %6s %6s", cutTo(e.Environment, 14), e.Stratum, float64(e.CPU)/10, orDash(limit),
+			orDash(roundText(e.Memory)), orDash(roundText(e.MemoryLimit)), e.Processes, orDash(roundText(e.Disk)), orDash(roundText(e.Received)), orDash(roundText(e.Sent)))
 	}
-	return rows
 }
 
-func (v *topView) environments() []api.Usage {
-	var all []api.Usage
-	for _, e := range v.usage.Environments {
-		if strings.Contains(e.Environment+" "+e.Stratum, v.filter) {
+func (v *topView) environments() []*api.Usage {
+	var all []*api.Usage
+	for i := range v.usage.Environments {
+		e := &v.usage.Environments[i]
+		if v.filter == "" || strings.Contains(e.Environment+" "+e.Stratum, v.filter) {
 			all = append(all, e)
 		}
 	}
-	value := map[string]func(api.Usage) int64{
-		"cpu": func(u api.Usage) int64 { return u.CPU }, "memory": func(u api.Usage) int64 { return u.Memory },
-		"processes": func(u api.Usage) int64 { return u.Processes }, "disk": func(u api.Usage) int64 { return u.Disk },
-		"network": func(u api.Usage) int64 { return u.Received + u.Sent },
+	value := map[string]func(*api.Usage) int64{
+		"cpu": func(u *api.Usage) int64 { return u.CPU }, "memory": func(u *api.Usage) int64 { return u.Memory },
+		"processes": func(u *api.Usage) int64 { return u.Processes }, "disk": func(u *api.Usage) int64 { return u.Disk },
+		"network": func(u *api.Usage) int64 { return u.Received + u.Sent },
 	}[v.sort]
-	slices.SortStableFunc(all, func(a, b api.Usage) int {
+	slices.SortStableFunc(all, func(a, b *api.Usage) int {
 		if value != nil {
 			if c := cmp.Compare(value(b), value(a)); c != 0 {
 				return c
@@ -156,15 +161,16 @@ func (v *topView) environments() []api.Usage {
 	return all
 }
 
-func (v *topView) taskRows() []string {
-	rows := []string{fmt.Sprintf("%-14s %7s %-9s %6s %7s %10s %s", "ENVIRONMENT", "PID", "USER", "CPU%", "MEMORY", "TIME", "COMMAND")}
-	var all []topTask
-	for _, t := range v.tasks {
-		if strings.Contains(t.Environment+" "+t.Stratum+" "+t.User+" "+t.Command, v.filter) {
+func (v *topView) taskRows() (titles string, n int, row func(int) string) {
+	titles = fmt.Sprintf("%-14s %7s %-9s %6s %7s %10s %s", "ENVIRONMENT", "PID", "USER", "CPU%", "MEMORY", "TIME", "COMMAND")
+	var all []*topTask
+	for i := range v.tasks {
+		t := &v.tasks[i]
+		if v.filter == "" || strings.Contains(t.Environment+" "+t.Stratum+" "+t.User+" "+t.Command, v.filter) {
 			all = append(all, t)
 		}
 	}
-	slices.SortStableFunc(all, func(a, b topTask) int {
+	slices.SortStableFunc(all, func(a, b *topTask) int {
 		c := 0
 		switch v.sort {
 		case "cpu":
@@ -174,14 +180,13 @@ func (v *topView) taskRows() []string {
 		}
 		return cmp.Or(c, strings.Compare(a.Environment, b.Environment), cmp.Compare(a.PID, b.PID))
 	})
-	for _, t := range all {
+	return titles, len(all), func(i int) string {
+		t := all[i]
 		if t.Missing != "" {
-			rows = append(rows, fmt.Sprintf("%-14s %7s (%s)", cutTo(t.Environment, 14), "-", t.Missing))
-			continue
+			return fmt.Sprintf("%-14s %7s (%s)", cutTo(t.Environment, 14), "-", t.Missing)
 		}
-		rows = append(rows, fmt.Sprintf("%-14s %7d %-9s %6.1f %7s %10s %s", cutTo(t.Environment, 14), t.PID, cutTo(t.User, 9), t.now, orDash(roundText(t.Memory)), clockText(t.CPUTime), t.Command))
+		return fmt.Sprintf("%-14s %7d %-9s %6.1f %7s %10s %s", cutTo(t.Environment, 14), t.PID, cutTo(t.User, 9), t.now, orDash(roundText(t.Memory)), clockText(t.CPUTime), t.Command)
 	}
-	return rows
 }
 
 // key does what a key stands for; it returns false where top is to end.

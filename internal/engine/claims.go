@@ -300,9 +300,9 @@ func (e *Engine) Capacity(context.Context) api.Capacity {
 	sum := h.Total(held)
 	memory, cpus := h.Capacity()
 	c := api.Capacity{
-		Memory: api.MemoryCapacity{Host: h.Memory, Reserve: h.ReserveMemory, Capacity: memory, Guaranteed: sum.Memory, Overhead: sum.Overhead,
+		Memory: api.MemoryCapacity{Host: h.Memory, Reserve: h.ReserveMemory, ReserveFrom: e.o.Reserve.Memory, Capacity: memory, Guaranteed: sum.Memory, Overhead: sum.Overhead,
 			Free: max(memory-sum.Memory-sum.Overhead, 0), Overcommit: h.OvercommitMemory},
-		CPUs: api.CPUCapacity{Host: h.CPUs, Reserve: h.ReserveCPUs, Capacity: cpus, Guaranteed: sum.CPUs,
+		CPUs: api.CPUCapacity{Host: h.CPUs, Reserve: h.ReserveCPUs, ReserveFrom: e.reserveWords(), Capacity: cpus, Guaranteed: sum.CPUs,
 			Free: max(cpus-sum.CPUs, 0), Overcommit: h.OvercommitCPUs},
 		Held: wireClaims(held), Waiting: wireClaims(waiting),
 	}

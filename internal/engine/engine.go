@@ -28,6 +28,7 @@ type Engine struct {
 	started time.Time
 	hub     hub
 	sampler sampler
+	outside outside
 
 	// life ends with Close. It is stored, against the rule, because the work of
 	// supervision belongs to no request and ends with the engine.

@@ -116,6 +116,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	inParallel(e.entries(), func(en *entry) { e.recover(ctx, en, runs[en.id()], rebooted) })
 	inParallel(e.entries(), func(en *entry) { e.settleDevices(ctx, en) })
 	e.cleanUnknown(ctx, unknown)
+	e.openOutside() // when what runs has its claims again
 	e.share()
 	e.otherRanges(lost)
 	if err := ctx.Err(); err != nil {

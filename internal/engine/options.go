@@ -31,6 +31,7 @@ type Options struct {
 	Kills   func(ctx context.Context, tell func(oom.Kill)) error
 	Check   func(context.Context) []api.Finding // what the host can do; nil: nothing to say
 	Host    admission.Host                      // what can be guaranteed; the zero value: nothing
+	Reserve Reserve                             // where what is the host's own comes from
 	Log     *slog.Logger                        // nil: none
 	Version string
 	Claims  string // folder where roots of one host say which id ranges they use; "": DefaultClaims

@@ -3,6 +3,7 @@ package engine
 import (
 	"maps"
 	"path/filepath"
+	"slices"
 	"sync"
 	"time"
 
@@ -24,10 +25,14 @@ const (
 // sampler keeps what environments used a moment ago, and its history. Its lock is a
 // leaf, and is held over no reading.
 type sampler struct {
-	rounds int        // only the sampling goroutine's, as is busy
+	rounds int        // only the sampling goroutine's, as are all, seen and busy
+	all    []sampled  // of the last round, to be used again
+	seen   []sighting //
 	busy   hostTime   //
 	mu     sync.Mutex //
 	at     time.Time  // of the last sample
+	others time.Time  // when it was of other runs than the one before
+	noted  int        // how many were in the last sample
 	host   api.HostUsage
 	tracks map[string]*track // by id
 }
@@ -36,6 +41,7 @@ type sampler struct {
 type track struct {
 	run     *run // that the figures are of
 	row     api.Usage
+	changed time.Time // when the row did, but for its time
 	last    sighting
 	still   bool // nothing had changed at the last look at its counters
 	most    most // since the run started, or this daemon did
@@ -87,7 +93,9 @@ func (e *Engine) sample() {
 	if len(all) > 0 {
 		traffic = e.o.Network.Traffic()
 	}
-	seen := make([]sighting, len(all))
+	seen := slices.Grow(e.sampler.seen[:0], len(all))[:len(all)]
+	clear(seen)
+	e.sampler.seen = seen
 	disks := e.sampler.rounds%diskEvery == 0
 	e.sampler.rounds++
 	for i, s := range all {
@@ -107,28 +115,34 @@ func (e *Engine) sample() {
 	}
 	now := time.Now()
 	host := e.sampler.busy.usage(now)
+	e.lookOutside(now, time.Duration(e.sampler.busy.used))
 	if disks {
 		e.forgetGone()
 	}
 	e.sampler.mu.Lock()
 	defer e.sampler.mu.Unlock()
 	e.sampler.at = now
-	promised := int64(0) // and not held yet
+	promised, noted := int64(0), 0 // and not held yet
 	for i, s := range all {
 		if !seen[i].at.IsZero() {
 			e.sampler.note(s, seen[i])
 			promised += max(0, s.row.MemoryGuarantee-seen[i].Memory)
+			noted++
 		}
+	}
+	if noted != e.sampler.noted {
+		e.sampler.noted, e.sampler.others = noted, now
 	}
 	host.MemoryGuaranteed = min(promised, host.MemoryFree)
 	host.MemoryFree -= host.MemoryGuaranteed
 	e.sampler.host = host
 }
 
-// toSample returns all that has a run.
+// toSample returns all that has a run, until it is called again.
 func (e *Engine) toSample() []sampled {
 	entries := e.entries()
-	all := make([]sampled, 0, len(entries))
+	clear(e.sampler.all)
+	all := slices.Grow(e.sampler.all[:0], len(entries))
 	for _, en := range entries {
 		en.mu.Lock()
 		if en.run != nil && en.state.Live() {
@@ -142,6 +156,7 @@ func (e *Engine) toSample() []sampled {
 		}
 		en.mu.Unlock()
 	}
+	e.sampler.all = all
 	return all
 }
 
@@ -187,6 +202,7 @@ func (s *sampler) note(one sampled, now sighting) {
 		s.tracks[one.row.ID] = t
 	}
 	if t.run != one.run {
+		s.others = s.at
 		t.run, t.last, t.most, t.still = one.run, sighting{}, most{}, false
 	}
 	if now.diskSize == 0 {
@@ -212,6 +228,9 @@ func (s *sampler) note(one sampled, now sighting) {
 	t.most.processes, t.most.disk = max(t.most.processes, row.Processes), max(t.most.disk, row.Disk)
 	t.most.received, t.most.sent = max(t.most.received, row.Received), max(t.most.sent, row.Sent)
 	row.MemoryMost = t.most.memory
+	if t.row.Time = row.Time; t.row != row {
+		t.changed = s.at
+	}
 	t.row, t.last = row, now
 }
 

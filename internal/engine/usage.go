@@ -13,9 +13,10 @@ import (
 )
 
 // Usage tells what the host and the environments that refs name, or all that run,
-// used in the last second. It looks at nothing but memory. Kinds: Missing, Conflict
-// where one named does not run.
-func (e *Engine) Usage(_ context.Context, refs []string) (api.UsageReport, error) {
+// used in the last second. It looks at nothing but memory. Who was told at since gets
+// only what changed after that, where the same environments run still; the zero time
+// gets all. Kinds: Missing, Conflict where one named does not run.
+func (e *Engine) Usage(_ context.Context, refs []string, since time.Time) (api.UsageReport, error) {
 	all, err := e.watched(refs)
 	if err != nil {
 		return api.UsageReport{}, err
@@ -23,9 +24,14 @@ func (e *Engine) Usage(_ context.Context, refs []string) (api.UsageReport, error
 	s := &e.sampler
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	u := api.UsageReport{Time: s.at, Host: s.host, Environments: make([]api.Usage, 0, len(all))}
+	// A time that this daemon has not told is from before it began, or before a clock was set back.
+	partial := !since.IsZero() && !since.Before(s.others) && !since.After(s.at)
+	u := api.UsageReport{Time: s.at, Host: s.host, Partial: partial, Environments: []api.Usage{}}
+	if !partial {
+		u.Environments = make([]api.Usage, 0, len(all))
+	}
 	for _, w := range all {
-		if t := s.tracks[w.row.ID]; t != nil && t.run == w.run {
+		if t := s.tracks[w.row.ID]; t != nil && t.run == w.run && (!partial || t.changed.After(since)) {
 			row := t.row
 			row.Environment = w.row.Environment
 			u.Environments = append(u.Environments, row)

@@ -27,7 +27,7 @@ func TestUsageIsSampled(t *testing.T) {
 	var u api.UsageReport
 	l.until("two samples", func() bool {
 		var err error
-		u, err = l.Usage(t.Context(), nil)
+		u, err = l.Usage(t.Context(), nil, time.Time{})
 		l.must(err)
 		return len(u.Environments) == 1 && u.Environments[0].CPU > 0
 	})
@@ -58,7 +58,7 @@ func TestUsageIsSampled(t *testing.T) {
 	if points, err = l.History(t.Context(), "still", "1h"); err != nil || len(points) != 0 {
 		t.Errorf("history of what never ran: %+v, %v", points, err)
 	}
-	if _, err = l.Usage(t.Context(), []string{"still"}); !fault.Is(err, fault.Conflict) {
+	if _, err = l.Usage(t.Context(), []string{"still"}, time.Time{}); !fault.Is(err, fault.Conflict) {
 		t.Errorf("usage of what does not run: %v", err)
 	}
 }
@@ -80,7 +80,7 @@ func TestWhatStandsStillIsLookedAtLess(t *testing.T) {
 	usage := func() (one api.Usage) {
 		t.Helper()
 		l.until("it is known", func() bool {
-			u, err := l.Usage(t.Context(), nil)
+			u, err := l.Usage(t.Context(), nil, time.Time{})
 			l.must(err)
 			if len(u.Environments) == 1 {
 				one = u.Environments[0]
@@ -110,6 +110,53 @@ func TestWhatStandsStillIsLookedAtLess(t *testing.T) {
 	if most > 600 {
 		t.Errorf("half a processor is shown as %d thousandths", most)
 	}
+}
+
+// TestWhoKnowsWhatWasUsedIsToldWhatChanged wants of two environments the busy one only,
+// and all of them once another runs, or where the time that is known cannot be.
+func TestWhoKnowsWhatWasUsedIsToldWhatChanged(t *testing.T) {
+	l := newLab(t)
+	l.host.Sample = func(r *enginetest.Run) stratum.Sample {
+		s := stratum.Sample{CPU: 7, Memory: 1 << 20, Processes: 1}
+		if r.Plan.Name == "busy" {
+			s.CPU = time.Now().UnixNano() / 2
+		}
+		return s
+	}
+	l.run(api.Spec{Name: "busy"})
+	l.run(api.Spec{Name: "still"})
+	told := func(since time.Time) (u api.UsageReport) {
+		t.Helper()
+		u, err := l.Usage(t.Context(), nil, since)
+		l.must(err)
+		return u
+	}
+	var known api.UsageReport
+	l.until("both are known", func() bool {
+		known = told(time.Time{})
+		return len(known.Environments) == 2 && !known.Partial
+	})
+	var u api.UsageReport
+	l.until("one of them changes", func() bool {
+		u = told(known.Time.Round(0)) // as it comes over the wire
+		more := u.Time.After(known.Time)
+		known = u
+		return more && u.Partial && len(u.Environments) == 1
+	})
+	if u.Environments[0].Environment != "busy" || u.Host.Memory == 0 {
+		t.Errorf("%+v", u)
+	}
+	if u = told(time.Now().Add(time.Hour)); u.Partial || len(u.Environments) != 2 {
+		t.Errorf("since a time to come: %+v", u)
+	}
+	l.run(api.Spec{Name: "third"})
+	l.until("it is known", func() bool { return len(told(time.Time{}).Environments) == 3 })
+	if u = told(known.Time); u.Partial || len(u.Environments) != 3 {
+		t.Errorf("when another runs: %+v", u)
+	}
+	known = u
+	l.must(l.Kill(t.Context(), "third", "KILL"))
+	l.until("it is seen that one is over", func() bool { u = told(known.Time); return !u.Partial && len(u.Environments) == 2 })
 }
 
 // counterOf returns the row of a resource.

@@ -1,6 +1,7 @@
 package network
 
 import (
+	"bytes"
 	"context"
 	"log/slog"
 	"net/netip"
@@ -42,6 +43,11 @@ type Host struct {
 	generation atomic.Uint32 // tells the runs of one environment apart in their links' names
 
 	ensuring sync.Mutex // one at a time makes bridges and tables
+
+	counters struct { // a leaf
+		sync.Mutex
+		text bytes.Buffer
+	}
 
 	mu           sync.Mutex
 	networks     map[string]*networkState

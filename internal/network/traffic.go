@@ -20,11 +20,18 @@ type Traffic struct {
 // AllTraffic returns the traffic of every environment that has a link, by id. It reads one
 // file, however many there are.
 func (h *Host) AllTraffic() (map[string]Traffic, error) {
-	text, err := os.ReadFile("/proc/self/net/dev")
+	f, err := os.Open("/proc/self/net/dev")
 	if err != nil {
 		return nil, fault.Wrap(err, "read the counters of links")
 	}
-	return parseTraffic(string(text)), nil
+	defer f.Close()
+	h.counters.Lock()
+	defer h.counters.Unlock()
+	h.counters.text.Reset() // it is asked for every second: its room is used again
+	if _, err := h.counters.text.ReadFrom(f); err != nil {
+		return nil, fault.Wrap(err, "read the counters of links")
+	}
+	return parseTraffic(h.counters.text.String()), nil
 }
 
 // The fields behind a link's name. Source: net/core/net-procfs.c, dev_seq_printf_stats.
@@ -43,12 +50,22 @@ func parseTraffic(text string) map[string]Traffic {
 		if !ok || !ours || len(id) != idLength+1 {
 			continue
 		}
-		f := strings.Fields(rest)
-		if len(f) <= devSent {
+		var in, out int64
+		at := 0
+		for word := range strings.FieldsSeq(rest) { // every second, of many links: without garbage
+			switch at {
+			case devReceived:
+				out, _ = strconv.ParseInt(word, 10, 64)
+			case devSent:
+				in, _ = strconv.ParseInt(word, 10, 64)
+			}
+			if at++; at > devSent {
+				break
+			}
+		}
+		if at <= devSent {
 			continue
 		}
-		in, _ := strconv.ParseInt(f[devSent], 10, 64)
-		out, _ := strconv.ParseInt(f[devReceived], 10, 64)
 		one := all[id[:idLength]] // a link of an earlier run may be going still
 		all[id[:idLength]] = Traffic{max(one.Received, in), max(one.Sent, out)}
 	}

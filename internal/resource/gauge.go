@@ -21,7 +21,12 @@ type Gauge struct {
 
 	mu    sync.Mutex
 	files *gaugeFiles // nil: none are open
+	last  Sample
+	rests int // how many looks ago all of last was read
 }
+
+// wholeEvery bounds how old the figures of a group are in which nothing runs.
+const wholeEvery = 4
 
 type gaugeFiles struct {
 	fds    [len(sampled)]int // -1: there is none
@@ -44,7 +49,9 @@ var gaugeRoom = sync.OnceValue(func() int64 {
 	return int64(min(l.Cur/(4*uint64(len(sampled))), maxGauges))
 })
 
-// Sample is Group.Sample.
+// Sample is Group.Sample, but where the processor time is what it was at the last look,
+// nothing ran that could have changed another figure: those are read every fourth time
+// then, as the host alone changes them (by taking page cache back).
 func (a *Gauge) Sample() (s Sample, ok bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
@@ -53,18 +60,36 @@ func (a *Gauge) Sample() (s Sample, ok bool) {
 	}
 	r := readers.Get().(*reader)
 	defer readers.Put(r)
-	for i, fd := range a.files.fds {
-		if fd < 0 {
+	s = a.last
+	rested := a.read(r, cpuSampled, &s) && s == a.last && a.last.CPU > 0
+	if a.rests++; rested && a.rests < wholeEvery {
+		return s, true
+	}
+	for i := range a.files.fds {
+		if i == cpuSampled { // that was read
 			continue
 		}
-		n, err := unix.Pread(fd, r.b[:], 0)
-		if i == 0 && (err != nil || n == 0) { // ENODEV: the group was removed
+		if ok := a.read(r, i, &s); i == 0 && !ok { // ENODEV: the group was removed
 			a.drop()
 			return Sample{}, false
 		}
-		a.files.takes[i](r.b[:max(n, 0)], &s)
 	}
+	a.last, a.rests = s, 0
 	return s, true
+}
+
+// read takes one of the files in; false where it is not there.
+func (a *Gauge) read(r *reader, file int, into *Sample) bool {
+	fd := a.files.fds[file]
+	if fd < 0 {
+		return false
+	}
+	n, err := unix.Pread(fd, r.b[:], 0)
+	if err != nil || n <= 0 {
+		return false
+	}
+	a.files.takes[file](r.b[:n], into)
+	return true
 }
 
 // Close closes what is open. The gauge can be used again.
@@ -104,7 +129,7 @@ func (a *Gauge) open() bool {
 func (a *Gauge) drop() {
 	if a.files != nil {
 		a.files.close()
-		a.files = nil
+		a.files, a.last, a.rests = nil, Sample{}, 0
 	}
 }
 

@@ -41,6 +41,35 @@ func TestAGaugeSaysWhatASampleSaysUntilTheGroupIsGone(t *testing.T) {
 	}
 }
 
+func TestAGaugeLooksLessAtWhatDoesNotRun(t *testing.T) {
+	r := realRoot(t)
+	g := create(t, r, "rests", Limits{Memory: 64 << 20, PIDs: 50}, 0)
+	spawn(t, g, "hold")
+	if err := g.Freeze(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	a := g.Gauge()
+	defer a.Close()
+	if _, ok := a.Sample(); !ok {
+		t.Fatal("there is no sample")
+	}
+	a.last.Memory = 1 // as if the host had taken memory back since
+	for look := range 2 * wholeEvery {
+		s, ok := a.Sample()
+		if old, want := s.Memory == 1, look < wholeEvery-1; !ok || old != want {
+			t.Errorf("look %d: %+v", look, s)
+		}
+	}
+	a.last.Memory = 1
+	if err := g.Thaw(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	spawn(t, g, "hold") // something runs
+	if s, _ := a.Sample(); s.Memory == 1 {
+		t.Errorf("when something ran: %+v", s)
+	}
+}
+
 func BenchmarkSample(b *testing.B) {
 	r := realRoot(b)
 	var all []*Group

@@ -1,6 +1,23 @@
 package resource
 
-import "github.com/strata-project/strata/internal/unit"
+import (
+	"path/filepath"
+	"time"
+
+	"github.com/strata-project/strata/internal/unit"
+)
+
+// Spent is the processor time that all groups of the root have used since it was made,
+// those that are gone included; false where the kernel does not say.
+func (r *Root) Spent() (time.Duration, bool) {
+	if r.unified != "" {
+		stat, err := keys(r.unified, "cpu.stat")
+		n, ok := stat["usage_usec"]
+		return time.Duration(n) * time.Microsecond, err == nil && ok
+	}
+	n, err := number(filepath.Join(r.homes["cpuacct"]), "cpuacct.usage")
+	return time.Duration(n), err == nil
+}
 
 // Held is the memory of programs in all groups of the root: without page cache,
 // which the kernel takes back. 0 where it is not known.

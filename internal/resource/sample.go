@@ -31,6 +31,9 @@ var sampled = [...]func(*Group) (path string, take func([]byte, *Sample)){
 	(*Group).memorySampled, (*Group).pidsSampled, (*Group).cpuSampled, (*Group).ioSampled,
 }
 
+// cpuSampled is where processor time stands in sampled.
+const cpuSampled = 2
+
 func (g *Group) memorySampled() (string, func([]byte, *Sample)) {
 	name := "/memory.usage_in_bytes"
 	if g.root.homes["memory"] == g.root.unified {

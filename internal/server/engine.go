@@ -110,8 +110,9 @@ type Streams interface {
 type Observation interface {
 	// Tasks lists the processes of those that refs name, or of all that run.
 	Tasks(ctx context.Context, refs []string) (api.TaskList, error)
-	// Usage tells what they and the host used in the last second.
-	Usage(ctx context.Context, refs []string) (api.UsageReport, error)
+	// Usage tells what they and the host used in the last second; where since is given, what
+	// changed after it.
+	Usage(ctx context.Context, refs []string, since time.Time) (api.UsageReport, error)
 	// Resources tells what is counted of them since they started.
 	Resources(ctx context.Context, refs []string) ([]api.ResourceTable, error)
 	History(ctx context.Context, ref, step string) ([]api.HistoryPoint, error)

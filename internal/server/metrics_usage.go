@@ -54,7 +54,7 @@ func (u *used) Describe(ch chan<- *prometheus.Desc) {
 func (u *used) Collect(ch chan<- prometheus.Metric) {
 	ctx, cancel := bounded(context.Background())
 	defer cancel()
-	report, err := u.engine.Usage(ctx, nil)
+	report, err := u.engine.Usage(ctx, nil, time.Time{})
 	if err != nil {
 		return
 	}

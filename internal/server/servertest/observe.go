@@ -45,7 +45,7 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 }
 
 // Usage implements server.Observation.
-func (e *Engine) Usage(ctx context.Context, refs []string) (api.UsageReport, error) {
+func (e *Engine) Usage(ctx context.Context, refs []string, _ time.Time) (api.UsageReport, error) {
 	all, err := e.running(ctx, refs)
 	u := api.UsageReport{Time: time.Unix(1700000000, 0).UTC(), Environments: []api.Usage{}, Host: api.HostUsage{
 		CPUs: 4, CPU: 1500, Memory: 8 << 30, MemoryUsed: 3 << 30, MemoryShared: 2 << 30, MemoryGuaranteed: 1 << 30, MemoryFree: 2 << 30,

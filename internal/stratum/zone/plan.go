@@ -59,10 +59,15 @@ const namespaces = unix.CLONE_NEWUSER | unix.CLONE_NEWPID | unix.CLONE_NEWNS | u
 var opened = []string{"/proc/sys/net", "/proc/sys/kernel/hostname", "/proc/sys/kernel/domainname"}
 
 // sysctls are docker's: in a network of its own every program may take any port
-// and may ping.
+// and may ping. As in a guest the host gives out addresses and routes: nobody need ask all
+// neighbours for them (of five hundred zones each asked all others, again and again).
 var sysctls = []spec.Sysctl{
 	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
+	{Path: "net/ipv6/conf/default/accept_ra", Value: "0"}, // of eth0 where it comes later,
+	{Path: "net/ipv6/conf/default/router_solicitations", Value: "0"},
+	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "0"}, // and where it is there
+	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "0"},
 }
 
 const notifySocket = "/run/host/notify"
