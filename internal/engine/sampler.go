@@ -45,6 +45,7 @@ type track struct {
 	last    sighting
 	still   bool // nothing had changed at the last look at its counters
 	most    most // since the run started, or this daemon did
+	fill    fill // of its disk, likewise
 	history history.History
 }
 
@@ -108,6 +109,7 @@ func (e *Engine) sample() {
 		} else if one, ok := c.Sample(); ok {
 			now := time.Now()
 			seen[i] = sighting{at: now, looked: now, Sample: one, Traffic: traffic[s.row.ID]}
+			e.lookAtSpace(s)
 		}
 		if disks || e.sampler.fresh(s) {
 			seen[i].disk, seen[i].diskSize, _ = disk.Usage(filepath.Join(e.store.Dir(s.row.ID), diskName))
@@ -204,6 +206,7 @@ func (s *sampler) note(one sampled, now sighting) {
 	if t.run != one.run {
 		s.others = s.at
 		t.run, t.last, t.most, t.still = one.run, sighting{}, most{}, false
+		t.fill = fill{}
 	}
 	if now.diskSize == 0 {
 		now.disk, now.diskSize = t.last.disk, t.last.diskSize

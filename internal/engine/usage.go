@@ -119,11 +119,11 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 	e.sampler.mu.Lock()
 	var t track
 	if have := e.sampler.tracks[w.row.ID]; have != nil && have.run == w.run {
-		t.row, t.last, t.most = have.row, have.last, have.most
+		t.row, t.last, t.most, t.fill = have.row, have.last, have.most, have.fill
 	}
 	e.sampler.mu.Unlock()
 	cpu := stratum.Count{Held: t.row.CPU, Most: t.most.cpu, Limit: t.row.CPULimit, Hits: c.Throttles}
-	space := stratum.Count{Held: t.row.Disk, Most: t.most.disk, Limit: t.row.DiskLimit, Hits: stratum.Unknown}
+	space := stratum.Count{Held: t.row.Disk, Most: t.most.disk, Limit: t.row.DiskLimit, Hits: t.fill.hits()}
 	if t.last.at.IsZero() {
 		cpu.Held, cpu.Most, space.Held, space.Most = stratum.Unknown, stratum.Unknown, stratum.Unknown, stratum.Unknown
 	}

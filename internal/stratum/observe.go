@@ -41,6 +41,16 @@ type Sample struct {
 	Written   int64 // bytes to disks
 }
 
+// Spacer tells how much room the root file system of a run has.
+type Spacer interface {
+	// Space asks what runs inside it, which may be hostile: it may never return. ok is
+	// false where the run is over.
+	Space() (s Space, ok bool)
+}
+
+// Space is of a file system. Unit: bytes.
+type Space struct{ Size, Free int64 }
+
 // Unknown is a figure that nobody counts here.
 const Unknown = -1
 

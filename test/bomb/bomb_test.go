@@ -40,7 +40,7 @@ var bombs = []struct {
 	{"processes", []string{"--pids", "64"}, hits("processes")},
 	{"memory", nil, hits("memory")},
 	{"disk", nil, full},
-	{"descriptors", nil, nil},
+	{"descriptors", nil, leaked},
 	{"output", nil, logged},
 	{"packets", []string{"--net-out", "1M"}, hits("net-out")},
 }
@@ -158,11 +158,27 @@ func hits(resource string) func(*testing.T, *bed.Bed, string) {
 	}
 }
 
-// full wants that the disk is, or was a moment ago.
+// full wants that the disk is, or was a moment ago, and that it was seen.
 func full(t *testing.T, b *bed.Bed, name string) {
 	t.Helper()
+	hits("disk")(t, b, name)
 	if env := show(t, b, name); env.DiskUsed < 32<<20 {
 		t.Errorf("its disk holds %d MiB: the bomb did not go off", env.DiskUsed>>20)
+	}
+}
+
+// leaked wants that the bomb holds descriptors without end: far more than any program needs.
+func leaked(t *testing.T, b *bed.Bed, name string) {
+	t.Helper()
+	var list api.TaskList
+	decode(t, b.Run("ps", "--json", name), &list)
+	most := 0
+	for _, p := range list.Processes {
+		open, _ := os.ReadDir(fmt.Sprintf("/proc/%d/fd", p.HostPID))
+		most = max(most, len(open))
+	}
+	if most < 1000 {
+		t.Errorf("it has %d descriptors: the bomb did not go off", most)
 	}
 }
 
