@@ -28,20 +28,33 @@ const tpmDir = "tpm"
 // undoName is the disk of a run whose changes are forgotten at its end.
 const undoName = "undo.ext4"
 
-func (e *Engine) undoPath(id string) string { return filepath.Join(e.store.Dir(id), undoName) }
+// undoPath is where the disk of such a run is.
+func (e *Engine) undoPath(rec environment.Record) string {
+	name := undoName
+	if rec.Spec.Foreign != nil {
+		name = foreignUndo
+	}
+	return filepath.Join(e.store.Dir(rec.ID), name)
+}
 
-// undoDisk makes the disk of a run whose changes are forgotten: a copy, which shares
+// undoDisk gives p the disk of a run whose changes are forgotten: a copy, which shares
 // its blocks where the host's file system can. What was suspended has its own already.
-func (e *Engine) undoDisk(ctx context.Context, en *entry) (string, error) {
-	path := e.undoPath(en.id())
-	if en.goingOn {
-		return path, nil
+func (e *Engine) undoDisk(ctx context.Context, en *entry, p *stratum.Plan) error {
+	rec := en.snapshot()
+	path := e.undoPath(rec)
+	if !en.goingOn {
+		if err := e.o.Pool.Remove(path); err != nil { // of a daemon that was killed
+			return err
+		}
+		if p.Foreign != nil {
+			return e.undoForeign(ctx, rec, p)
+		}
+		if err := e.o.Pool.Clone(ctx, e.diskOf(rec), path); err != nil {
+			return fault.Wrap(err, "copy the disk whose changes are to be forgotten")
+		}
 	}
-	if err := e.o.Pool.Remove(path); err != nil { // of a daemon that was killed
-		return "", err
-	}
-	err := e.o.Pool.Clone(ctx, filepath.Join(e.store.Dir(en.id()), diskName), path)
-	return path, fault.Wrap(err, "copy the disk whose changes are to be forgotten")
+	p.Disk = path
+	return nil
 }
 
 // Clone makes another environment like one that stands still, with a copy of its disk

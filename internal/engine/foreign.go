@@ -65,6 +65,28 @@ func (e *Engine) planForeign(rec environment.Record) stratum.Plan {
 	return p
 }
 
+// foreignUndo is what a run writes of which nothing is kept.
+const foreignUndo = "undo.qcow2"
+
+// undoForeign has a run write to an empty image that lies over the disk, which is only read.
+func (e *Engine) undoForeign(ctx context.Context, rec environment.Record, p *stratum.Plan) error {
+	host, ok := e.drivers[rec.Stratum].(stratum.Hoster)
+	if !p.Foreign.Disk || !ok {
+		return nil // there is nothing that could be written to
+	}
+	size, err := host.DiskSize(p.Disk)
+	if err != nil {
+		return err
+	}
+	path := e.undoPath(rec)
+	if err := host.EmptyDisk(ctx, *p, path, size); err != nil {
+		return fault.Wrap(err, "make the disk whose changes are to be forgotten")
+	}
+	p.Foreign.Bases = append([]string{p.Disk}, p.Foreign.Bases...)
+	p.Disk = path
+	return nil
+}
+
 // hasAgent refuses what takes something of strata's inside. Kinds: Unable.
 func (en *entry) hasAgent(lacks string) error {
 	rec := en.snapshot()

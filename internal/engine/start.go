@@ -116,7 +116,7 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 		p.Saved = e.savedPath(rec.ID)
 	}
 	if rec.Spec.UndoDisk {
-		if p.Disk, err = e.undoDisk(ctx, en); err != nil {
+		if err := e.undoDisk(ctx, en, &p); err != nil {
 			return nil, err
 		}
 	}

@@ -124,7 +124,7 @@ func (e *Engine) cleanRun(ctx context.Context, en *entry, rec environment.Record
 		e.log.Warn("run not cleaned", "id", rec.ID, "error", err)
 	}
 	if rec.Spec.UndoDisk && !e.hasSaved(rec.ID) {
-		if err := e.o.Pool.Remove(e.undoPath(rec.ID)); err != nil {
+		if err := e.o.Pool.Remove(e.undoPath(rec)); err != nil {
 			e.log.Warn("changes of a disk not removed", "id", rec.ID, "error", err)
 		}
 	}

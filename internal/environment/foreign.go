@@ -95,7 +95,6 @@ func (c *check) templateOnly(spec api.Spec) {
 		{"resources.hugepages", spec.Resources.HugePages != 0, "has its memory in usual pages"},
 		{"resources.reclaim", spec.Resources.Reclaim == api.ReclaimIdle, "has no balloon, by which it could give memory back"},
 		{"cold", spec.Cold, "is always booted"},
-		{"undo_disk", spec.UndoDisk, "keeps what it writes: its disk is no private one, and cannot be made to forget yet"},
 	} {
 		if o.given {
 			c.fault(o.field, "a foreign system %s", o.why).Help("leave it out")

@@ -48,7 +48,7 @@ func (s Spec) Describe() []Row {
 	}
 	rows = append(rows, s.trust(), s.later())
 	rows = append(rows, Row{"boot order", strings.Join(s.boot(), ", "), s.bootWhy()},
-		Row{"serial ports", s.serial(), "the first one is the console: strata logs and console"},
+		Row{"serial ports", s.serial(), "the first one is the console: strata console"},
 		Row{"sound", "none", "nobody hears it"})
 	return slices.DeleteFunc(rows, func(r Row) bool { return r.Model == "" })
 }
