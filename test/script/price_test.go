@@ -153,15 +153,11 @@ func plausible(t *testing.T, s api.StratumPrice) {
 		if f.Inside.Median < 0 || f.Inside.Median == 0 && !strings.HasPrefix(f.Name, "cache") || f.Host != nil && f.Times <= 0 {
 			t.Errorf("%s: %s is %+v beside %+v, ×%v", s.Stratum, f.Name, f.Inside, f.Host, f.Times)
 		}
-		least := 0.0
-		switch {
-		case f.Name == "memory" && s.Stratum != "zone":
-			least = 32 // QEMU was counted, with a kernel in it
-		case f.Name == "cache-shared":
-			least = 0.5 // its programs were read
+		if f.Name == "memory" && s.Stratum != "zone" && f.Inside.Median < 32 { // QEMU was not counted, or no kernel in it
+			t.Errorf("%s: %v MiB of memory", s.Stratum, f.Inside.Median)
 		}
-		if f.Inside.Median < least {
-			t.Errorf("%s: %s is %v MiB; want at least %v", s.Stratum, f.Name, f.Inside.Median, least)
+		if f.Name == "cache-shared" && f.Inside.Median == 0 { // its root was mounted
+			t.Errorf("%s: nothing of its template was read", s.Stratum)
 		}
 	}
 }
