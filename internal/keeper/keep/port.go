@@ -74,7 +74,6 @@ func (s portSocket) ready(events uint32) {
 		m.flush()
 	}
 	if events&^writable != 0 {
-		m.gather()
 		m.read()
 	}
 	m.want()

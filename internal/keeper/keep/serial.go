@@ -16,17 +16,6 @@ const (
 	callMost  = 30 * time.Second
 )
 
-// gathering is how long what a serial port says is left to gather: QEMU sends each byte by
-// itself, and to be woken for each takes longer than to send it.
-const gathering = time.Millisecond
-
-// gather waits where more is on its way.
-func (m *machine) gather() {
-	if m.k.spec.Machine.Serial {
-		time.Sleep(gathering)
-	}
-}
-
 // calling is how the agent is met over a serial port.
 type calling struct {
 	next time.Time     // when it is called again
