@@ -142,6 +142,17 @@ func TestWhatRunsWaitsForMoreAndGivesNothingBack(t *testing.T) {
 	}
 }
 
+func TestWhoWaitedInVainIsToldWhatWasMissing(t *testing.T) {
+	b := New(small)
+	b.Restore(claim("a", 6*giB, 0))
+	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+	defer cancel()
+	err := b.Wait(ctx, claim("late", 2*giB, 0))
+	if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "no room in time") || !strings.Contains(err.Error(), "(a 6G)") {
+		t.Errorf("Wait = %v", err)
+	}
+}
+
 func TestTheFirstThatWaitsHoldsUpTheOthers(t *testing.T) {
 	b := New(small)
 	b.Restore(claim("a", 6*giB, 0))

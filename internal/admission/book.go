@@ -3,6 +3,7 @@ package admission
 import (
 	"cmp"
 	"context"
+	"errors"
 	"slices"
 	"strings"
 	"sync"
@@ -131,9 +132,22 @@ func (b *Book) Wait(ctx context.Context, c Claim) error {
 		return nil
 	default:
 	}
+	full := b.fits(c)
 	b.waiting = slices.DeleteFunc(b.waiting, func(other *waiter) bool { return other == w })
 	b.serve() // those behind it may fit
-	return fault.Wrap(ctx.Err(), "wait for room for %s", c.Name)
+	return late(ctx.Err(), full)
+}
+
+// late says why a wait is over: where its time is, with the arithmetic as it is now.
+func late(over, full error) error {
+	if !errors.Is(over, context.DeadlineExceeded) {
+		return over
+	}
+	if full == nil {
+		return fault.Busyf("there was no room in time: others wait for more, before it")
+	}
+	why := fault.All(full)[0]
+	return fault.Busyf("there was no room in time: %s", why.Message).At(why.Field).Help("%s", why.Hint)
 }
 
 // Restore takes the claim of what runs already, whether or not there is room.

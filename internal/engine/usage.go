@@ -122,6 +122,11 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 		t.row, t.last, t.most, t.fill = have.row, have.last, have.most, have.fill
 	}
 	e.sampler.mu.Unlock()
+	if en, err := e.find(w.row.ID); err == nil && t.last.at.IsZero() { // what is set is known before the first sample
+		l := en.snapshot().Spec.Resources
+		t.row.CPULimit, t.row.CPUGuarantee, t.row.MemoryGuarantee = int64(l.CPUs), int64(l.CPUGuarantee), int64(l.MemoryGuarantee)
+		t.row.ReceivedLimit, t.row.SentLimit = int64(l.NetIn), int64(l.NetOut)
+	}
 	cpu := stratum.Count{Held: t.row.CPU, Most: t.most.cpu, Limit: t.row.CPULimit, Hits: c.Throttles}
 	space := stratum.Count{Held: t.row.Disk, Most: t.most.disk, Limit: t.row.DiskLimit, Hits: t.fill.hits()}
 	if t.last.at.IsZero() {

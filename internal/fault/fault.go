@@ -62,6 +62,15 @@ func (k Kind) row() struct {
 	return table[k]
 }
 
+// Kinds returns all kinds.
+func Kinds() []Kind {
+	all := make([]Kind, kinds)
+	for k := range all {
+		all[k] = Kind(k)
+	}
+	return all
+}
+
 // ParseKind returns the kind with the given word; ok is false where there is none.
 func ParseKind(word string) (k Kind, ok bool) {
 	for k := range kinds {

@@ -233,6 +233,7 @@ func TestV2FiguresAreRead(t *testing.T) {
 	}
 	for file, text := range map[string]string{
 		"memory.current": "4096\n", "memory.peak": "8192\n", "memory.max": "max\n", "memory.stat": "anon 1\nfile 2\nbroken\n", "memory.events": "low 0\nmax 7\noom_kill 3\n",
+		"memory.swap.current": "5\n", "memory.swap.max": "99\n", "memory.swap.peak": "50\n", "memory.swap.events": "high 0\nmax 6\nfail 9\n",
 		"cpu.stat": "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_throttled 4\nthrottled_usec 6\n", "pids.current": "2\n", "pids.max": "10\n", "pids.events": "max 1\n",
 		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0\n253:1 rbytes=10 wbytes=20 rios=30 wios=40\n",
 	} {
@@ -240,7 +241,7 @@ func TestV2FiguresAreRead(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	want := Stats{Memory: MemoryStats{Current: 4096, Peak: 8192, Limit: Unlimited, Anon: 1, File: 2, Kills: 3, Hits: 7},
+	want := Stats{Memory: MemoryStats{Current: 4096, Peak: 8192, Limit: Unlimited, Anon: 1, File: 2, Kills: 3, Hits: 7, Swap: 5, SwapLimit: 99, SwapPeak: 50, SwapHits: 6},
 		CPU:  CPUStats{Usage: 5000, User: 3000, System: 2000, Throttled: 6000, Throttles: 4},
 		PIDs: PIDsStats{Current: 2, Limit: 10, Hits: 1}, IO: IOStats{Known: true, ReadBytes: 11, WriteBytes: 22, Reads: 33, Writes: 44}}
 	got, err := g.Stats()

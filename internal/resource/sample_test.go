@@ -3,6 +3,9 @@ package resource
 import (
 	"strings"
 	"testing"
+
+	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 func TestASampleIsReadOutOfText(t *testing.T) {
@@ -37,4 +40,14 @@ func FuzzSample(f *testing.F) {
 			t.Errorf("%+v", p)
 		}
 	})
+}
+
+func TestTheLimitOfSwapIsCounted(t *testing.T) {
+	r := realRoot(t)
+	require.Host(t, "swap-accounting", r.Layout().Swap, "the kernel does not account for swap")
+	swap := unit.Size(48 * unit.MiB)
+	s, err := create(t, r, "swaps", Limits{Memory: 64 << 20, Swap: &swap}, 0).Stats()
+	if err != nil || s.Memory.SwapLimit != int64(swap) || s.Memory.Limit != 64<<20 {
+		t.Errorf("%+v, %v; want a limit of %s", s.Memory, err, swap)
+	}
 }

@@ -24,10 +24,15 @@ type MemoryStats struct {
 	Peak    int64 `json:"peak"`
 	Limit   int64 `json:"limit"`
 	Swap    int64 `json:"swap"`
-	Anon    int64 `json:"anon"` // what programs hold
-	File    int64 `json:"file"` // page cache
-	Kills   int64 `json:"kills"`
-	Hits    int64 `json:"hits"`
+	// Of swap space the limit, and what only v2 counts: the most (0: before 6.5), and how
+	// often the limit was run into (-1: not counted).
+	SwapLimit int64 `json:"swap_limit"`
+	SwapPeak  int64 `json:"swap_peak"`
+	SwapHits  int64 `json:"swap_hits"`
+	Anon      int64 `json:"anon"` // what programs hold
+	File      int64 `json:"file"` // page cache
+	Kills     int64 `json:"kills"`
+	Hits      int64 `json:"hits"`
 }
 
 // CPUStats are in nanoseconds, but for Throttles, a count of periods.
@@ -89,6 +94,12 @@ func (g *Group) memoryStats(m *MemoryStats) (err error) {
 		m.Peak, _ = number(dir, "memory.peak")
 		m.Limit, _ = number(dir, "memory.max")
 		m.Swap, _ = number(dir, "memory.swap.current")
+		m.SwapLimit, _ = number(dir, "memory.swap.max")
+		m.SwapPeak, _ = number(dir, "memory.swap.peak")
+		swapped, err := keys(dir, "memory.swap.events")
+		if m.SwapHits = swapped["max"]; err != nil {
+			m.SwapHits = -1
+		}
 		stat, _ := keys(dir, "memory.stat")
 		m.Anon, m.File = stat["anon"], stat["file"]
 		events, _ := keys(dir, "memory.events")
@@ -100,6 +111,10 @@ func (g *Group) memoryStats(m *MemoryStats) (err error) {
 	}
 	m.Peak, _ = number(dir, "memory.max_usage_in_bytes")
 	m.Limit, _ = number(dir, "memory.limit_in_bytes")
+	m.SwapHits = -1
+	if both, err := number(dir, "memory.memsw.limit_in_bytes"); err == nil && both > 0 && m.Limit > 0 {
+		m.SwapLimit = both - m.Limit
+	}
 	m.Hits, _ = number(dir, "memory.failcnt")
 	stat, _ := keys(dir, "memory.stat")
 	m.Anon, m.File, m.Swap = stat["total_rss"], stat["total_cache"], stat["total_swap"]

@@ -44,7 +44,7 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 		s.metrics.failed(kindOf[seen.status])
 	}
 	level := slog.LevelDebug
-	if seen.status >= 500 && seen.status != http.StatusNotImplemented && seen.status != http.StatusServiceUnavailable {
+	if seen.status >= 500 && kindOf[seen.status] == fault.Internal { // the others are answers
 		level = slog.LevelWarn
 	}
 	peer, _ := PeerOf(r.Context())
@@ -55,8 +55,7 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 // kindOf is the table of package fault read the other way round.
 var kindOf = func() map[int]fault.Kind {
 	kinds := map[int]fault.Kind{}
-	for _, word := range []string{"invalid", "missing", "conflict", "unable", "busy", "denied", "internal"} {
-		kind, _ := fault.ParseKind(word)
+	for _, kind := range fault.Kinds() {
 		kinds[kind.HTTP()] = kind
 	}
 	return kinds

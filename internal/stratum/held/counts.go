@@ -20,7 +20,7 @@ func (l *Run) HostCounts() (stratum.Counts, error) {
 	}
 	c := stratum.Counts{
 		Memory:    stratum.Count{Held: s.Memory.Current, Most: s.Memory.Peak, Limit: max(0, s.Memory.Limit), Hits: s.Memory.Hits},
-		Swap:      stratum.Count{Held: s.Memory.Swap, Most: stratum.Unknown, Hits: stratum.Unknown},
+		Swap:      stratum.Count{Held: s.Memory.Swap, Most: known(s.Memory.SwapPeak), Limit: max(0, s.Memory.SwapLimit), Hits: s.Memory.SwapHits},
 		Processes: stratum.Count{Held: s.PIDs.Current, Most: known(s.PIDs.Peak), Limit: max(0, s.PIDs.Limit), Hits: s.PIDs.Hits},
 		CPU:       s.CPU.Usage, Throttled: s.CPU.Throttled, Throttles: s.CPU.Throttles,
 		Read: stratum.Unknown, Written: stratum.Unknown, Kills: s.Memory.Kills,
