@@ -120,7 +120,7 @@ func TestPriceOfGuests(t *testing.T) {
 		quiet = p.whole(s) && quiet
 	}
 	t.Logf("all three took %v; the host was quiet: %v", took.Round(100*time.Millisecond), quiet)
-	if quiet && took > quickPromise {
+	if took > quickPromise { // however busy the host: what there is no time for is left out
 		t.Errorf("all three took %v; want less than %v", took, quickPromise)
 	}
 	if left := b.Run("ls", "-a", "-q"); strings.TrimSpace(left) != "" {
