@@ -117,6 +117,9 @@ func (a *agent) begin() (err error) {
 		return root.Wrap(err, "listen for devices")
 	}
 	a.faults = loadModules()
+	if err := set(settings); err != nil {
+		return err
+	}
 	if err := bringUp(); err != nil { // early, since it takes its time
 		return err
 	}

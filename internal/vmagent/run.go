@@ -167,9 +167,6 @@ func (a *agent) ahead() (err error) {
 	if a.group, err = makeGroup(); err != nil {
 		return root.Wrap(err, "make the control group")
 	}
-	if err := set(settings); err != nil {
-		return err
-	}
 	a.part, err = root.Prepare(layout(&spec.Run{}), partPlace)
 	return err
 }

@@ -14,6 +14,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/test/bed"
 )
 
@@ -147,14 +148,19 @@ func percentile(all []time.Duration) time.Duration {
 func hits(resource string) func(*testing.T, *bed.Bed, string) {
 	return func(t *testing.T, b *bed.Bed, name string) {
 		t.Helper()
-		var tables []api.ResourceTable
-		decode(t, b.Run("resources", "--json", name), &tables)
-		for _, c := range tables[0].Counters {
-			if c.Resource == resource && c.Hits != nil && *c.Hits > 0 {
+		for end := time.Now().Add(require.Patience(20 * time.Second)); ; time.Sleep(time.Second) { // it is looked at each second
+			var tables []api.ResourceTable
+			decode(t, b.Run("resources", "--json", name), &tables)
+			for _, c := range tables[0].Counters {
+				if c.Resource == resource && c.Hits != nil && *c.Hits > 0 {
+					return
+				}
+			}
+			if time.Now().After(end) {
+				t.Errorf("the limit of %s was not run into: the bomb did not go off", resource)
 				return
 			}
 		}
-		t.Errorf("the limit of %s was not run into: the bomb did not go off", resource)
 	}
 }
 
