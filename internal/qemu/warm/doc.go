@@ -32,7 +32,8 @@
 //	work/               emptied when the store is opened
 //
 // An image's folder appears whole or not at all. One that cannot be read, or has
-// other checksums than its record says, is removed, and made again.
+// other checksums than its record says, is removed, and made again. So is one from which
+// two clones in a row did not go on (Store.Tell).
 //
 // # What must not be in an image
 //

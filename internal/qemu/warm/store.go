@@ -65,6 +65,7 @@ type resident struct {
 	memory, state *os.File // sealed
 	made, used    time.Time
 	tsc           int
+	stuck         int // clones in a row that did not go on
 }
 
 func (r *resident) close() {
@@ -149,6 +150,35 @@ func (s *Store) Make(k Key, boot Boot) {
 	f := &flight{done: make(chan struct{})}
 	s.flights[digest] = f
 	go s.fly(context.Background(), f, k, boot)
+}
+
+// spoilt is how many clones in a row do not go on from an image that is not to be used
+// again. One alone may have been late for other reasons.
+const spoilt = 2
+
+// Tell says whether a clone of the image of k went on. An image that nothing goes on from,
+// as it was saved in an unlucky moment, is let go, so that another is made.
+func (s *Store) Tell(k Key, wentOn bool) {
+	digest := k.Digest()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	r := s.resident[digest]
+	switch {
+	case r == nil:
+		return
+	case wentOn:
+		r.stuck = 0
+		return
+	}
+	if r.stuck++; r.stuck < spoilt {
+		return
+	}
+	s.o.Log.Warn("a saved system from which guests do not go on is thrown away", "key", digest)
+	r.close()
+	delete(s.resident, digest)
+	if err := os.RemoveAll(filepath.Join(s.dir, digest)); err != nil {
+		s.o.Log.Warn("it could not be removed", "key", digest, "error", err)
+	}
 }
 
 // Settle waits until nothing is being read or made any more, or ctx ends.

@@ -83,6 +83,28 @@ func TestOneBootsForAll(t *testing.T) {
 	s.Settle(t.Context())
 }
 
+func TestAnImageFromWhichNothingGoesOnIsMadeAgain(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, warm.Options{})
+	var booted atomic.Int32
+	for round, c := range []struct {
+		wentOn bool
+		boots  int32
+	}{{false, 1}, {true, 1}, {false, 1}, {false, 1}, {true, 2}, {false, 2}, {false, 2}, {false, 3}} {
+		i, err := s.Image(t.Context(), key(1), pretend(&booted))
+		must(t, err)
+		if n := booted.Load(); n != c.boots {
+			t.Fatalf("round %d: %d booted, want %d", round, n, c.boots)
+		}
+		s.Tell(key(1), c.wentOn)
+		if _, err := i.Memory.Stat(); err != nil {
+			t.Errorf("round %d: who has it open: %v", round, err)
+		}
+		must(t, i.Close())
+	}
+	s.Tell(key(2), false) // there is none
+}
+
 func TestABootThatFailsIsToldAndNotTriedAtOnceInTheBackground(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, warm.Options{})

@@ -145,9 +145,13 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	}
 	if l.Saved != nil {
 		live, err := d.Attempt(ctx, p, l.Launch, o)
+		if err == nil {
+			d.saved.Tell(l.key, true)
+		}
 		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
 			return live, err
 		}
+		d.saved.Tell(l.key, false)
 		d.Log.Warn("a guest did not go on from a saved system, and is booted", "id", p.ID, "error", err)
 		if err := d.cold(ctx, l, p, "the saved system did not go on: "+err.Error()); err != nil {
 			return nil, err
