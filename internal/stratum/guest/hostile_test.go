@@ -208,7 +208,7 @@ func (r *root) stage(t *testing.T) *guest.Driver {
 		}
 	}
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	return r.newDriver(t, func(o *guest.Options) { o.Patience = 12 * time.Second })
+	return r.newDriver(t, func(o *guest.Options) { o.Patience = 20 * time.Second })
 }
 
 // execute kills p's machine once it asks for that.
