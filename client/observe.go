@@ -3,7 +3,6 @@ package client
 import (
 	"context"
 	"slices"
-	"time"
 
 	"github.com/strata-project/strata/api"
 )
@@ -22,11 +21,8 @@ func (c *Client) Usage(ctx context.Context, names ...string) (u api.UsageReport,
 // UsageSince is Usage of one who knows the report u of the same names: its figures are
 // brought to what they are now. Only what changed is sent.
 func (c *Client) UsageSince(ctx context.Context, u api.UsageReport, names ...string) (api.UsageReport, error) {
-	if u.Time.IsZero() {
-		return c.Usage(ctx, names...)
-	}
 	var now api.UsageReport
-	if err := c.call(ctx, get("usage").named(names).with("since", u.Time.Format(time.RFC3339Nano)), &now); err != nil {
+	if err := c.call(ctx, get("usage").named(names).with("since", moment(u.Time)), &now); err != nil {
 		return api.UsageReport{}, err
 	}
 	if !now.Partial {

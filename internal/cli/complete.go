@@ -107,7 +107,7 @@ var someSignals = few("HUP", "INT", "QUIT", "KILL", "USR1", "USR2", "TERM", "CON
 func (a *app) completeSpecFlags(cmd *cobra.Command) {
 	for flag, offer := range map[string]completer{
 		"kind":     few("app", "system"),
-		"stratum":  few("zone", "guest", "machine"),
+		"stratum":  few(strata...),
 		"console":  few("graphical"),
 		"firmware": few("bios", "uefi"),
 		"board":    few("q35", "pc"),

@@ -53,7 +53,7 @@ Examples:
 	flags.BoolVar(&f.kept, "kept", false, "measure nothing: show what was measured last")
 	flags.BoolVar(&f.asJSON, "json", false, "print JSON")
 	flags.StringVar(&f.report, "report", "", "also write a report into this `file`, .html or .svg")
-	_ = cmd.RegisterFlagCompletionFunc("stratum", few("zone", "guest", "machine")) // the flag is there
+	_ = cmd.RegisterFlagCompletionFunc("stratum", few(strata...)) // the flag is there
 	_ = cmd.RegisterFlagCompletionFunc("strata", severalStrata)
 	_ = cmd.RegisterFlagCompletionFunc("template", a.completeTemplate)
 	return cmd
@@ -97,7 +97,7 @@ func (a *app) price(ctx context.Context, c *client.Client, f priceFlags) error {
 func severalStrata(_ *cobra.Command, _ []string, begun string) ([]string, cobra.ShellCompDirective) {
 	list := begun[:strings.LastIndex(begun, ",")+1]
 	var offered []string
-	for _, at := range []string{"zone", "guest", "machine"} {
+	for _, at := range strata {
 		if !slices.Contains(strings.Split(list, ","), at) {
 			offered = append(offered, list+at)
 		}

@@ -132,7 +132,7 @@ func (s *specFlags) build(args []string) (api.Spec, error) {
 		spec.Entrypoint = []string{s.entrypoint}
 	}
 	keep(oneOf("kind", spec.Kind, "app", "system"))
-	keep(oneOf("stratum", spec.Stratum, "zone", "guest", "machine"))
+	keep(oneOf("stratum", spec.Stratum, strata...))
 	keep(oneOf("console", spec.Console, "graphical"))
 	keep(oneOf("firmware", spec.Firmware, "bios", "uefi", "secure"))
 	keep(oneOf("board", s.foreign.Board, "q35", "pc"))

@@ -276,10 +276,8 @@ func (t *tree) closure() []module {
 			visit(k.named(other))
 		}
 	}
-	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Abreast, Machine.Required, Machine.Optional, kept} {
-		for _, name := range names {
-			visit(name)
-		}
+	for _, name := range slices.Concat(Guest.names(), Machine.names(), kept) {
+		visit(name)
 	}
 	var all []module
 	for name := range chosen {
@@ -302,15 +300,13 @@ func (t *tree) builtIn(vmlinux *os.File) (builtin, error) {
 	}
 	text := map[string]string{} // to name
 	var words []string
-	for _, names := range [][]string{Guest.Early, Guest.Required, Guest.Optional, Machine.Early, Machine.Abreast, Machine.Required, Machine.Optional} {
-		for _, name := range names {
-			word := name
-			if driverText[name] != "" {
-				word = driverText[name]
-			}
-			text[word] = name
-			words = append(words, word)
+	for _, name := range slices.Concat(Guest.names(), Machine.names()) {
+		word := name
+		if driverText[name] != "" {
+			word = driverText[name]
 		}
+		text[word] = name
+		words = append(words, word)
 	}
 	info, err := vmlinux.Stat()
 	if err != nil {

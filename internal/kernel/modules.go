@@ -22,6 +22,9 @@ type Wanted struct {
 	Optional []string
 }
 
+// names are all that it wants, in the order of loading.
+func (w Wanted) names() []string { return slices.Concat(w.Early, w.Abreast, w.Required, w.Optional) }
+
 // Guest is what a guest needs: virtio by memory-mapped registers, the file systems
 // of templates and disks; and what it can do without: volumes, balloon, panics
 // that are told at once, the power button.

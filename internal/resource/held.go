@@ -1,7 +1,6 @@
 package resource
 
 import (
-	"path/filepath"
 	"time"
 
 	"github.com/strata-project/strata/internal/unit"
@@ -15,7 +14,7 @@ func (r *Root) Spent() (time.Duration, bool) {
 		n, ok := stat["usage_usec"]
 		return time.Duration(n) * time.Microsecond, err == nil && ok
 	}
-	n, err := number(filepath.Join(r.homes["cpuacct"]), "cpuacct.usage")
+	n, err := number(r.homes["cpuacct"], "cpuacct.usage")
 	return time.Duration(n), err == nil
 }
 

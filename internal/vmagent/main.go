@@ -118,10 +118,10 @@ func (a *agent) begin() (err error) {
 	}
 	a.faults = loadModules()
 	if err := set(settings); err != nil {
-		return err
+		return a.blame(err)
 	}
 	if err := bringUp(); err != nil { // early, since it takes its time
-		return err
+		return a.blame(err)
 	}
 	if err := a.findPorts(news); err != nil {
 		return err
