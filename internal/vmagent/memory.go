@@ -4,7 +4,6 @@ import (
 	"os"
 	"strconv"
 	"strings"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -15,36 +14,19 @@ import (
 // Source: Documentation/admin-guide/mm/memory-hotplug.rst.
 const memoryPlace = "devices/system/memory"
 
-// populatePatience is how long the kernel may take to find memory that was plugged in, and
-// populateLook how often is looked.
-const (
-	populatePatience = 40 * time.Second
-	populateLook     = 20 * time.Millisecond
-)
-
-// populate has all memory used, of which there are whole bytes, some just plugged in: the
-// kernel finds it, and leaves it to others to use it.
+// populate has all memory used, of which there are whole bytes, some just plugged in.
 func populate(whole int64) error {
 	if whole == 0 {
 		return nil
 	}
-	sys, err := root.Tree("sysfs", unix.MOUNT_ATTR_NOSUID|unix.MOUNT_ATTR_NODEV|unix.MOUNT_ATTR_NOEXEC)
-	if err != nil {
-		return root.Wrap(err, "look at the memory")
-	}
-	defer unix.Close(sys)
-	for end := time.Now().Add(populatePatience); ; time.Sleep(populateLook) {
+	return untilUsed("memory", func(sys int) (bool, error) {
 		used, block, err := useMemory(sys)
-		if block > 0 && used/block >= whole/block {
-			return nil
+		all := block > 0 && used/block >= whole/block
+		if err != nil {
+			return all, root.Wrap(err, "use the memory that was plugged in")
 		}
-		if time.Now().After(end) {
-			if err != nil {
-				return root.Wrap(err, "use the memory that was plugged in")
-			}
-			return root.Fail("unable", "memory", "the kernel inside uses "+strconv.FormatInt(used>>20, 10)+"M of "+strconv.FormatInt(whole>>20, 10)+"M of memory")
-		}
-	}
+		return all, root.Fail("unable", "memory", "the kernel inside uses "+strconv.FormatInt(used>>20, 10)+"M of "+strconv.FormatInt(whole>>20, 10)+"M of memory")
+	})
 }
 
 // useMemory has every block used that the kernel lists beneath sys. It returns how many
