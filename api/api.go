@@ -186,4 +186,5 @@ type Stats struct {
 	PIDs        int64     `json:"pids"`
 	PIDsLimit   int64     `json:"pids_limit,omitempty"`
 	OOMKills    int64     `json:"oom_kills"`
+	Missing     string    `json:"missing,omitempty" doc:"Why what is used inside is not known: processor time is all that is told then."`
 }

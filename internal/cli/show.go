@@ -74,6 +74,7 @@ func (a *app) printEnvironment(e api.Environment) {
 	f.add("id", e.ID)
 	f.add("state", stateText(e.State, e.Health, e.Exit))
 	f.add("ready", yes(e.Ready))
+	f.add("trouble", e.Trouble)
 	if g := e.GuestAgent; g != nil {
 		f.guestAgent(*g)
 	}
@@ -103,7 +104,6 @@ func (a *app) printEnvironment(e api.Environment) {
 	if foreign := e.Spec.Foreign; foreign != nil {
 		f.foreign(*foreign)
 		f.hardware(foreign.Hardware, "")
-		f.add("trouble", e.Trouble)
 	} else {
 		f.add("template", e.Template+" ("+shortID(e.TemplateID)+")")
 		aside := ""

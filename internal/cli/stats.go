@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"sync"
 	"time"
 
 	"github.com/spf13/cobra"
@@ -120,22 +121,34 @@ func (a *app) measure(ctx context.Context, c *client.Client, names []string) ([]
 			names = append(names, e.Name)
 		}
 	}
+	answers, errs := make([]api.Stats, len(names)), make([]error, len(names))
+	var waiting sync.WaitGroup
+	slots := make(chan struct{}, questions)
+	for i, name := range names { // who does not answer is waited for by no other
+		slots <- struct{}{}
+		waiting.Go(func() {
+			answers[i], errs[i] = c.Stats(ctx, name)
+			<-slots
+		})
+	}
+	waiting.Wait()
 	found := []api.Stats{}
-	for _, name := range names {
-		s, err := c.Stats(ctx, name)
-		if err != nil {
-			if all && (fault.Is(err, fault.Missing) || fault.Is(err, fault.Conflict)) {
-				continue
-			}
-			if errors.Is(err, context.Canceled) {
-				return nil, err
-			}
-			return nil, fault.Wrap(err, "%s", name)
+	for i, err := range errs {
+		switch {
+		case err == nil:
+			found = append(found, answers[i])
+		case all && (fault.Is(err, fault.Missing) || fault.Is(err, fault.Conflict)):
+		case errors.Is(err, context.Canceled):
+			return nil, err
+		default:
+			return nil, fault.Wrap(err, "%s", names[i])
 		}
-		found = append(found, s)
 	}
 	return found, nil
 }
+
+// questions is how many are asked at once.
+const questions = 16
 
 func (a *app) printStats(before, after []api.Stats) error {
 	earlier := make(map[string]api.Stats, len(before))
@@ -147,6 +160,10 @@ func (a *app) printStats(before, after []api.Stats) error {
 		cpu := "-"
 		if e, ok := earlier[s.ID]; ok && s.Time.After(e.Time) {
 			cpu = fmt.Sprintf("%.1f%%", 100*float64(s.CPUTime-e.CPUTime)/float64(s.Time.Sub(e.Time)))
+		}
+		if s.Missing != "" {
+			t.row(s.Name, cpu, "("+s.Missing+")", "", "", "", "")
+			continue
 		}
 		processes := fmt.Sprint(s.PIDs)
 		if s.PIDsLimit > 0 {

@@ -3,6 +3,7 @@ package engine
 import (
 	"bytes"
 	"context"
+	"errors"
 	"path/filepath"
 	"regexp"
 	"time"
@@ -90,7 +91,8 @@ func (e *Engine) kernelLog(ctx context.Context, en *entry, o LogOptions, emit fu
 // statsPatience bounds one look at what an environment uses.
 const statsPatience = 5 * time.Second
 
-// Stats returns what a running environment uses now. Kinds: Missing, Conflict.
+// Stats returns what a running environment uses now. One whose agent does not answer says
+// so, with what the host knows. Kinds: Missing, Conflict.
 func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	en, err := e.find(ref)
 	if err != nil {
@@ -105,8 +107,20 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	s, err := r.live.Stats(ctx)
-	if err != nil {
+	switch {
+	case err == nil:
+	case s.CPUTime == 0 || fault.Is(err, fault.Missing): // the host knows nothing of it
 		return api.Stats{}, fault.Wrap(err, "look at what %s uses", name)
+	default:
+		// Who asked may be gone, and the time for an answer is over.
+		switch {
+		case e.stalled(context.WithoutCancel(ctx), r, id) != "":
+			s.Missing = still
+		case errors.Is(err, context.DeadlineExceeded):
+			s.Missing = silent
+		default:
+			s.Missing = err.Error()
+		}
 	}
 	s.ID, s.Name = id, name
 	if s.Time.IsZero() {
@@ -129,9 +143,15 @@ func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
 	if r == nil || v.State == environment.Stopping.Public() {
 		return
 	}
+	if why := e.stalled(ctx, r, v.ID); why != "" {
+		v.Trouble = why // and nobody inside can be asked
+		return
+	}
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	if s, err := r.live.Stats(ctx); err == nil { // it may have ended meanwhile
 		v.MemoryUsed, v.ProcessCount = s.Memory, s.PIDs
+	} else if why := e.stalled(context.WithoutCancel(ctx), r, v.ID); why != "" { // it tries again each second
+		v.Trouble = why
 	}
 }

@@ -60,6 +60,20 @@ func Validate(spec api.Spec, b Bounds) error {
 	return fault.Join(c.bad...)
 }
 
+// ValidateNew is Validate for a spec that no environment has yet: it also refuses what would
+// be without effect, which is no reason not to go on with one that is kept. Kinds: Invalid.
+func ValidateNew(spec api.Spec, b Bounds) error {
+	var c check
+	field, most := "hardware.memory_max", spec.Hardware.MemoryMax
+	if spec.Foreign != nil {
+		field, most = "foreign.memory_max", spec.Foreign.MemoryMax
+	}
+	if has := spec.Resources.Memory; most > 0 && has > 0 && most <= has {
+		c.fault(field, "memory can be raised to %s while it runs, and it has %s from the start", most, has).Help("say more than %s, or leave it out", has)
+	}
+	return fault.Join(Validate(spec, b), fault.Join(c.bad...))
+}
+
 func (c *check) identity(spec api.Spec) {
 	if spec.Name != "" {
 		c.add(CheckName(spec.Name, "name"))

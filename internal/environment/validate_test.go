@@ -98,6 +98,42 @@ func TestValidate(t *testing.T) {
 	}
 }
 
+func TestRoomForMemoryThatIsNoneIsRefusedOfNewOnesOnly(t *testing.T) {
+	for name, c := range map[string]struct {
+		has, most unit.Size
+		field     string
+	}{
+		"no room asked for":      {unit.GiB, 0, ""},
+		"room":                   {unit.GiB, unit.GiB + unit.MiB, ""},
+		"as much as it has":      {unit.GiB, unit.GiB, "memory_max"},
+		"less than it has":       {unit.GiB, unit.MiB, "memory_max"},
+		"room, without a limit":  {0, unit.GiB, ""},
+		"no whole number of MiB": {0, 7, "memory_max"},
+	} {
+		for _, foreign := range []bool{false, true} {
+			spec, prefix := api.Spec{Template: "busybox", Resources: api.Resources{Memory: c.has}}, "hardware."
+			if h := (api.Hardware{MemoryMax: c.most}); foreign {
+				spec.Foreign, spec.Template, prefix = &api.Foreign{ISO: "/cd", Hardware: h}, "", "foreign."
+			} else {
+				spec.Hardware = h
+			}
+			got, want := "", ""
+			for _, f := range fault.All(environment.ValidateNew(spec, bounds)) {
+				got += f.Field
+			}
+			if c.field != "" {
+				want = prefix + c.field
+			}
+			if got != want {
+				t.Errorf("%s, foreign %t: at fault %q, want %q", name, foreign, got, want)
+			}
+			if err := environment.Validate(spec, bounds); c.most%unit.MiB == 0 && err != nil {
+				t.Errorf("%s, foreign %t: one that is kept is refused: %v", name, foreign, err)
+			}
+		}
+	}
+}
+
 // FuzzValidate holds that no spec makes it panic, and that what is valid can be resolved
 // and encoded.
 func FuzzValidate(f *testing.F) {

@@ -48,6 +48,12 @@ type Spacer interface {
 	Space() (s Space, ok bool)
 }
 
+// Staller is a run that may stand still for want of room on the host.
+type Staller interface {
+	// Stalled tells whether it does. It goes on by itself once there is room.
+	Stalled(ctx context.Context) bool
+}
+
 // Space is of a file system. Unit: bytes.
 type Space struct{ Size, Free int64 }
 

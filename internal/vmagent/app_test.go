@@ -140,7 +140,7 @@ func TestTheInsideIsAZones(t *testing.T) {
 	if string(got.Stdout) != "survived\n" || got.Exit.OutOfMemory {
 		t.Errorf("a program whose child was killed for want of memory: %+v", got)
 	}
-	if stats, err := c.Stats(t.Context()); err != nil || stats.OOMKills == 0 || stats.MemoryPeak < 60<<20 || stats.CPU == 0 || stats.PIDs != 1 {
+	if stats, err := c.Stats(t.Context()); err != nil || stats.OOMKills == 0 || stats.MemoryPeak < 60<<20 || stats.CPU == 0 || stats.PIDs != 1 || stats.DiskFree < 1<<20 || stats.DiskSize < stats.DiskFree {
 		t.Errorf("stats: %+v, %v", stats, err)
 	}
 	list, _, err := c.Processes(t.Context())

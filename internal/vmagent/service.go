@@ -28,7 +28,7 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 	case "Stats":
 		s, err := a.stats()
 		fail(&m, err)
-		for i, v := range []int64{s.CPU, s.Memory, s.MemoryPeak, s.OOMKills, s.PIDs, s.MemoryHits, s.Swap, s.PIDsPeak, s.PIDsHits} {
+		for i, v := range []int64{s.CPU, s.Memory, s.MemoryPeak, s.OOMKills, s.PIDs, s.MemoryHits, s.Swap, s.PIDsPeak, s.PIDsHits, s.DiskSize, s.DiskFree} {
 			m.Int(2+i, v)
 		}
 	case "Processes":
@@ -97,7 +97,19 @@ func (a *agent) stats() (spec.Stats, error) {
 	if a.installed {
 		return wholeStats(), nil
 	}
-	return a.group.stats(), nil
+	s := a.group.stats()
+	s.DiskSize, s.DiskFree = a.room()
+	return s, nil
+}
+
+// room is the size of the private disk's file system, and what of it programs may take;
+// 0 where nobody can write there.
+func (a *agent) room() (size, free int64) {
+	var st unix.Statfs_t
+	if unix.Fstatfs(a.disk, &st) != nil || st.Flags&unix.ST_RDONLY != 0 {
+		return 0, 0
+	}
+	return int64(st.Blocks) * st.Bsize, int64(st.Bavail) * st.Bsize
 }
 
 var errNotRunning = root.Fail("conflict", "", "nothing runs inside yet")

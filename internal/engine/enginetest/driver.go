@@ -29,6 +29,10 @@ type Host struct {
 	Sample func(r *Run) stratum.Sample
 	// Counts, where it is set, says what a run has counted. nil: a little.
 	Counts func(ctx context.Context, r *Run) (stratum.Counts, error)
+	// Stats, where it is set, says what a run uses now. nil: a little.
+	Stats func(ctx context.Context, r *Run) (api.Stats, error)
+	// Stalled, where it is set, says who stands still for want of room on the host.
+	Stalled func(r *Run) bool
 	// Fail, where it is set, decides whether a start fails.
 	Fail func(p stratum.Plan) error
 	// Suspend, where it is set, decides whether a run can be suspended.
@@ -311,7 +315,13 @@ func (l plain) Exec(_ context.Context, p stratum.Process, conn *os.File) error {
 	return stream.Write(conn, stream.Exit, stream.ExitPayload(stream.Ended{}))
 }
 
-func (l plain) Stats(context.Context) (api.Stats, error) {
+// Stalled implements stratum.Staller.
+func (l plain) Stalled(context.Context) bool { return l.host.Stalled != nil && l.host.Stalled(l.Run) }
+
+func (l plain) Stats(ctx context.Context) (api.Stats, error) {
+	if l.host.Stats != nil {
+		return l.host.Stats(ctx, l.Run)
+	}
 	return api.Stats{Memory: 1 << 20, PIDs: 1, Time: time.Now()}, nil
 }
 

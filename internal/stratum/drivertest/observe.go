@@ -14,6 +14,7 @@ var observeCases = []one{
 	{"its processes are listed, as they are inside", stratum.CanList, listed},
 	{"what it holds is counted, and the most that it held", stratum.CanCount, counted},
 	{"limits that were hit are counted", stratum.CanCount, hitsCounted},
+	{"the room on its disk is what programs leave", stratum.CanCount, roomCounted},
 	{"a process that hides its name is listed", stratum.CanList, listedHostile},
 }
 
@@ -130,4 +131,25 @@ func hitsCounted(s *suite) {
 		c := r.counts()
 		return c.Memory.Hits > 0 && c.Processes.Hits > 0 && c.Kills > 0
 	})
+}
+
+func roomCounted(s *suite) {
+	const taken = 20 * unit.MiB
+	r := s.start(s.sh("sleep 1000"))
+	look := func() (space stratum.Space) {
+		s.eventually("it is told", func() (ok bool) {
+			space, ok = r.live.(stratum.Spacer).Space()
+			return ok
+		})
+		return space
+	}
+	before := look()
+	if before.Free < 2*taken || before.Size < before.Free {
+		s.Fatalf("of a new disk %d of %d bytes are free", before.Free, before.Size)
+	}
+	s.equal("a file", r.exec("sh", "-c", "head -c "+strconv.FormatInt(int64(taken), 10)+" /dev/zero > /fill && sync").stderr, "")
+	s.eventually("it is seen that there is less", func() bool { return look().Free <= before.Free-int64(taken) })
+	s.equal("its end", r.exec("sh", "-c", "rm /fill && sync").stderr, "")
+	s.eventually("it is seen that there is more", func() bool { return look().Free > before.Free-int64(taken)/2 })
+	s.equal("the size", look().Size, before.Size)
 }

@@ -76,6 +76,9 @@ func (f *Foreign) Counts(ctx context.Context) (stratum.Counts, error) {
 	return c, err
 }
 
+// Space implements stratum.Spacer: of a foreign system's disks only it knows.
+func (f *Foreign) Space() (s stratum.Space, ok bool) { return s, false }
+
 // KernelLog implements stratum.KernelLogger.
 func (f *Foreign) KernelLog(ctx context.Context) ([]byte, error) {
 	if f.settled() {

@@ -2,6 +2,8 @@ package virtual
 
 import (
 	"context"
+	"os"
+	"time"
 
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/vmagent/control"
@@ -43,4 +45,40 @@ func (l *Live) Counts(ctx context.Context) (stratum.Counts, error) {
 	return c, nil
 }
 
-var _ stratum.Counter = (*Live)(nil)
+// left is what the agent told of the disk, and when the disk was written to before.
+type left struct {
+	stratum.Space
+	written time.Time // the zero time: nobody was asked
+}
+
+// Space implements stratum.Spacer. The agent is asked only where the disk was written to
+// since it was last: who writes nothing is not kept from resting, and takes no room.
+func (l *Live) Space() (s stratum.Space, ok bool) {
+	info, err := os.Stat(l.notes.Disk)
+	if err != nil {
+		return s, false
+	}
+	l.mu.Lock()
+	known := l.left
+	l.mu.Unlock()
+	if known.written.Equal(info.ModTime()) {
+		return known.Space, known.Size > 0
+	}
+	err = l.ask(context.Background(), func(c *control.Client) error {
+		in, err := c.Stats(context.Background())
+		s.Size, s.Free = in.DiskSize, in.DiskFree
+		return err
+	})
+	if err != nil {
+		return stratum.Space{}, false
+	}
+	l.mu.Lock()
+	l.left = left{s, info.ModTime()}
+	l.mu.Unlock()
+	return s, s.Size > 0
+}
+
+var (
+	_ stratum.Counter = (*Live)(nil)
+	_ stratum.Spacer  = (*Live)(nil)
+)

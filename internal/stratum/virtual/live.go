@@ -29,6 +29,7 @@ type Live struct {
 	killed atomic.Bool
 	inside atomic.Bool // strata's agent was installed into a system that has none by itself
 	paused bool
+	left   left // on its disk, when that was asked last
 }
 
 // Adopt is stratum.Driver's.
@@ -289,13 +290,25 @@ func (l *Live) Paused() bool {
 	return l.paused
 }
 
-// stopped asks QEMU whether the processors stand still.
+// stopped asks QEMU whether the processors were stopped.
 func (l *Live) stopped(ctx context.Context) bool {
+	status := l.status(ctx)
+	return status == "paused" || status == "postmigrate"
+}
+
+// Stalled implements stratum.Staller.
+func (l *Live) Stalled(ctx context.Context) bool { return l.status(ctx) == "io-error" }
+
+// status is QEMU's word for what the machine does, "" where it does not answer. Source:
+// QEMU, qapi/run-state.json, RunState.
+func (l *Live) status(ctx context.Context) string {
 	var status struct {
 		Status string `json:"status"`
 	}
-	err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) })
-	return err == nil && (status.Status == "paused" || status.Status == "postmigrate")
+	if l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "query-status", nil, &status) }) != nil {
+		return ""
+	}
+	return status.Status
 }
 
 var (
@@ -306,4 +319,5 @@ var (
 	_ stratum.Consoler     = (*Live)(nil)
 	_ stratum.KernelLogger = (*Live)(nil)
 	_ stratum.Booter       = (*Live)(nil)
+	_ stratum.Staller      = (*Live)(nil)
 )

@@ -504,6 +504,8 @@ type StatsResponse struct {
 	Swap          int64                  `protobuf:"varint,8,opt,name=swap,proto3" json:"swap,omitempty"`
 	PidsPeak      int64                  `protobuf:"varint,9,opt,name=pids_peak,json=pidsPeak,proto3" json:"pids_peak,omitempty"`
 	PidsHits      int64                  `protobuf:"varint,10,opt,name=pids_hits,json=pidsHits,proto3" json:"pids_hits,omitempty"`
+	DiskSize      int64                  `protobuf:"varint,11,opt,name=disk_size,json=diskSize,proto3" json:"disk_size,omitempty"` // of the private disk's file system; 0 where it is not known
+	DiskFree      int64                  `protobuf:"varint,12,opt,name=disk_free,json=diskFree,proto3" json:"disk_free,omitempty"`
 	unknownFields protoimpl.UnknownFields
 	sizeCache     protoimpl.SizeCache
 }
@@ -604,6 +606,20 @@ func (x *StatsResponse) GetPidsPeak() int64 {
 func (x *StatsResponse) GetPidsHits() int64 {
 	if x != nil {
 		return x.PidsHits
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDiskSize() int64 {
+	if x != nil {
+		return x.DiskSize
+	}
+	return 0
+}
+
+func (x *StatsResponse) GetDiskFree() int64 {
+	if x != nil {
+		return x.DiskFree
 	}
 	return 0
 }
@@ -1067,7 +1083,7 @@ const file_agent_proto_rawDesc = "" +
 	"processors\x18\x03 \x01(\x03R\n" +
 	"processors\x12\x14\n" +
 	"\x05whole\x18\x04 \x01(\x03R\x05whole\"\x0e\n" +
-	"\fStatsRequest\"\xae\x02\n" +
+	"\fStatsRequest\"\xe8\x02\n" +
 	"\rStatsResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x12\x10\n" +
 	"\x03cpu\x18\x02 \x01(\x03R\x03cpu\x12\x16\n" +
@@ -1081,7 +1097,9 @@ const file_agent_proto_rawDesc = "" +
 	"\x04swap\x18\b \x01(\x03R\x04swap\x12\x1b\n" +
 	"\tpids_peak\x18\t \x01(\x03R\bpidsPeak\x12\x1b\n" +
 	"\tpids_hits\x18\n" +
-	" \x01(\x03R\bpidsHits\"\x12\n" +
+	" \x01(\x03R\bpidsHits\x12\x1b\n" +
+	"\tdisk_size\x18\v \x01(\x03R\bdiskSize\x12\x1b\n" +
+	"\tdisk_free\x18\f \x01(\x03R\bdiskFree\"\x12\n" +
 	"\x10ProcessesRequest\"\x9d\x01\n" +
 	"\aProcess\x12\x10\n" +
 	"\x03pid\x18\x01 \x01(\x05R\x03pid\x12\x16\n" +

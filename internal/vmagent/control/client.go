@@ -142,6 +142,7 @@ func (c *Client) Stats(ctx context.Context) (spec.Stats, error) {
 	return spec.Stats{
 		CPU: max(0, r.Cpu), Memory: max(0, r.Memory), MemoryPeak: max(0, r.MemoryPeak), OOMKills: max(0, r.OomKills), PIDs: max(0, r.Pids),
 		MemoryHits: max(0, r.MemoryHits), Swap: max(0, r.Swap), PIDsPeak: max(0, r.PidsPeak), PIDsHits: max(0, r.PidsHits),
+		DiskSize: max(0, r.DiskSize), DiskFree: max(0, r.DiskFree),
 	}, nil
 }
 

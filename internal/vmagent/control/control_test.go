@@ -75,7 +75,7 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 				}
 			})
 		case "Stats":
-			for i := range 9 {
+			for i := range 11 {
 				m.Int(2+i, int64(i)+1<<40)
 			}
 		case "Processes":
@@ -105,7 +105,7 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 	if err := c.SetLimits(t.Context(), spec.Limits{Memory: 1 << 40, PIDs: 7}); err != nil || asked != (spec.Limits{Memory: 1 << 40, PIDs: 7}) {
 		t.Errorf("limits: %+v, %v", asked, err)
 	}
-	if s, err := c.Stats(t.Context()); err != nil || s != (spec.Stats{CPU: 1 << 40, Memory: 1<<40 + 1, MemoryPeak: 1<<40 + 2, OOMKills: 1<<40 + 3, PIDs: 1<<40 + 4, MemoryHits: 1<<40 + 5, Swap: 1<<40 + 6, PIDsPeak: 1<<40 + 7, PIDsHits: 1<<40 + 8}) {
+	if s, err := c.Stats(t.Context()); err != nil || s != (spec.Stats{CPU: 1 << 40, Memory: 1<<40 + 1, MemoryPeak: 1<<40 + 2, OOMKills: 1<<40 + 3, PIDs: 1<<40 + 4, MemoryHits: 1<<40 + 5, Swap: 1<<40 + 6, PIDsPeak: 1<<40 + 7, PIDsHits: 1<<40 + 8, DiskSize: 1<<40 + 9, DiskFree: 1<<40 + 10}) {
 		t.Errorf("stats: %+v, %v", s, err)
 	}
 	if p, more, err := c.Processes(t.Context()); err != nil || more || len(p) != 1 || p[0].Pid != 7 || p[0].Command != "sh -c x" || p[0].Age != 9 {

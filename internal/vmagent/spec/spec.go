@@ -89,4 +89,6 @@ type Stats struct {
 	Swap       int64 `json:"swap"`
 	PIDsPeak   int64 `json:"pids_peak"`
 	PIDsHits   int64 `json:"pids_hits"`
+	DiskSize   int64 `json:"disk_size"` // of the private disk's file system; 0 where it is not known
+	DiskFree   int64 `json:"disk_free"`
 }

@@ -1,0 +1,50 @@
+package engine_test
+
+import (
+	"context"
+	"strings"
+	"testing"
+
+	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/fault"
+)
+
+// TestWhoseAgentIsSilentIsToldWithItsReason has one agent that gets no time, one system
+// that stands still, and one that has just gone.
+func TestWhoseAgentIsSilentIsToldWithItsReason(t *testing.T) {
+	l := newLab(t)
+	l.host.Stats = func(ctx context.Context, r *enginetest.Run) (api.Stats, error) {
+		switch r.Plan.Name {
+		case "web":
+			return api.Stats{CPUTime: 5, Memory: 6, PIDs: 7}, nil
+		case "gone":
+			return api.Stats{}, fault.Missingf("the control group is gone")
+		case "broken", "still":
+			return api.Stats{CPUTime: 5}, fault.Internalf("it talks nonsense")
+		}
+		<-ctx.Done()
+		return api.Stats{CPUTime: 5}, ctx.Err()
+	}
+	l.host.Stalled = func(r *enginetest.Run) bool { return r.Plan.Name == "still" }
+	for name, want := range map[string]string{
+		"web": "", "broken": "it talks nonsense", "starved": "it did not answer in time", "still": "it stands still",
+	} {
+		l.run(api.Spec{Name: name})
+		s, err := l.Stats(t.Context(), name)
+		if err != nil || s.CPUTime != 5 || s.Name != name || want == "" && s.Missing != "" || !strings.HasPrefix(s.Missing, want) {
+			t.Errorf("%s: %+v, %v; want it to say %q", name, s, err, want)
+		}
+		if name == "starved" { // that takes its time
+			continue
+		}
+		e, err := l.Get(t.Context(), name)
+		if told := strings.HasPrefix(e.Trouble, "it stands still") && strings.Contains(e.Trouble, "make room in /"); err != nil || told != (name == "still") {
+			t.Errorf("%s has the trouble %q, %v", name, e.Trouble, err)
+		}
+	}
+	l.run(api.Spec{Name: "gone"})
+	if s, err := l.Stats(t.Context(), "gone"); !fault.Is(err, fault.Missing) {
+		t.Errorf("of one that is gone: %+v, %v", s, err)
+	}
+}
