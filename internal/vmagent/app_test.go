@@ -117,6 +117,7 @@ func TestTheInsideIsAZones(t *testing.T) {
 	}
 	for text, want := range map[string]string{
 		"hostname; cat /etc/hosts":                                        "guest\n127.0.0.1 localhost\n",
+		"cat /proc/self/timerslack_ns":                                    "50000\n",
 		"cat /proc/self/cgroup":                                           "0::/\n",
 		"cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/pids.max":           "67108864\n64\n",
 		"ls /dev | tr '\\n' ' '":                                          "fd full mqueue null ptmx pts random shm stderr stdin stdout tty urandom zero ",

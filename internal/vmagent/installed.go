@@ -18,6 +18,7 @@ const installedName = "installed"
 // installed serves a system that has an init, a root and devices of its own. Programs
 // are born where the agent is.
 func installed() int {
+	calm()
 	a := newAgent()
 	a.installed, a.asked, a.state = true, true, stateRunning // there is nothing to run
 	a.boot = readLine("/proc/sys/kernel/random/boot_id")

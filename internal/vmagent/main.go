@@ -104,6 +104,7 @@ func (a *agent) begin() (err error) {
 			return root.Wrap(err, "mount "+m.place)
 		}
 	}
+	calm()
 	if a.dev, err = unix.Open("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return root.Wrap(err, "open /dev")
 	}
