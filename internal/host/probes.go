@@ -65,7 +65,7 @@ func mechanisms() []probe {
 func extras(verdict string) []probe {
 	return []probe{
 		row(false, "Landlock", "asked the kernel for its version", "a second fence around strata's own programs", "add landlock to the kernel's lsm= list", landlock),
-		row(false, "memory guarantees", "looked for who serves memory, cgroup v1 or v2", "a guarantee of memory is a soft limit and what admission refuses: programs outside of strata can press on it", "boot with systemd.unified_cgroup_hierarchy=1", keeps),
+		row(false, "memory guarantees", "looked for who serves memory, cgroup v1 or v2", "a guarantee of memory is a soft limit and what admission refuses: who takes all memory for programs presses files out of it, and what runs outside of strata presses as well", "boot with systemd.unified_cgroup_hierarchy=1", keeps),
 		row(false, "swap accounting", "looked for the limit in a group made for it", "limits on swap: an environment can swap beyond its memory limit", "boot with swapaccount=1", swap),
 		row(false, "pressure figures", "read /proc/pressure/memory", "pressure in `strata resources`", "boot with psi=1", pressure),
 		row(false, "FUSE", "opened /dev/fuse", "file systems in user space, inside environments that ask for them", "run `modprobe fuse`", device("/dev/fuse")),
