@@ -112,7 +112,7 @@ func TestTheInsideIsAZones(t *testing.T) {
 	}
 	sh := func(text string) streamstest.Result {
 		p := program("sh", "-c", text)
-		p.Seccomp = filter
+		p.Seccomp = []byte(wire.MainFilter)
 		return inside(t, s, p)
 	}
 	for text, want := range map[string]string{
@@ -136,6 +136,18 @@ func TestTheInsideIsAZones(t *testing.T) {
 		if got := sh(text); string(got.Stdout) != want {
 			t.Errorf("%s: %q %q, want %q", text, got.Stdout, got.Stderr, want)
 		}
+	}
+	for want, filter := range map[string][]byte{"0": nil, "1": filter} { // its own, whatever the main program has
+		p := program("sh", "-c", "grep Seccomp_filters: /proc/self/status")
+		p.Seccomp = filter
+		if got := inside(t, s, p); string(got.Stdout) != "Seccomp_filters:\t"+want+"\n" {
+			t.Errorf("%d bytes of a filter: %q %q", len(filter), got.Stdout, got.Stderr)
+		}
+	}
+	more := program("grep", "CapBnd:", "/proc/self/status") // from the thread that has lost none
+	more.Capabilities = sandbox.All()
+	if got := inside(t, s, more); string(got.Stdout) != "CapBnd:\t000001ffffffffff\n" {
+		t.Errorf("more capabilities than others: %q %q", got.Stdout, got.Stderr)
 	}
 	got := sh("x=$(head -c 200000000 /dev/zero | tail -c 150000000); echo survived")
 	if string(got.Stdout) != "survived\n" || got.Exit.OutOfMemory {

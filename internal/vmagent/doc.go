@@ -43,9 +43,11 @@
 //
 // # Threads
 //
-// The main thread builds the inside (its cgroup namespace is the environment's then) and
-// reaps; hosts' requests are answered by goroutines. agent.mu guards what they
-// share; reaper.mu is a leaf.
+// The main thread builds the inside (its cgroup namespace is the environment's then);
+// hosts' requests are answered, programs started and reaped by goroutines. Threads that
+// have started a program have lost what capabilities none may have (package
+// agent/program, Birth.Narrow), the main one never. agent.mu guards what they share;
+// reaper.mu is a leaf.
 //
 // # What is hostile
 //

@@ -73,16 +73,26 @@ func (a *agent) Start(img *program.Image) (streams.Child, *program.Report, error
 	img.Birth.Expendable = os.Getpid() != 1
 	c := &child{a: a, ended: make(chan unix.WaitStatus, 1), kills: a.group.kills()}
 	var report *program.Report
-	err := a.reap.start(func() (pid int, err error) {
-		pid, report, err = img.Start()
-		c.pid = pid
-		return pid, err
-	}, func(s unix.WaitStatus) {
-		c.ended <- s
-		if main {
-			close(a.over)
-		}
-	})
+	start := func() error {
+		return a.reap.start(func() (pid int, err error) {
+			pid, report, err = img.Start()
+			c.pid = pid
+			return pid, err
+		}, func(s unix.WaitStatus) {
+			c.ended <- s
+			if main {
+				close(a.over)
+			}
+		})
+	}
+	// The programs of an environment have the same capabilities, so what the first must
+	// not have is lost to the threads that start them; the main one stays whole.
+	img.Birth.Narrow = !a.installed
+	err := start()
+	if err == program.ErrNarrow {
+		img.Birth.Narrow = false
+		a.do(func() { err = start() })
+	}
 	if err != nil {
 		return nil, nil, err
 	}

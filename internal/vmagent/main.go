@@ -121,6 +121,9 @@ func (a *agent) begin() (err error) {
 	if err := set(settings); err != nil {
 		return a.blame(err)
 	}
+	if os.Getenv(emulated) != "" {
+		_ = set(emulatedSettings) // it only costs more
+	}
 	if err := bringUp(); err != nil { // early, since it takes its time
 		return a.blame(err)
 	}
@@ -146,18 +149,18 @@ func (a *agent) serve() {
 	}
 }
 
-// loop is the main thread: it starts programs, because a namespace of the
-// environment's is a thread's, and reaps those that have ended.
+// loop is the main thread, which a namespace of the environment's belongs to. Programs
+// that have ended are reaped beside it: it need not be woken for each.
 func (a *agent) loop() {
 	ended := make(chan os.Signal, 1)
 	signal.Notify(ended, unix.SIGCHLD)
-	for {
-		select {
-		case <-ended:
+	go func() {
+		for range ended {
 			a.reap.collect()
-		case job := <-a.jobs:
-			job()
 		}
+	}()
+	for job := range a.jobs {
+		job()
 	}
 }
 

@@ -1,6 +1,7 @@
 package vmagent
 
 import (
+	"os"
 	"sync"
 	"sync/atomic"
 
@@ -49,6 +50,18 @@ var settings = []agentspec.Sysctl{
 	{Path: "net/ipv6/conf/eth0/addr_gen_mode", Value: "1"}, // the agent gives it its address
 	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "0"},
 }
+
+// emulated is in the environment of a kernel's first program where the processor is
+// emulated. Source: internal/qemu, what such a kernel is told.
+const emulated = "STRATA_EMULATED"
+
+// emulatedSettings are of such a kernel besides. Programs have a filter of system calls
+// each; to translate it for a processor that is translated itself takes as long as
+// thousands of calls that are interpreted, and nearly all of them are decided without it.
+var emulatedSettings = []agentspec.Sysctl{{Path: "net/core/bpf_jit_enable", Value: "0"}}
+
+// translatedSettings undo them for a system, whose own programs may be of other kinds.
+var translatedSettings = []agentspec.Sysctl{{Path: "net/core/bpf_jit_enable", Value: "1"}}
 
 // kernelSettings are those that the kernel has of its own, for a system, which makes
 // its own choice. Promises of memory stay what they are in a zone.
@@ -147,6 +160,9 @@ func (a *agent) cover(i *agentspec.Init) error {
 	}
 	if err := set(kernelSettings); err != nil {
 		return err
+	}
+	if os.Getenv(emulated) != "" {
+		_ = set(translatedSettings) // it only costs more
 	}
 	return root.Cover(i)
 }

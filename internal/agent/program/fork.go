@@ -108,7 +108,7 @@ func born(c *newborn) (stage, errno uint32) {
 //go:norace
 //go:nocheckptr
 func apply(img *Image) (stage, errno uint32) {
-	for sig := uintptr(1); sig <= 64; sig++ {
+	for _, sig := range img.signals {
 		syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, uintptr(unsafe.Pointer(&img.action)), 0, 8, 0, 0)
 	}
 	syscall.RawSyscall6(unix.SYS_RT_SIGPROCMASK, unix.SIG_SETMASK, uintptr(unsafe.Pointer(&img.mask)), 0, 8, 0, 0)
@@ -212,7 +212,15 @@ func execute(img *Image) uint32 {
 		return uint32(e)
 	}
 	result := uint32(unix.ENOENT)
+	at := -100 // AT_FDCWD
 	for _, path := range img.paths {
+		// An attempt at what is not there costs the kernel half of what a start does.
+		if len(img.paths) > 1 {
+			_, _, e := syscall.RawSyscall6(unix.SYS_FACCESSAT, uintptr(at), uintptr(unsafe.Pointer(path)), unix.F_OK, 0, 0, 0)
+			if e == unix.ENOENT || e == unix.ENOTDIR {
+				continue
+			}
+		}
 		_, _, e := syscall.RawSyscall6(unix.SYS_EXECVE, uintptr(unsafe.Pointer(path)),
 			uintptr(unsafe.Pointer(&img.args[0])), uintptr(unsafe.Pointer(&img.env[0])), 0, 0, 0)
 		switch e {

@@ -35,8 +35,9 @@ type Image struct {
 	child  newborn
 	report int // forked: where a stage that failed is written
 
-	action  [64]byte // a struct sigaction of zeros: SIG_DFL
-	mask    uint64   // no signal blocked
+	signals []uintptr // whose action is to become the default
+	action  [64]byte  // a struct sigaction of zeros: SIG_DFL
+	mask    uint64    // no signal blocked
 	message [2]uint32
 }
 
@@ -49,10 +50,14 @@ type Birth struct {
 	Namespaces []int   // namespaces to enter, in this order
 	Agent      int     // the agent's own program, for wire.Process.Agent; 0: /proc/self/exe
 	Expendable bool    // the kernel chooses it as usual when memory runs out, whatever holds for its parent
+	Narrow     bool    // with Start: the calling thread loses for good what the program must not be able to gain
 }
 
 // UID is the user id that the program will have.
 func (img *Image) UID() int { return int(img.uid) }
+
+// SetFilter gives the program a filter that another image has, of which nothing is copied.
+func (img *Image) SetFilter(f unix.SockFprog) { img.filter = f }
 
 // Filter is the program's seccomp filter; its Len is 0 where it has none.
 func (img *Image) Filter() unix.SockFprog { return img.filter }

@@ -3,6 +3,7 @@ package program
 import (
 	"encoding/binary"
 	"strings"
+	"sync"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -29,7 +30,7 @@ func Prepare(p *wire.Process) (*Image, error) {
 	if err != nil {
 		return nil, err
 	}
-	img := &Image{TTY: -1, report: -1, process: p, strict: p.NoNewPrivs,
+	img := &Image{TTY: -1, report: -1, process: p, strict: p.NoNewPrivs, signals: allSignals,
 		uid: uintptr(who.uid), gid: uintptr(who.gid), groups: who.groups}
 	if p.MakeWorkDir && p.WorkDir != "" {
 		if err := makeWorkDir(p.WorkDir); err != nil {
@@ -128,14 +129,14 @@ func Filter(b []byte) (unix.SockFprog, error) {
 }
 
 // lastCapability asks the kernel; /proc/sys may be out of reach.
-func lastCapability() int {
+var lastCapability = sync.OnceValue(func() int {
 	for c := range 64 {
 		if has, _, errno := syscall.RawSyscall(unix.SYS_PRCTL, unix.PR_CAPBSET_READ, uintptr(c), 0); errno != 0 || int(has) < 0 {
 			return c - 1
 		}
 	}
 	return 63
-}
+})
 
 func permitted() (have [2]uint32, err error) {
 	header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}

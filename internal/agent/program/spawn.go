@@ -15,6 +15,27 @@ import (
 // functions whose stack the linker bounds (nosplit). Unit: bytes.
 const childStack = 16 << 10
 
+// allSignals are the kernel's. Source: signal(7), SIGRTMAX.
+var allSignals = func() (all []uintptr) {
+	for sig := uintptr(1); sig <= 64; sig++ {
+		all = append(all, sig)
+	}
+	return all
+}()
+
+// ignored are the signals that this process ignores, which it began with or never will:
+// a child whose handlers the kernel clears goes on ignoring them.
+var ignored = sync.OnceValue(func() (found []uintptr) {
+	for _, sig := range allSignals {
+		var action [64]byte // a struct sigaction, of which the handler is the first word
+		_, _, errno := syscall.RawSyscall6(unix.SYS_RT_SIGACTION, sig, 0, uintptr(unsafe.Pointer(&action)), 8, 0, 0)
+		if errno == 0 && *(*uintptr)(unsafe.Pointer(&action)) == 1 { // asm-generic/signal-defs.h, SIG_IGN
+			found = append(found, sig)
+		}
+	}
+	return found
+})
+
 // unfinished are the images that a child may still read, with its stack. One
 // whose program is never executed, because its file system hangs, stays here.
 var unfinished sync.Map // of *Image
@@ -48,7 +69,8 @@ func (img *Image) spawn(report int) (pid int, err error) {
 	c := &img.child
 	c.stack = make([]byte, childStack)
 	top := (uintptr(unsafe.Pointer(&c.stack[0])) + childStack) &^ 15
-	c.clone.flags |= unix.CLONE_VM
+	c.clone.flags |= unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND
+	img.signals = ignored()
 	c.clone.exitSignal = uint64(unix.SIGCHLD)
 	c.clone.stack = uint64(uintptr(unsafe.Pointer(&c.stack[0])))
 	c.clone.stackSize = uint64(top) - c.clone.stack

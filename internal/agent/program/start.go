@@ -72,8 +72,14 @@ type Report struct {
 }
 
 // Start is Fork with a report that can be waited for without holding a thread,
-// and that must be. It does not block.
+// and that must be. It does not block. It may be called again after ErrNarrow, on a
+// thread that was never narrowed.
 func (img *Image) Start() (pid int, r *Report, err error) {
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	if err := img.narrow(); err != nil {
+		return 0, nil, err
+	}
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return 0, nil, root.Wrap(err, "start a process")

@@ -260,9 +260,14 @@ type Process struct {
 	Agent        bool     `json:"agent,omitempty"` // Args name a command of the agent
 	Capabilities []int    `json:"capabilities"`    // numbers; bounding, permitted, effective, and inheritable none
 	NoNewPrivs   bool     `json:"no_new_privs"`
-	Seccomp      []byte   `json:"seccomp,omitempty"` // classic BPF, 8 bytes an instruction
+	Seccomp      []byte   `json:"seccomp,omitempty"` // classic BPF, 8 bytes an instruction; or MainFilter
 	Rlimits      []Rlimit `json:"rlimits,omitempty"`
 }
+
+// MainFilter is the Seccomp of a further program that has the main one's filter. The agent
+// of a guest or machine keeps that, so that it need not come, and be read, with each
+// program. It is of no length that a filter has: an agent that does not know it refuses.
+const MainFilter = "="
 
 // Rlimit is one resource limit of a process.
 type Rlimit struct {

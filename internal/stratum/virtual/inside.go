@@ -2,6 +2,8 @@ package virtual
 
 import (
 	"crypto/rand"
+	"crypto/sha256"
+	"encoding/hex"
 	"strings"
 	"time"
 
@@ -46,6 +48,9 @@ type Notes struct {
 
 	Disks []string `json:"disks,omitempty"` // what limits of reads and writes hold for
 	Alone bool     `json:"alone,omitempty"` // no agent is inside
+	// Filter is the sum of the system-call filter that the agent was told for the main
+	// program, and keeps; "": it keeps none, or another daemon's.
+	Filter string `json:"filter,omitempty"`
 	// What is kept of its console, and since when it is this run's: where no agent tells.
 	Console string    `json:"console,omitempty"`
 	Began   time.Time `json:"began,omitzero"`
@@ -95,6 +100,28 @@ func fresh(r *spec.Run, now time.Time) {
 	r.Clock = now.UnixNano()
 	r.Entropy = make([]byte, entropySize)
 	rand.Read(r.Entropy) // never fails, see crypto/rand
+}
+
+// told notes the filter that the agent is told for the main program of p. What a system
+// that goes on was told, it was told by an earlier run, or another daemon.
+func (n *Notes) told(p stratum.Plan, filter []byte) {
+	if !p.System && !p.Idle && p.Saved == "" {
+		n.Filter = sum(filter)
+	}
+}
+
+// further is what the agent is told for a further program that is to have filter.
+func (n *Notes) further(filter []byte) []byte {
+	if n.Filter == sum(filter) {
+		return []byte(wire.MainFilter)
+	}
+	return filter
+}
+
+// sum is a filter's in Notes.
+func sum(filter []byte) string {
+	s := sha256.Sum256(filter)
+	return hex.EncodeToString(s[:])
 }
 
 // process is what a program of a guest gets: with kind app what a zone's has;

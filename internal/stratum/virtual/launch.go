@@ -142,6 +142,7 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 		l.Resume = func(ctx context.Context) error { return d.enter(ctx, p.ID, p.Saved) }
 	}
 	l.Run = inside(p, filter)
+	l.Notes.told(p, filter)
 	return l, nil
 }
 

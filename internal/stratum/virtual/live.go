@@ -156,6 +156,7 @@ func (l *Live) Exec(ctx context.Context, p stratum.Process, conn *os.File) error
 		if filter, err = l.d.filter(l.notes.Boot.Release); err != nil {
 			return err
 		}
+		filter = l.notes.further(filter)
 	}
 	return l.Keeper.Exec(ctx, wire.Exec{Process: *process(p, l.notes, filter)}, conn)
 }

@@ -76,7 +76,7 @@ func (c *channel) refuse(err error) { c.fail(err) }
 
 // start returns once p is executed.
 func (c *channel) start(p *wire.Process) (_ *ends, _ Child, err error) {
-	img, err := program.Prepare(p)
+	img, err := c.prepare(p)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -105,6 +105,29 @@ func (c *channel) start(p *wire.Process) (_ *ends, _ Child, err error) {
 	}
 	c.runs(child, master, e.in != nil)
 	return e, child, nil
+}
+
+// prepare makes an image of p, with the main program's filter where p asks for that.
+func (c *channel) prepare(p *wire.Process) (*program.Image, error) {
+	same := string(p.Seccomp) == wire.MainFilter
+	kept := c.s.filter.Load()
+	if same {
+		if kept == nil {
+			return nil, root.Fail(root.Invalid, "seccomp", "there is no main program whose filter it could have")
+		}
+		p.Seccomp = nil
+	}
+	img, err := program.Prepare(p)
+	if err != nil {
+		return nil, err
+	}
+	if same {
+		img.SetFilter(*kept)
+	}
+	if f := img.Filter(); c == c.s.main && f.Len > 0 {
+		c.s.filter.Store(&f)
+	}
+	return img, nil
 }
 
 // finish carries the streams until the program has ended, and says how.
@@ -185,7 +208,9 @@ func (e *ends) connect(p *wire.Process, img *program.Image) error {
 			e.out[i-1] = ours
 		}
 	}
-	program.GiveStreams(img.UID(), streams[:]...)
+	if img.UID() != 0 { // whose they are already
+		program.GiveStreams(img.UID(), streams[:]...)
+	}
 	img.Birth.Streams = &streams
 	return nil
 }
@@ -205,7 +230,8 @@ func pipe(write bool) (ours *os.File, theirs int, err error) {
 	if theirs = p[1]; write {
 		own, theirs = p[1], p[0]
 	}
-	if err := unix.SetNonblock(own, true); err != nil {
+	// A pipe's end has no other flags that could be set, so they need not be read.
+	if _, err := unix.FcntlInt(uintptr(own), unix.F_SETFL, unix.O_NONBLOCK); err != nil {
 		unix.Close(p[0])
 		unix.Close(p[1])
 		return nil, -1, err

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"io"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -49,6 +50,7 @@ type Server struct {
 	open    func() (io.ReadWriteCloser, error)
 	starter Starter
 	main    *channel
+	filter  atomic.Pointer[unix.SockFprog] // the main program's; nil: it has none, or was not started
 
 	mu       sync.Mutex
 	host     *host // nil: none was met
