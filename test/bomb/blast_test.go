@@ -61,20 +61,24 @@ func echo() {
 
 // Of a turn of questions: how long it is, and how long it is quiet between two.
 const (
-	turn  = 700 * time.Millisecond
-	every = 2 * time.Millisecond
+	turn  = 500 * time.Millisecond
+	every = 500 * time.Microsecond
+	warm  = 50 // answers that are not counted
 )
 
 // question asks for a turn, and says how long each answer took.
 func question() {
 	c, err := net.Dial("tcp", os.Getenv("TARGET"))
+	for begin := time.Now(); err != nil && time.Since(begin) < time.Minute; c, err = net.Dial("tcp", os.Getenv("TARGET")) {
+		time.Sleep(100 * time.Millisecond) // it has been started a moment ago
+	}
 	if err != nil {
 		fmt.Println(err)
 		return
 	}
 	b := make([]byte, 64)
 	var took []time.Duration
-	for end := time.Now().Add(turn); time.Now().Before(end) || len(took) < 150; time.Sleep(every) {
+	for end := time.Now().Add(turn); time.Now().Before(end) || len(took) < 300; time.Sleep(every) {
 		begin := time.Now()
 		if _, err = c.Write(b); err == nil {
 			_, err = io.ReadFull(c, b)
@@ -85,7 +89,7 @@ func question() {
 		}
 		took = append(took, time.Since(begin))
 	}
-	for _, d := range took {
+	for _, d := range took[warm:] {
 		fmt.Println(d)
 	}
 }
@@ -94,7 +98,7 @@ func question() {
 func processes() {
 	threads(12)
 	for {
-		_, err := syscall.ForkExec("/bin/sleep", []string{"sleep", "0.3"}, &syscall.ProcAttr{Env: os.Environ()})
+		_, err := syscall.ForkExec("/bin/sleep", []string{"sleep", os.Getenv("STAY")}, &syscall.ProcAttr{Env: os.Environ()})
 		for reaped := 1; reaped > 0; {
 			reaped, _ = syscall.Wait4(-1, nil, syscall.WNOHANG, nil)
 		}
