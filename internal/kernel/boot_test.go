@@ -30,8 +30,10 @@ func TestMain(m *testing.M) {
 func initialize() {
 	order, err := os.ReadFile("/modules/order")
 	fmt.Println("order", err)
+	later, err := os.ReadFile("/modules/later")
+	fmt.Println("later", err)
 	loaded := 0
-	for path := range strings.Lines(string(order)) {
+	for path := range strings.Lines(string(order) + string(later)) {
 		path = strings.TrimSpace(path)
 		data, err := os.ReadFile(path)
 		if err == nil {

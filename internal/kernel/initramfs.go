@@ -22,7 +22,7 @@ import (
 )
 
 // initramfsRecipe changes with what Initramfs puts into the archive.
-const initramfsRecipe = "3"
+const initramfsRecipe = "4"
 
 // maxAgent bounds what is taken as an agent. Unit: bytes.
 const maxAgent = 256 * unit.MiB
@@ -39,7 +39,8 @@ type Image struct {
 }
 
 // Initramfs returns the archive that k boots a guest from: the program at agent
-// as /init, the modules of set, their order and parameters in /modules/order, /dev/console, and
+// as /init, the modules of set, their order and parameters in /modules/order and, of those
+// that are loaded later, in /modules/later, /dev/console, and
 // the folders that the agent mounts on. It is made where it is missing; of several
 // callers at once, one makes it. Kinds: Missing where there is no such agent,
 // Unable where a module's file is gone or changed, Busy where the disk is full.
@@ -65,10 +66,10 @@ func (s *Store) Initramfs(ctx context.Context, k Kernel, agent string, set Set) 
 func initramfsKey(k Kernel, agent string, set Set) (string, error) {
 	input := struct {
 		Recipe, Kernel, Agent string
-		Modules               []string // name, digest and parameters
+		Modules               []string // name, digest, parameters, and whether it is loaded later
 	}{Recipe: initramfsRecipe, Kernel: k.ID, Agent: agent}
 	for _, m := range set.Modules {
-		input.Modules = append(input.Modules, m.Name+" "+m.Digest+" "+m.Parameters)
+		input.Modules = append(input.Modules, fmt.Sprintln(m.Name, m.Digest, m.Parameters, m.Later))
 	}
 	data, err := json.Marshal(input)
 	if err != nil {
@@ -101,15 +102,19 @@ func fill(ctx context.Context, w *cpio.Writer, agent, program string, set Set) e
 	if err := pour(ctx, w, "init", 0o755, agent, program); err != nil {
 		return fault.Wrap(err, "the agent %s", agent)
 	}
-	var order bytes.Buffer
+	var order, later bytes.Buffer
 	for i, m := range set.Modules {
 		name := fmt.Sprintf("%s/%03d-%s%s", modulesDir, i, m.Name, moduleTail)
-		fmt.Fprintln(&order, strings.TrimSpace("/"+name+" "+m.Parameters))
+		list := &order
+		if m.Later {
+			list = &later
+		}
+		fmt.Fprintln(list, strings.TrimSpace("/"+name+" "+m.Parameters))
 		if err := pour(ctx, w, name, 0o644, m.Path, m.Digest); err != nil {
 			return fault.Unablef("module %s: %w", m.Name, err).Help("remove the kernel and add it again")
 		}
 	}
-	return w.File(modulesDir+"/order", 0o644, int64(order.Len()), &order)
+	return errors.Join(w.File(modulesDir+"/order", 0o644, int64(order.Len()), &order), w.File(modulesDir+"/later", 0o644, int64(later.Len()), &later))
 }
 
 // pour adds a file, whose content must be what digest says.

@@ -10,8 +10,8 @@ import (
 )
 
 // Wanted names modules by what they are wanted for. A name of Abreast or Required that
-// a kernel neither has as a module nor built in is a fault; one of Early or
-// Optional is left out then. All are loaded in this order.
+// a kernel neither has as a module nor built in is a fault; one of Early,
+// Optional or Later is left out then. All are loaded in this order.
 type Wanted struct {
 	For    string // who wants them, for messages: guests
 	Source string // where a kernel that has them comes from, as Add takes it
@@ -20,10 +20,13 @@ type Wanted struct {
 	Abreast  []string // while one looks for its devices, in no certain order, the next is loaded
 	Required []string
 	Optional []string
+	Later    []string // what no program waits for: once the first one runs
 }
 
 // names are all that it wants, in the order of loading.
-func (w Wanted) names() []string { return slices.Concat(w.Early, w.Abreast, w.Required, w.Optional) }
+func (w Wanted) names() []string {
+	return slices.Concat(w.Early, w.Abreast, w.Required, w.Optional, w.Later)
+}
 
 // Guest is what a guest needs: virtio by memory-mapped registers, the file systems
 // of templates and disks; and what it can do without: volumes, balloon, panics
@@ -34,9 +37,10 @@ var Guest = Wanted{
 	// module depends on by name.
 	Early: []string{"crc32c_generic"},
 	Required: []string{
-		"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "virtio_rng", "overlay", "erofs", "ext4",
+		"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "erofs", "ext4",
 	},
-	Optional: []string{"virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev"},
+	Optional: []string{"pvpanic", "pvpanic_mmio"},
+	Later:    []string{"virtio_rng", "virtio_balloon", "fuse", "virtiofs", "button", "evdev"},
 }
 
 // Machine is what a machine needs that boots a template on stock hardware: an AHCI
@@ -50,7 +54,8 @@ var Machine = Wanted{
 	Early:    []string{"crc32c_generic"},
 	Abreast:  []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
 	Required: []string{"e1000e"},
-	Optional: []string{"virtio_pci", "virtio_console", "virtio_balloon", "fuse", "virtiofs", "pvpanic", "pvpanic_mmio", "button", "evdev", "i8042", "atkbd"},
+	Optional: []string{"virtio_pci", "virtio_console", "pvpanic", "pvpanic_mmio"},
+	Later:    []string{"virtio_balloon", "fuse", "virtiofs", "button", "evdev", "i8042", "atkbd"},
 }
 
 // kept are further modules that are kept of a kernel where it has them, for what
@@ -79,6 +84,7 @@ type Module struct {
 	Size       int64
 	Digest     string // "sha256:…"
 	Parameters string // as the kernel takes them, "" for none
+	Later      bool   // loaded once the first program runs
 }
 
 // Set is what a Wanted comes to with one kernel.
@@ -127,6 +133,8 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 	r.with = ""
 	required(w.Required)
 	optional(w.Optional)
+	r.later = true
+	optional(w.Later)
 	if len(missing) > 0 {
 		errs = append([]error{k.lacks(missing)}, errs...)
 	}
@@ -149,6 +157,7 @@ type resolver struct {
 	set   Set
 	state map[string]state
 	with  string // parameters of all that come now
+	later bool   // they are loaded once the first program runs
 }
 
 // visit adds a module after what it depends on. by says what depends on it, "" where it is wanted itself.
@@ -189,6 +198,7 @@ func (r *resolver) visit(name, by string) error {
 		Name: name, Size: m.Size, Digest: m.Digest,
 		Path:       filepath.Join(r.k.dir, modulesDir, name+moduleTail),
 		Parameters: strings.TrimSpace(r.with + " " + parameters[name]),
+		Later:      r.later,
 	})
 	return nil
 }

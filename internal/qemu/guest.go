@@ -7,6 +7,7 @@ import (
 
 	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // The accelerators.
@@ -231,6 +232,9 @@ func (g Guest) boot(a *argv.Args) {
 		return
 	}
 	line := CommandLine(g.Accelerator, g.TSC, "hvc0")
+	if g.Backing.Shared { // it boots to be saved
+		line += " " + spec.ModulesAtOnce
+	}
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line
 		a.Add("-serial", "stdio")

@@ -45,7 +45,11 @@ func inside() error {
 	if err != nil {
 		return err
 	}
-	for _, path := range strings.Fields(string(order)) {
+	later, err := os.ReadFile("/modules/later")
+	if err != nil {
+		return err
+	}
+	for _, path := range strings.Fields(string(order) + string(later)) {
 		f, err := os.Open(path)
 		if err != nil {
 			return err

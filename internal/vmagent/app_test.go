@@ -115,6 +115,9 @@ func TestTheInsideIsAZones(t *testing.T) {
 		p.Seccomp = []byte(wire.MainFilter)
 		return inside(t, s, p)
 	}
+	if got := sh("until grep ^virtio_rng /proc/modules; do sleep 0.1; done"); !strings.HasPrefix(string(got.Stdout), "virtio_rng") {
+		t.Errorf("what is loaded later is not: %+v", got)
+	}
 	for text, want := range map[string]string{
 		"hostname; cat /etc/hosts":                                        "guest\n127.0.0.1 localhost\n",
 		"cat /proc/self/timerslack_ns":                                    "50000\n",

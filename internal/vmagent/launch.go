@@ -26,11 +26,13 @@ func (a *agent) app(r *spec.Run) error {
 		a.begun.Store(true) // no program that the host asks for is the main one
 		s.Idle(&nobody{ended: make(chan unix.WaitStatus, 1), over: a.over})
 		go a.last(s, nil)
+		go a.loadRest()
 		return nil
 	}
 	a.console = r.Main.TTY
 	err := s.Start(r.Main)
 	go a.last(s, err)
+	time.AfterFunc(laterPause, a.loadRest)
 	return err
 }
 

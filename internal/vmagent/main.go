@@ -42,15 +42,15 @@ func Run(args []string) int {
 // agent is the one process of this package. What is above mu is written before
 // anything else runs, or by the main thread only.
 type agent struct {
-	dev              int      // the folder of devices that the system started with
-	control, streams string   // devices in it
-	faults           []string // of modules
-	installed        bool     // into a system that is not strata's
-	boot             string   // the kernel's name of this boot, once it is this system's own
+	dev              int    // the folder of devices that the system started with
+	control, streams string // devices in it
+	installed        bool   // into a system that is not strata's
+	boot             string // the kernel's name of this boot, once it is this system's own
 
 	jobs    chan func() // for the main thread
 	answers *answer.Server
 	reap    reaper
+	rest    rest
 	life
 }
 
@@ -68,6 +68,7 @@ func boot() {
 func newAgent() *agent {
 	guard()
 	a := &agent{dev: -1, jobs: make(chan func())}
+	a.rest.dir = -1
 	a.disk, a.state, a.over = -1, stateWaiting, make(chan struct{})
 	a.answers = answer.NewServer(a.handle)
 	return a
@@ -117,7 +118,7 @@ func (a *agent) begin() (err error) {
 	if err != nil {
 		return root.Wrap(err, "listen for devices")
 	}
-	a.faults = loadModules()
+	a.faults = a.loadModules()
 	if err := set(settings); err != nil {
 		return a.blame(err)
 	}

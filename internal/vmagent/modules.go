@@ -1,49 +1,122 @@
 package vmagent
 
 import (
+	"errors"
 	"os"
+	"path/filepath"
 	"strings"
+	"sync"
+	"time"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/root"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
-// moduleOrder names the files of modules in the order in which they are loaded, one path
-// a line, and after a space what they are loaded with.
-const moduleOrder = "/modules/order"
+// Where the initramfs has modules. Order and later are lists of files there in the order of
+// loading: one path a line, and after a space what it is loaded with. What is in
+// later no program waits for.
+const (
+	modulePlace = "/modules"
+	moduleOrder = modulePlace + "/order"
+	moduleLater = modulePlace + "/later"
+)
 
 // maxFaults bounds what is told of modules.
 const maxFaults = 64
 
-// loadModules loads every module that the initramfs has, and returns what could
-// not be loaded: somebody may miss it later, and most systems miss none of it.
-// The files are removed, because their memory would stay in use until the end.
-func loadModules() (faults []string) {
-	order, err := os.ReadFile(moduleOrder)
+// laterPause is how long the first program has the system to itself.
+const laterPause = 300 * time.Millisecond
+
+// module is one line of a list.
+type module struct{ path, parameters string }
+
+func readModules(list string) (all []module, err error) {
+	text, err := os.ReadFile(list)
+	if err != nil {
+		return nil, err
+	}
+	for line := range strings.Lines(string(text)) {
+		if path, parameters, _ := strings.Cut(strings.TrimSpace(line), " "); path != "" {
+			all = append(all, module{path, parameters})
+		}
+	}
+	return all, nil
+}
+
+// rest are the modules that are still to be loaded, and the files of those that are.
+type rest struct {
+	once   sync.Once
+	dir    int // their folder, which cannot be reached by name from an environment's inside
+	later  []module
+	loaded []module
+}
+
+// loadModules loads the modules of the initramfs, and returns what could not be
+// loaded: somebody may miss it later, and most systems miss none of it.
+func (a *agent) loadModules() (faults []string) {
+	var err error
+	if a.rest.dir, err = unix.Open(modulePlace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+		return []string{modulePlace + ": " + root.Words(err)}
+	}
+	now, err := readModules(moduleOrder)
 	if err != nil {
 		return []string{moduleOrder + ": " + root.Words(err)}
 	}
-	for line := range strings.Lines(string(order)) {
-		path, parameters, _ := strings.Cut(strings.TrimSpace(line), " ")
-		if path == "" {
-			continue
-		}
-		if err := loadModule(path, parameters); err != nil && len(faults) < maxFaults {
-			faults = append(faults, moduleName(path)+": "+root.Words(err))
-		}
-		_ = unix.Unlink(path) // tolerated: it only costs memory
+	faults = a.rest.load(now)
+	if a.rest.later, err = readModules(moduleLater); err != nil && !errors.Is(err, unix.ENOENT) {
+		faults = append(faults, moduleLater+": "+root.Words(err))
+	}
+	name, value, _ := strings.Cut(spec.ModulesAtOnce, "=")
+	if os.Getenv(name) == value {
+		faults = append(faults, a.rest.finish()...)
 	}
 	return faults
 }
 
-func loadModule(path, parameters string) error {
-	fd, err := unix.Open(path, unix.O_RDONLY|unix.O_CLOEXEC, 0)
+// loadRest loads what no program waits for. It may be called more than once, and
+// at any time after loadModules.
+func (a *agent) loadRest() {
+	faults := a.rest.finish()
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.faults = append(a.faults, faults...)
+}
+
+// finish loads the rest and removes the files of all, because their memory would stay in
+// use until the end. Only the first call does anything.
+func (r *rest) finish() (faults []string) {
+	r.once.Do(func() {
+		if r.dir < 0 {
+			return
+		}
+		faults = r.load(r.later)
+		for _, m := range r.loaded {
+			_ = unix.Unlinkat(r.dir, filepath.Base(m.path), 0) // tolerated: it only costs memory
+		}
+		unix.Close(r.dir)
+	})
+	return faults
+}
+
+func (r *rest) load(all []module) (faults []string) {
+	for _, m := range all {
+		if err := r.loadModule(m); err != nil && len(faults) < maxFaults {
+			faults = append(faults, moduleName(m.path)+": "+root.Words(err))
+		}
+	}
+	r.loaded = append(r.loaded, all...)
+	return faults
+}
+
+func (r *rest) loadModule(m module) error {
+	fd, err := unix.Openat(r.dir, filepath.Base(m.path), unix.O_RDONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return err
 	}
 	defer unix.Close(fd)
-	if err := unix.FinitModule(fd, parameters, 0); err != nil && err != unix.EEXIST {
+	if err := unix.FinitModule(fd, m.parameters, 0); err != nil && err != unix.EEXIST {
 		return err
 	}
 	return nil

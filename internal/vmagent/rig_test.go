@@ -41,6 +41,9 @@ var modules = strings.Fields(`drivers/virtio/virtio_ring drivers/virtio/virtio d
 	drivers/block/virtio_blk drivers/char/hw_random/virtio-rng net/core/failover drivers/net/net_failover drivers/net/virtio_net
 	fs/overlayfs/overlay lib/libcrc32c fs/erofs/erofs drivers/virtio/virtio_balloon`)
 
+// late is the one of them that no program waits for.
+const late = "drivers/char/hw_random/virtio-rng"
+
 var built struct {
 	once sync.Once
 	path string
@@ -85,7 +88,7 @@ func initramfs(t *testing.T, without ...string) string {
 	c.add("dev/console", 0o20600, nil, 5, 1)
 	c.add("dev/null", 0o20666, nil, 1, 3) // Go opens it before anything else
 	c.add("modules", 0o40755, nil, 0, 0)
-	var order strings.Builder
+	var order, later strings.Builder
 	for _, m := range modules {
 		name := "modules/" + filepath.Base(m) + ".ko"
 		data, err := os.ReadFile(filepath.Join(tree, m+".ko"))
@@ -102,9 +105,14 @@ func initramfs(t *testing.T, without ...string) string {
 			data = data[:at-12-int(size)] // struct module_signature
 		}
 		c.add(name, 0o100644, data, 0, 0)
-		order.WriteString("/" + name + "\n")
+		list := &order
+		if m == late {
+			list = &later
+		}
+		list.WriteString("/" + name + "\n")
 	}
 	c.add("modules/order", 0o100644, []byte(order.String()), 0, 0)
+	c.add("modules/later", 0o100644, []byte(later.String()), 0, 0)
 	program, err := os.ReadFile(agentBinary(t))
 	if err != nil {
 		t.Fatal(err)

@@ -24,7 +24,8 @@ type life struct {
 	disk  int        // the private disk's root folder, -1 before there is one
 	quit  sync.Once
 
-	meeting *port // on which hosts are answered
+	faults  []string // of modules; until the first program runs, there is one who writes
+	meeting *port    // on which hosts are answered
 
 	console bool          // the main program's terminal is the console
 	begun   atomic.Bool   // the main program was started

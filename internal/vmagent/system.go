@@ -62,6 +62,7 @@ const drainPatience = 5 * time.Second
 // system hands process 1 over to the template's init: it prepares all that can
 // fail, and the rest happens once the host has its answer.
 func (a *agent) system(r *spec.Run) error {
+	a.loadRest() // what an init finds is there when it looks
 	r.Main.Env = append(r.Main.Env, "NOTIFY_SOCKET="+notifySocket)
 	notify, err := listenForReady(notifySocket)
 	if err != nil {

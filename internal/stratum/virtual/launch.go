@@ -94,6 +94,9 @@ func (d *Driver) Prepare(ctx context.Context, p stratum.Plan, needed kernel.Want
 		}
 	}
 	needed.Required = append(slices.Clip(needed.Required), modules(p)...)
+	if len(p.Volumes) > 0 { // they are mounted before the first program runs
+		needed.Optional = append(slices.Clip(needed.Optional), "virtiofs")
+	}
 	l := &Launch{}
 	if l.QEMU, err = qemu.Find(ctx); err != nil {
 		return nil, err

@@ -8,6 +8,10 @@ import "github.com/strata-project/strata/internal/keeper/wire"
 // MaxSize bounds the document. Unit: bytes.
 const MaxSize = 4 << 20
 
+// ModulesAtOnce in the kernel's command line has the agent load all modules before it answers, also
+// those that no program waits for: for a system that is saved before it is told what to run.
+const ModulesAtOnce = "STRATA_MODULES=all"
+
 // Run is one run of one environment.
 type Run struct {
 	Hostname  string `json:"hostname"`
