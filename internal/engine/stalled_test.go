@@ -8,6 +8,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/stratum"
 )
 
 // TestWhoseAgentIsSilentIsToldWithItsReason has one agent that gets no time, one system
@@ -26,6 +27,12 @@ func TestWhoseAgentIsSilentIsToldWithItsReason(t *testing.T) {
 		<-ctx.Done()
 		return api.Stats{CPUTime: 5}, ctx.Err()
 	}
+	l.host.Tasks = func(context.Context, *enginetest.Run) ([]stratum.Task, bool, error) {
+		return nil, false, fault.Unablef("it cannot be asked")
+	}
+	l.host.Counts = func(context.Context, *enginetest.Run) (stratum.Counts, error) {
+		return stratum.Counts{Silent: "it cannot be asked"}, nil
+	}
 	l.host.Stalled = func(r *enginetest.Run) bool { return r.Plan.Name == "still" }
 	for name, want := range map[string]string{
 		"web": "", "broken": "it talks nonsense", "starved": "it did not answer in time", "still": "it stands still",
@@ -41,6 +48,16 @@ func TestWhoseAgentIsSilentIsToldWithItsReason(t *testing.T) {
 		e, err := l.Get(t.Context(), name)
 		if told := strings.HasPrefix(e.Trouble, "it stands still") && strings.Contains(e.Trouble, "make room in /"); err != nil || told != (name == "still") {
 			t.Errorf("%s has the trouble %q, %v", name, e.Trouble, err)
+		}
+	}
+	for name, want := range map[string]string{"web": "it cannot be asked", "still": "it stands still: the host has no room"} {
+		list, err := l.Tasks(t.Context(), []string{name})
+		if err != nil || len(list.Processes) != 1 || list.Processes[0].Missing != want {
+			t.Errorf("the processes of %s: %+v, %v; want it to say %q", name, list.Processes, err, want)
+		}
+		tables, err := l.Resources(t.Context(), []string{name})
+		if err != nil || len(tables) != 1 || tables[0].Missing != want {
+			t.Errorf("the resources of %s: %+v, %v; want it to say %q", name, tables, err, want)
 		}
 	}
 	l.run(api.Spec{Name: "gone"})

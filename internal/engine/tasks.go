@@ -30,10 +30,18 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 		return api.TaskList{}, err
 	}
 	list := api.TaskList{Time: time.Now(), Processes: []api.Task{}}
-	for _, rows := range eachOf(all, func(w watched) []api.Task { return w.tasks(ctx) }) {
+	for _, rows := range eachOf(all, func(w watched) []api.Task { return e.why(ctx, w, w.tasks(ctx)) }) {
 		list.Processes = append(list.Processes, rows...)
 	}
 	return list, ctx.Err()
+}
+
+// why has the row that says why there are no others tell of who stands still.
+func (e *Engine) why(ctx context.Context, w watched, rows []api.Task) []api.Task {
+	if len(rows) == 1 && rows[0].Missing != "" && e.stalled(ctx, w.run, w.row.ID) != "" {
+		rows[0].Missing = still
+	}
+	return rows
 }
 
 // watched is a run with what its rows begin with.

@@ -75,7 +75,14 @@ func (e *Engine) Resources(ctx context.Context, refs []string) ([]api.ResourceTa
 	if err != nil {
 		return nil, err
 	}
-	return eachOf(all, func(w watched) api.ResourceTable { return e.resources(ctx, w) }), ctx.Err()
+	ask := func(w watched) api.ResourceTable {
+		table := e.resources(ctx, w)
+		if table.Missing != "" && e.stalled(ctx, w.run, w.row.ID) != "" {
+			table.Missing = still
+		}
+		return table
+	}
+	return eachOf(all, ask), ctx.Err()
 }
 
 func (e *Engine) resources(ctx context.Context, w watched) api.ResourceTable {
