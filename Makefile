@@ -40,9 +40,10 @@ GUEST_TESTS ?= ./internal/kernel ./internal/kernel/bootdisk ./internal/qemu/... 
 .PHONY: test-guest
 test-guest: build ## run all tests that boot machines
 	@scripts/setup tests
-	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest,machine STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 40m $(GUEST_TESTS)
+	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_STRATA=guest,machine STRATA_BIN=$$PWD/bin $(GO) test -p 1 -count=1 -timeout 60m $(GUEST_TESTS)
 	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run Guests ./test/crash ./test/script
 	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run 'EveryStratum|AGuarantee' ./test/share
+	@$(AS_ROOT) env STRATA_MACHINES=1 STRATA_BIN=$$PWD/bin $(GO) test -count=1 -timeout 20m -run 'OwnKernel|AGuestIs' ./test/bomb
 
 .PHONY: test-v2
 test-v2: build ## run the zone's tests on cgroup v2 and an older kernel, inside QEMU (no KVM needed)
