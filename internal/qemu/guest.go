@@ -188,9 +188,8 @@ func Huge(page unit.Size) string {
 // not to; by KVM it knows that by itself. Source: Linux, arch/x86/kernel/apic/io_apic.c.
 // The agent's runtime does not look again and again how many processors there are, and there is
 // no watchdog: a busy host holds a system up for seconds, which the kernel would take for
-// a fault of its own. STRATA_EMULATED is for the agent, which does without what only pays
-// on a processor (vmagent/run.go).
-const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 nowatchdog STRATA_EMULATED=1"
+// a fault of its own.
+const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 nowatchdog " + spec.Emulated
 
 // CommandLine is the command line of a kernel that boots a template by accelerator,
 // whose time stamp counter runs at tsc kHz (0: not known). The last of consoles is

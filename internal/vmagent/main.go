@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/agent/gauge"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/vmagent/control/answer"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // Run is the whole of cmd/strata-vmagent; it returns the exit status. The caller
@@ -122,7 +123,7 @@ func (a *agent) begin() (err error) {
 	if err := set(settings); err != nil {
 		return a.blame(err)
 	}
-	if os.Getenv(emulated) != "" {
+	if told(spec.Emulated) {
 		_ = set(emulatedSettings) // it only costs more
 	}
 	if err := bringUp(); err != nil { // early, since it takes its time

@@ -68,8 +68,7 @@ func (a *agent) loadModules() (faults []string) {
 	if a.rest.later, err = readModules(moduleLater); err != nil && !errors.Is(err, unix.ENOENT) {
 		faults = append(faults, moduleLater+": "+root.Words(err))
 	}
-	name, value, _ := strings.Cut(spec.ModulesAtOnce, "=")
-	if os.Getenv(name) == value {
+	if told(spec.ModulesAtOnce) {
 		faults = append(faults, a.rest.finish()...)
 	}
 	return faults

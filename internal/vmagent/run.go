@@ -2,6 +2,7 @@ package vmagent
 
 import (
 	"os"
+	"strings"
 	"sync"
 	"sync/atomic"
 
@@ -52,11 +53,13 @@ var settings = []agentspec.Sysctl{
 	{Path: "net/ipv6/conf/eth0/router_solicitations", Value: "0"},
 }
 
-// emulated is in the environment of a kernel's first program where the processor is
-// emulated. Source: internal/qemu, what such a kernel is told.
-const emulated = "STRATA_EMULATED"
+// told says whether a word of package spec stood in the kernel's command line.
+func told(word string) bool {
+	name, value, _ := strings.Cut(word, "=")
+	return os.Getenv(name) == value
+}
 
-// emulatedSettings are of such a kernel besides. Programs have a filter of system calls
+// emulatedSettings are those of a kernel whose processor is emulated besides. Programs have a filter of system calls
 // each; to translate it for a processor that is translated itself takes as long as
 // thousands of calls that are interpreted, and nearly all of them are decided without it.
 var emulatedSettings = []agentspec.Sysctl{{Path: "net/core/bpf_jit_enable", Value: "0"}}
@@ -162,7 +165,7 @@ func (a *agent) cover(i *agentspec.Init) error {
 	if err := set(kernelSettings); err != nil {
 		return err
 	}
-	if os.Getenv(emulated) != "" {
+	if told(spec.Emulated) {
 		_ = set(translatedSettings) // it only costs more
 	}
 	return root.Cover(i)

@@ -8,9 +8,14 @@ import "github.com/strata-project/strata/internal/keeper/wire"
 // MaxSize bounds the document. Unit: bytes.
 const MaxSize = 4 << 20
 
-// ModulesAtOnce in the kernel's command line has the agent load all modules before it answers, also
-// those that no program waits for: for a system that is saved before it is told what to run.
-const ModulesAtOnce = "STRATA_MODULES=all"
+// Words of the kernel's command line, which it hands to the agent as its environment.
+const (
+	// Emulated: the processor is, so the agent does without what only pays on a real one.
+	Emulated = "STRATA_EMULATED=1"
+	// ModulesAtOnce has all modules loaded before the agent answers, also those that no program
+	// waits for: for a system that is saved before it is told what to run.
+	ModulesAtOnce = "STRATA_MODULES=all"
+)
 
 // Run is one run of one environment.
 type Run struct {
