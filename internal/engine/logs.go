@@ -112,15 +112,12 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	case s.CPUTime == 0 || fault.Is(err, fault.Missing): // the host knows nothing of it
 		return api.Stats{}, fault.Wrap(err, "look at what %s uses", name)
 	default:
-		// Who asked may be gone, and the time for an answer is over.
-		switch {
-		case e.stalled(context.WithoutCancel(ctx), r, id) != "":
-			s.Missing = still
-		case errors.Is(err, context.DeadlineExceeded):
-			s.Missing = silent
-		default:
-			s.Missing = err.Error()
+		said := err.Error()
+		if errors.Is(err, context.DeadlineExceeded) {
+			said = silent
 		}
+		// Who asked may be gone, and the time for an answer is over.
+		s.Missing = e.reason(context.WithoutCancel(ctx), r, id, said)
 	}
 	s.ID, s.Name = id, name
 	if s.Time.IsZero() {

@@ -14,6 +14,14 @@ import (
 // still is said in a line of who stands still; show has the whole of it.
 const still = "it stands still: the host has no room"
 
+// reason is said, which is why somebody did not answer ("": he did), or that he stands still.
+func (e *Engine) reason(ctx context.Context, r *run, id, said string) string {
+	if said != "" && e.stalled(ctx, r, id) != "" {
+		return still
+	}
+	return said
+}
+
 // stalledPatience bounds the question whether a machine stands still.
 const stalledPatience = 2 * time.Second
 

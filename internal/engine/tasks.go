@@ -30,18 +30,17 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 		return api.TaskList{}, err
 	}
 	list := api.TaskList{Time: time.Now(), Processes: []api.Task{}}
-	for _, rows := range eachOf(all, func(w watched) []api.Task { return e.why(ctx, w, w.tasks(ctx)) }) {
+	ask := func(w watched) []api.Task {
+		rows := w.tasks(ctx)
+		if len(rows) == 1 { // it may say why there are no others
+			rows[0].Missing = e.reason(ctx, w.run, w.row.ID, rows[0].Missing)
+		}
+		return rows
+	}
+	for _, rows := range eachOf(all, ask) {
 		list.Processes = append(list.Processes, rows...)
 	}
 	return list, ctx.Err()
-}
-
-// why has the row that says why there are no others tell of who stands still.
-func (e *Engine) why(ctx context.Context, w watched, rows []api.Task) []api.Task {
-	if len(rows) == 1 && rows[0].Missing != "" && e.stalled(ctx, w.run, w.row.ID) != "" {
-		rows[0].Missing = still
-	}
-	return rows
 }
 
 // watched is a run with what its rows begin with.

@@ -77,9 +77,7 @@ func (e *Engine) Resources(ctx context.Context, refs []string) ([]api.ResourceTa
 	}
 	ask := func(w watched) api.ResourceTable {
 		table := e.resources(ctx, w)
-		if table.Missing != "" && e.stalled(ctx, w.run, w.row.ID) != "" {
-			table.Missing = still
-		}
+		table.Missing = e.reason(ctx, w.run, w.row.ID, table.Missing)
 		return table
 	}
 	return eachOf(all, ask), ctx.Err()
