@@ -20,35 +20,10 @@ import (
 // bounded starts a program that is to have the capabilities keep, and returns its
 // bounding set as the kernel writes it.
 func bounded(keep []int, narrow bool) (string, error) {
-	img, err := Prepare(&wire.Process{
+	text, err := run(&wire.Process{
 		Args: []string{"/bin/sh", "-c", "grep ^CapBnd: /proc/self/status"}, Env: []string{"PATH=/bin:/usr/bin"}, Capabilities: keep,
-	})
-	if err != nil {
-		return "", err
-	}
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		return "", err
-	}
-	null, err := os.Open("/dev/null")
-	if err != nil {
-		return "", err
-	}
-	defer null.Close()
-	img.Birth = Birth{Streams: &[3]int{int(null.Fd()), p[1], p[1]}, Narrow: narrow}
-	pid, report, err := img.Start()
-	unix.Close(p[1])
-	if err != nil {
-		unix.Close(p[0])
-		return "", err
-	}
-	err = report.Wait(time.Minute)
-	b, errRead := ReadAll(p[0], 1<<10)
-	unix.Wait4(pid, nil, 0, nil)
-	if err == nil {
-		err = errRead
-	}
-	return strings.TrimSpace(strings.TrimPrefix(string(b), "CapBnd:")), err
+	}, Birth{Narrow: narrow})
+	return strings.TrimSpace(strings.TrimPrefix(text, "CapBnd:")), err
 }
 
 // set is keep, as far as this host's root has it.

@@ -1,6 +1,7 @@
 package program
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -19,34 +20,40 @@ import (
 // output runs script as a child of its own and returns what it has written.
 func output(t *testing.T, script string, birth Birth) string {
 	t.Helper()
-	img, err := Prepare(&wire.Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, NoNewPrivs: true})
+	text, err := run(&wire.Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin:/usr/bin"}, NoNewPrivs: true}, birth)
 	if err != nil {
 		t.Fatal(err)
 	}
-	var p [2]int
-	if err := unix.Pipe2(p[:], unix.O_CLOEXEC); err != nil {
-		t.Fatal(err)
+	return text
+}
+
+// run runs p to its end as a child of its own and returns what it has written.
+func run(p *wire.Process, birth Birth) (string, error) {
+	img, err := Prepare(p)
+	if err != nil {
+		return "", err
+	}
+	var pipe [2]int
+	if err := unix.Pipe2(pipe[:], unix.O_CLOEXEC); err != nil {
+		return "", err
 	}
 	null, err := os.Open("/dev/null")
 	if err != nil {
-		t.Fatal(err)
+		return "", err
 	}
 	defer null.Close()
-	birth.Streams = &[3]int{int(null.Fd()), p[1], p[1]}
+	birth.Streams = &[3]int{int(null.Fd()), pipe[1], pipe[1]}
 	img.Birth, img.Session = birth, true
 	pid, report, err := img.Start()
-	unix.Close(p[1])
+	unix.Close(pipe[1])
 	if err != nil {
-		unix.Close(p[0])
-		t.Fatal(err)
+		unix.Close(pipe[0])
+		return "", err
 	}
 	err = report.Wait(time.Minute)
-	b, errRead := ReadAll(p[0], 1<<20)
+	b, errRead := ReadAll(pipe[0], 1<<20)
 	unix.Wait4(pid, nil, 0, nil)
-	if err != nil || errRead != nil {
-		t.Fatal(err, errRead)
-	}
-	return string(b)
+	return string(b), errors.Join(err, errRead)
 }
 
 func TestManyAreForkedAtOnce(t *testing.T) {
