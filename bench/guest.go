@@ -16,27 +16,24 @@ import (
 // clones is how many warm guests the memory comparison has.
 const clones = 10
 
-// guest compares guests with bare QEMU, and warm starts with cold ones.
-func (e *env) guest() error {
-	if err := e.kernel(); err != nil {
-		return err
-	}
-	b, err := e.bare()
-	if err != nil {
-		return err
-	}
-	if err := e.sameAs(b); err != nil {
-		return err
-	}
-	if err := b.check(); err != nil {
-		return err
-	}
-	for _, part := range []func(*bare) error{e.guestStarts, e.guestMemory, e.guestDisk, e.guestExec} {
-		if err := part(b); err != nil {
+// ofGuests compares guests with a bare QEMU that does the same.
+func ofGuests(compare func(*env, *bare) error) func(*env) error {
+	return func(e *env) error {
+		if err := e.kernel(); err != nil {
 			return err
 		}
+		b, err := e.bare()
+		if err != nil {
+			return err
+		}
+		if err := e.sameAs(b); err != nil {
+			return err
+		}
+		if err := b.check(); err != nil {
+			return err
+		}
+		return compare(e, b)
 	}
-	return nil
 }
 
 // kernel sees to it that strata has one.

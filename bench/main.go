@@ -40,8 +40,11 @@ var comparisons = []struct {
 	{"observe", (*env).observe},
 	{"disk", (*env).disk},
 	{"network", (*env).network},
-	{"guest", (*env).guest},
-	{"machine", (*env).machine},
+	{"guest-start", ofGuests((*env).guestStarts)},
+	{"guest-memory", ofGuests((*env).guestMemory)},
+	{"guest-disk", ofGuests((*env).guestDisk)},
+	{"guest-exec", ofGuests((*env).guestExec)},
+	{"machine-start", (*env).machine},
 	{"machine-disk", (*env).machineDisk},
 	{"machine-suspend", (*env).machineSuspends},
 }
@@ -88,7 +91,8 @@ func run(e env, names []string) (err error) {
 	}
 	defer e.down()
 	for _, c := range comparisons {
-		if len(names) > 0 && !slices.Contains(names, c.name) {
+		kind, _, _ := strings.Cut(c.name, "-")
+		if len(names) > 0 && !slices.Contains(names, c.name) && !slices.Contains(names, kind) {
 			continue
 		}
 		fmt.Printf("\n%s\n", c.name)
