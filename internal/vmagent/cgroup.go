@@ -17,6 +17,8 @@ type group struct {
 	dir  int // the group itself
 	exec int // where further programs are born
 	ns   int // the cgroup namespace in which it is the root
+
+	events int // its memory.events, which each program's start reads; -1: the kernel has none
 }
 
 // execFolder is where an init's group has the programs that strata starts: once it
@@ -52,8 +54,17 @@ func newGroup(name string) (g group, err error) {
 		return g, err
 	}
 	g.exec = g.dir
+	g.watch()
 	g.ns, err = shown(place)
 	return g, err
+}
+
+// watch opens what kills reads.
+func (g *group) watch() {
+	var err error
+	if g.events, err = unix.Openat(g.dir, memoryEvents, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err != nil {
+		g.events = -1
+	}
 }
 
 // divide makes a place in the group for programs beside those of an init.
@@ -109,25 +120,37 @@ func (g *group) limit(l spec.Limits) error {
 	return nil
 }
 
+const memoryEvents = "memory.events"
+
 // stats reads what the programs use; what this kernel does not count is 0.
 func (g *group) stats() spec.Stats {
 	return spec.Stats{
 		CPU: g.key("cpu.stat", "usage_usec") * 1000, Memory: g.number("memory.current"), MemoryPeak: g.number("memory.peak"),
-		OOMKills: g.kills(), PIDs: g.number("pids.current"), MemoryHits: g.key("memory.events", "max"),
+		OOMKills: g.kills(), PIDs: g.number("pids.current"), MemoryHits: g.key(memoryEvents, "max"),
 		Swap: g.number("memory.swap.current"), PIDsPeak: g.number("pids.peak"), PIDsHits: g.key("pids.events", "max"),
 	}
 }
 
 // kills is how many programs were killed for want of memory.
-func (g *group) kills() int64 { return g.key("memory.events", "oom_kill") }
+func (g *group) kills() int64 {
+	var b [256]byte
+	n, err := unix.Pread(g.events, b[:], 0)
+	if err != nil {
+		return 0
+	}
+	return keyIn(b[:n], "oom_kill")
+}
 
 func (g *group) number(file string) int64 {
 	n, _ := strconv.ParseInt(strings.TrimSpace(string(readAt(g.dir, file))), 10, 64)
 	return n
 }
 
-func (g *group) key(file, key string) int64 {
-	for line := range strings.Lines(string(readAt(g.dir, file))) {
+func (g *group) key(file, key string) int64 { return keyIn(readAt(g.dir, file), key) }
+
+// keyIn is the number behind key in a file of one such pair a line; 0 without one.
+func keyIn(text []byte, key string) int64 {
+	for line := range strings.Lines(string(text)) {
 		if name, value, ok := strings.Cut(strings.TrimSpace(line), " "); ok && name == key {
 			n, _ := strconv.ParseInt(value, 10, 64)
 			return n

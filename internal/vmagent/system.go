@@ -153,6 +153,7 @@ func companion(args []string) int {
 	a.dev, a.control, a.streams, a.boot, a.faults = companionDev, args[1], args[2], args[3], args[4:]
 	a.disk, a.state = companionDisk, stateRunning
 	a.group = group{dir: companionGroup, exec: companionExec, ns: companionSpace}
+	a.group.watch()
 	a.begun.Store(true)
 	// The kernel's choice when memory runs out must not be the one that tells of it.
 	_ = writeFile("/proc/self/oom_score_adj", strconv.Itoa(-1000)) // tolerated: it only makes the agent a choice

@@ -20,7 +20,8 @@
 // (a working folder on a file system whose server is stuck) then keeps no other
 // program's pipes open.
 //
-// How far a child came is known from a pipe, which a successful execve closes.
+// How far a child came is known from a pipe, which a successful execve closes, or from the
+// memory that it shares, which the kernel changes then.
 //
 // Who forks also reaps: this package never waits for a child.
 //

@@ -25,6 +25,7 @@ type newborn struct {
 	agent      uintptr      // program that is executed by descriptor; 0: by path
 	expendable bool
 	stack      []byte // where it shares memory with its parent
+	busy       uint32 // likewise: 0 once it shares it no more
 }
 
 // cloneArgs is what clone3 takes.

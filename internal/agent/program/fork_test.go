@@ -97,8 +97,9 @@ func disturb(stop chan struct{}) {
 	}
 }
 
-func TestAProgramIsBornInItsGroup(t *testing.T) {
-	require.Root(t)
+// newGroup makes a control group, and returns its folder, opened.
+func newGroup(t *testing.T) *os.File {
+	t.Helper()
 	dir := ""
 	for _, root := range []string{"/sys/fs/cgroup", "/sys/fs/cgroup/unified"} {
 		if _, err := os.Stat(root + "/cgroup.procs"); err == nil {
@@ -123,9 +124,62 @@ func TestAProgramIsBornInItsGroup(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	defer f.Close()
-	if got := output(t, "cat /proc/self/cgroup", Birth{Cgroup: int(f.Fd())}); !strings.Contains(got, "0::") || !strings.Contains(got, filepath.Base(dir)+"\n") {
+	t.Cleanup(func() { f.Close() })
+	return f
+}
+
+func TestAProgramIsBornInItsGroup(t *testing.T) {
+	require.Root(t)
+	dir := newGroup(t)
+	got := output(t, "cat /proc/self/cgroup", Birth{Cgroup: int(dir.Fd())})
+	if !strings.Contains(got, "0::") || !strings.Contains(got, filepath.Base(dir.Name())+"\n") {
 		t.Errorf("it is in %q", got)
+	}
+}
+
+// TestAStartThatDoesNotEndIsNotWaitedFor has programs born in a group that stands still, and
+// which go on later than anybody waits.
+func TestAStartThatDoesNotEndIsNotWaitedFor(t *testing.T) {
+	require.Root(t)
+	dir := newGroup(t)
+	freeze := func(value string) {
+		if err := os.WriteFile(filepath.Join(dir.Name(), "cgroup.freeze"), []byte(value), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, expendable := range []bool{false, true} {
+		img, err := Prepare(&wire.Process{Args: []string{"/bin/true"}, NoNewPrivs: true})
+		if err != nil {
+			t.Fatal(err)
+		}
+		null, err := os.OpenFile("/dev/null", os.O_RDWR, 0)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fd := int(null.Fd())
+		img.Birth = Birth{Streams: &[3]int{fd, fd, fd}, Cgroup: int(dir.Fd()), Expendable: expendable}
+		freeze("1")
+		pid, report, err := img.Start()
+		null.Close()
+		if err != nil {
+			t.Fatal(err)
+		}
+		begun := time.Now()
+		err = report.Wait(50 * time.Millisecond)
+		took := time.Since(begun)
+		freeze("0")
+		var status unix.WaitStatus
+		for {
+			if _, errWait := unix.Wait4(pid, &status, 0, nil); errWait != unix.EINTR {
+				break
+			}
+		}
+		if err == nil || !strings.Contains(err.Error(), "it was not executed within 50ms") || took < 50*time.Millisecond || took > 20*time.Second {
+			t.Errorf("expendable %v: after %v: %v", expendable, took, err)
+		}
+		if !status.Exited() || status.ExitStatus() != 0 {
+			t.Errorf("expendable %v: once it went on it ended with %v", expendable, status)
+		}
 	}
 }
 

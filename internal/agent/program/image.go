@@ -33,7 +33,7 @@ type Image struct {
 	rlimits  []rlimit
 
 	child  newborn
-	report int // forked: where a stage that failed is written
+	report int // forked: where a stage that failed is written; shared: message is read
 
 	signals []uintptr // whose action is to become the default
 	action  [64]byte  // a struct sigaction of zeros: SIG_DFL

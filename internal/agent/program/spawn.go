@@ -3,7 +3,9 @@ package program
 import (
 	"runtime"
 	"sync"
+	"sync/atomic"
 	"syscall"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -36,7 +38,7 @@ var ignored = sync.OnceValue(func() (found []uintptr) {
 	return found
 })
 
-// unfinished are the images that a child may still read, with its stack. One
+// unfinished are the images that a child may still read or write, with its stack. One
 // whose program is never executed, because its file system hangs, stays here.
 var unfinished sync.Map // of *Image
 
@@ -57,19 +59,21 @@ func inChild() uintptr {
 // on a stack of its own: nothing is copied for it, and the parent does not wait.
 // Under emulation that is half of what an exec takes (fork copies page tables, and
 // each page that either writes to). What the child reads must not change and not be
-// collected: the image is kept until its report has come.
+// collected: the image is kept until done says so.
 //
 // Credentials, descriptors, working folder, signals and limits are the child's own.
 // The score by which the kernel chooses whom to kill is not (proc(5): it is of
 // all who share memory), so who is Expendable is forked.
-func (img *Image) spawn(report int) (pid int, err error) {
-	if err := img.bear(report); err != nil {
+func (img *Image) spawn() (pid int, err error) {
+	if err := img.bear(-1); err != nil {
 		return 0, err
 	}
 	c := &img.child
+	c.busy = 1
 	c.stack = make([]byte, childStack)
 	top := (uintptr(unsafe.Pointer(&c.stack[0])) + childStack) &^ 15
-	c.clone.flags |= unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND
+	c.clone.flags |= unix.CLONE_VM | unix.CLONE_CLEAR_SIGHAND | unix.CLONE_CHILD_CLEARTID
+	c.clone.childTID = uint64(uintptr(unsafe.Pointer(&c.busy)))
 	img.signals = ignored()
 	c.clone.exitSignal = uint64(unix.SIGCHLD)
 	c.clone.stack = uint64(uintptr(unsafe.Pointer(&c.stack[0])))
@@ -82,6 +86,26 @@ func (img *Image) spawn(report int) (pid int, err error) {
 	}
 	return int(child), nil
 }
+
+// done waits until a child of spawn shares the memory no more, since it has executed its
+// program or ended; false: that took longer. The kernel says so in the memory itself and
+// wakes who waits there (set_tid_address(2)): for a child that is as quick as most are,
+// nothing at all needs to be asked.
+func (img *Image) done(most time.Duration) bool {
+	end := time.Now().Add(most)
+	for atomic.LoadUint32(&img.child.busy) != 0 {
+		left := time.Until(end)
+		if left <= 0 {
+			return false
+		}
+		wait := unix.NsecToTimespec(int64(left))
+		// Not of the kind that is private to a process: the kernel's own call is not.
+		_, _, _ = syscall.Syscall6(unix.SYS_FUTEX, uintptr(unsafe.Pointer(&img.child.busy)), futexWait, 1, uintptr(unsafe.Pointer(&wait)), 0, 0)
+	}
+	return true
+}
+
+const futexWait = 0 // linux/futex.h, FUTEX_WAIT
 
 // fromShared clones with all signals blocked, so that none is handled by a child
 // that has handlers still and no Go to run them in.
@@ -108,7 +132,6 @@ func shared(img *Image) {
 	if img.message[0], img.message[1] = born(&img.child); img.message[0] == 0 {
 		img.message[0], img.message[1] = apply(img)
 	}
-	syscall.RawSyscall6(unix.SYS_WRITE, uintptr(img.report), uintptr(unsafe.Pointer(&img.message)), ReportSize, 0, 0, 0)
 	for {
 		syscall.RawSyscall6(unix.SYS_EXIT_GROUP, 125, 0, 0, 0, 0, 0)
 	}

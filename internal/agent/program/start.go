@@ -68,27 +68,26 @@ func (img *Image) bear(report int) error {
 // Report tells how far a child of Start has come.
 type Report struct {
 	img  *Image
-	file *os.File
+	pipe *os.File // nil: it is read in the memory that the child shares
 }
 
-// Start is Fork with a report that can be waited for without holding a thread,
-// and that must be. It does not block. It may be called again after ErrNarrow, on a
-// thread that was never narrowed.
+// Start is Fork with a report that has to be waited for. It does not block. It may be
+// called again after ErrNarrow, on a thread that was never narrowed.
 func (img *Image) Start() (pid int, r *Report, err error) {
 	runtime.LockOSThread()
 	defer runtime.UnlockOSThread()
 	if err := img.narrow(); err != nil {
 		return 0, nil, err
 	}
+	if !img.Birth.Expendable {
+		pid, err = img.spawn()
+		return pid, &Report{img: img}, err
+	}
 	var ends [2]int
 	if err := unix.Pipe2(ends[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return 0, nil, root.Wrap(err, "start a process")
 	}
-	if img.Birth.Expendable {
-		pid, err = img.Fork(ends[1])
-	} else {
-		pid, err = img.spawn(ends[1])
-	}
+	pid, err = img.Fork(ends[1])
 	unix.Close(ends[1])
 	if err != nil {
 		unix.Close(ends[0])
@@ -100,17 +99,30 @@ func (img *Image) Start() (pid int, r *Report, err error) {
 // Wait returns once the program is executed, or says why it is not. It waits at
 // most as long as it is told to, and may be called once.
 func (r *Report) Wait(most time.Duration) error {
-	defer r.file.Close()
-	if err := r.file.SetReadDeadline(time.Now().Add(most)); err != nil {
+	if r.pipe == nil {
+		if !r.img.done(most) {
+			return late(most)
+		}
+		unfinished.Delete(r.img)
+		if r.img.message[0] == 0 {
+			return nil
+		}
+		return explain(r.img.process, r.img.message[0], r.img.message[1])
+	}
+	defer r.pipe.Close()
+	if err := r.pipe.SetReadDeadline(time.Now().Add(most)); err != nil {
 		return root.Wrap(err, "start a process")
 	}
 	var b [ReportSize]byte
-	n, err := r.file.Read(b[:])
+	n, err := r.pipe.Read(b[:])
 	if os.IsTimeout(err) {
-		return root.Fail(root.Unable, "command", "start a process: it was not executed within "+most.String())
+		return late(most)
 	}
-	unfinished.Delete(r.img)
 	return r.img.Explain(b[:n])
+}
+
+func late(most time.Duration) error {
+	return root.Fail(root.Unable, "command", "start a process: it was not executed within "+most.String())
 }
 
 // Herald starts a child that tells the keeper, by sending text on sock, once
