@@ -18,7 +18,7 @@ func TestArgs(t *testing.T) {
 	cold := Guest{
 		Name: "web", Accelerator: TCG, Memory: 512 * unit.MiB, Processors: 1, TSC: 2450000,
 		Kernel: "/vmlinux", Initrd: "/initramfs", Firmware: "/usr/share/qemu/qboot.rom", Ring: true,
-		Template: 5, Disk: 6, Control: 7, Monitor: 8, Streams: 9, Console: 10, Events: 11, Tap: 12, MAC: "02:00:00:00:00:01",
+		Template: 5, Disk: 6, Control: 7, Monitor: 8, Streams: 9, Console: 10, Events: 11, Tap: 12, MAC: "02:00:00:00:00:01", Untraced: true,
 	}
 	alone := cold
 	alone.Tap, alone.MAC, alone.Ring, alone.TSC, alone.Firmware = 0, "", false, 0, ""
@@ -29,7 +29,7 @@ func TestArgs(t *testing.T) {
 	clone := cold
 	clone.Kernel, clone.Initrd, clone.Incoming, clone.StartStopped, clone.Backing = "", "", true, true, Backing{File: "/memory"}
 	huge := cold
-	huge.HugePages = 2 * unit.MiB
+	huge.HugePages, huge.Untraced = 2*unit.MiB, false
 	for name, g := range map[string]Guest{"cold": cold, "huge": huge, "alone": alone, "volumes": volumes, "save": save, "clone": clone} {
 		t.Run(name, func(t *testing.T) {
 			// An option and its value on a line.

@@ -75,6 +75,7 @@ type Guest struct {
 	Incoming          bool      // wait for a saved system
 	Rehearsed         bool      // it does things once before they count, see rehearsedCache
 	StartStopped      bool      // processors stand still until QMP says cont
+	Untraced          bool      // nobody inside may trace the kernel, see CommandLine
 	ConsoleOnHardware bool      // for tests: early messages go to a serial port on standard output
 }
 
@@ -191,19 +192,30 @@ func Huge(page unit.Size) string {
 // a fault of its own.
 const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 nowatchdog " + spec.Emulated
 
+// untraced spares a kernel what only those can use who trace it or have certificates of
+// their own checked: thousands of files of tracefs, names for what their formats say, a look
+// at every function, keys. By TCG it is a seventh of a start. Where a kernel has no such part
+// it changes nothing. Source: Linux, kernel/trace, certs/system_keyring.c.
+const untraced = " initcall_blacklist=trace_eval_init,tracer_init_tracefs,init_kprobe_trace,init_uprobe_trace,init_dynamic_event," +
+	"init_trace_printk_function_export,ftrace_check_for_weak_functions,load_system_certificate_list"
+
 // CommandLine is the command line of a kernel that boots a template by accelerator,
-// whose time stamp counter runs at tsc kHz (0: not known). The last of consoles is
-// that of process 1.
-func CommandLine(accelerator string, tsc int, consoles ...string) string {
+// whose time stamp counter runs at tsc kHz (0: not known). An app's cannot be traced, since no
+// program of one has a capability for that. The last of consoles is that of process 1.
+func CommandLine(accelerator string, tsc int, app bool, consoles ...string) string {
 	where := make([]string, len(consoles))
 	for i, c := range consoles {
 		where[i] = "console=" + c
 	}
-	// cryptomgr.notests, noreplace-smp: 80 ms less under TCG. Expedited, mounts, modules
+	// cryptomgr.notests, noreplace-smp: 80 ms less under TCG; the test of a key's derivation
+	// (crypto_kdf108_init is nothing else) 16. Expedited, mounts, modules
 	// and control groups wait half as long for the kernel's own readers. A kernel that
 	// panics resets at once, which ends QEMU. net.ifnames=0: a system's udev leaves the card
 	// the name that it has with every other kind.
-	line := "quiet cryptomgr.notests noreplace-smp rcupdate.rcu_expedited=1 panic=-1 " + strings.Join(where, " ") + " net.ifnames=0"
+	line := "quiet cryptomgr.notests initcall_blacklist=crypto_kdf108_init noreplace-smp rcupdate.rcu_expedited=1 panic=-1 " + strings.Join(where, " ") + " net.ifnames=0"
+	if app {
+		line += untraced
+	}
 	if accelerator == TCG {
 		line += emulated
 		if tsc > 0 {
@@ -230,13 +242,16 @@ func (g Guest) boot(a *argv.Args) {
 	if g.Kernel == "" {
 		return
 	}
-	line := CommandLine(g.Accelerator, g.TSC, "hvc0")
-	if g.Backing.Shared { // it boots to be saved
+	toSave := g.Backing.Shared // for guests of either kind
+	line := CommandLine(g.Accelerator, g.TSC, g.Untraced && !toSave, "hvc0")
+	if toSave {
 		line += " " + spec.ModulesAtOnce
 	}
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line
 		a.Add("-serial", "stdio")
+	} else {
+		line += " 8250.nr_uarts=0" // there is none to look for
 	}
 	a.Add("-kernel", g.Kernel, "-initrd", g.Initrd, "-append", line)
 }

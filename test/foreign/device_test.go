@@ -144,7 +144,7 @@ func linux(t *testing.T) string {
 	defer disk.Close()
 	_, err = bootdisk.Make(ctx, disk, bootdisk.Parts{
 		Kernel: vmlinux, Initramfs: bytes.NewReader(archive.Bytes()), InitramfsSize: int64(archive.Len()),
-		CommandLine: qemu.CommandLine(qemu.TCG, qemu.TSC(), "ttyS0,115200"),
+		CommandLine: qemu.CommandLine(qemu.TCG, qemu.TSC(), false, "ttyS0,115200"),
 	})
 	if err != nil {
 		t.Fatal(err)

@@ -103,7 +103,7 @@ func (d *Driver) furnish(ctx context.Context, p stratum.Plan, l *launch) (err er
 		}
 		l.vars = filepath.Join(filepath.Dir(p.Disk), varsFile)
 	}
-	l.boot, err = d.o.Kernels.BootDisk(ctx, l.Kernel, l.Image, qemu.CommandLine(boot.Accelerator, counter(qemu.TSC()), consoles...))
+	l.boot, err = d.o.Kernels.BootDisk(ctx, l.Kernel, l.Image, qemu.CommandLine(boot.Accelerator, counter(qemu.TSC()), !p.System, consoles...))
 	return err
 }
 
