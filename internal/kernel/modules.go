@@ -9,7 +9,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 )
 
-// Wanted names modules by what they are wanted for. A name of Abreast or Required that
+// Wanted names modules by what they are wanted for. A name of Card, Abreast or Required that
 // a kernel neither has as a module nor built in is a fault; one of Early,
 // Optional or Later is left out then. All are loaded in this order.
 type Wanted struct {
@@ -17,6 +17,7 @@ type Wanted struct {
 	Source string // where a kernel that has them comes from, as Add takes it
 
 	Early    []string // where they are there, before everything else
+	Card     []string // the network card's, first of all that is needed: its link takes its time
 	Abreast  []string // while one looks for its devices, in no certain order, the next is loaded
 	Required []string
 	Optional []string
@@ -25,7 +26,7 @@ type Wanted struct {
 
 // names are all that it wants, in the order of loading.
 func (w Wanted) names() []string {
-	return slices.Concat(w.Early, w.Abreast, w.Required, w.Optional, w.Later)
+	return slices.Concat(w.Early, w.Card, w.Abreast, w.Required, w.Optional, w.Later)
 }
 
 // Guest is what a guest needs: virtio by memory-mapped registers, the file systems
@@ -52,8 +53,8 @@ var Guest = Wanted{
 var Machine = Wanted{
 	For: "machines", Source: sourceDebian + ":" + imagePrefix + runtime.GOARCH,
 	Early:    []string{"crc32c_generic"},
+	Card:     []string{"e1000e"},
 	Abreast:  []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
-	Required: []string{"e1000e"},
 	Optional: []string{"virtio_pci", "virtio_console", "pvpanic", "pvpanic_mmio"},
 	Later:    []string{"virtio_balloon", "fuse", "virtiofs", "button", "evdev", "i8042", "atkbd"},
 }
@@ -72,10 +73,11 @@ var kept = []string{
 const abreast = "async_probe"
 
 // parameters are those of modules that are not loaded as they are. QEMU's e1000e does not
-// tell by interrupts of its newest kind that the link is up, so the driver looks again after
-// two seconds; by those of the kind before it does. One value is for one card.
-// Source: drivers/net/ethernet/intel/e1000e/param.c.
-var parameters = map[string]string{"e1000e": "IntMode=1" + strings.Repeat(",1", 15)}
+// tell by interrupts of the newest kind (MSI-X) that the link is up, so the driver looks again after
+// two seconds; those of the kind before (MSI) it tries for a tenth of a second, finds that none
+// comes, and takes the oldest. One value is for one card.
+// Source: drivers/net/ethernet/intel/e1000e/param.c, netdev.c, e1000_test_msi.
+var parameters = map[string]string{"e1000e": "IntMode=0" + strings.Repeat(",0", 15)}
 
 // Module is one module of a Set.
 type Module struct {
@@ -128,6 +130,7 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 			}
 		}
 	}
+	required(w.Card)
 	r.with = abreast
 	required(w.Abreast)
 	r.with = ""

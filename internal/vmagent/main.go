@@ -119,20 +119,34 @@ func (a *agent) begin() (err error) {
 	if err != nil {
 		return root.Wrap(err, "listen for devices")
 	}
-	a.faults = a.loadModules()
-	if err := set(settings); err != nil {
-		return a.blame(err)
+	carded := false
+	a.faults = a.loadModules(func() {
+		// As soon as the card is there, since its link takes as long as the rest to come.
+		if err == nil && !carded && unix.Access(cardPlace, unix.F_OK) == nil {
+			carded, err = true, a.network()
+		}
+	})
+	if !carded && err == nil {
+		err = a.network()
 	}
-	if told(spec.Emulated) {
-		_ = set(emulatedSettings) // it only costs more
-	}
-	if err := bringUp(); err != nil { // early, since it takes its time
+	if err != nil {
 		return a.blame(err)
 	}
 	if err := a.findPorts(news); err != nil {
 		return err
 	}
 	return a.blame(a.ahead())
+}
+
+// network sets the kernel up and brings the cards up.
+func (a *agent) network() error {
+	if err := set(settings); err != nil {
+		return err
+	}
+	if told(spec.Emulated) {
+		_ = set(emulatedSettings) // it only costs more
+	}
+	return bringUp()
 }
 
 // serve answers hosts, one after the other, for as long as the system runs.

@@ -54,8 +54,9 @@ type rest struct {
 }
 
 // loadModules loads the modules of the initramfs, and returns what could not be
-// loaded: somebody may miss it later, and most systems miss none of it.
-func (a *agent) loadModules() (faults []string) {
+// loaded: somebody may miss it later, and most systems miss none of it. It calls each after
+// each of them.
+func (a *agent) loadModules(each func()) (faults []string) {
 	var err error
 	if a.rest.dir, err = unix.Open(modulePlace, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return []string{modulePlace + ": " + root.Words(err)}
@@ -64,7 +65,7 @@ func (a *agent) loadModules() (faults []string) {
 	if err != nil {
 		return []string{moduleOrder + ": " + root.Words(err)}
 	}
-	faults = a.rest.load(now)
+	faults = a.rest.load(now, each)
 	if a.rest.later, err = readModules(moduleLater); err != nil && !errors.Is(err, unix.ENOENT) {
 		faults = append(faults, moduleLater+": "+root.Words(err))
 	}
@@ -90,7 +91,7 @@ func (r *rest) finish() (faults []string) {
 		if r.dir < 0 {
 			return
 		}
-		faults = r.load(r.later)
+		faults = r.load(r.later, func() {})
 		for _, m := range r.loaded {
 			_ = unix.Unlinkat(r.dir, filepath.Base(m.path), 0) // tolerated: it only costs memory
 		}
@@ -99,11 +100,12 @@ func (r *rest) finish() (faults []string) {
 	return faults
 }
 
-func (r *rest) load(all []module) (faults []string) {
+func (r *rest) load(all []module, each func()) (faults []string) {
 	for _, m := range all {
 		if err := r.loadModule(m); err != nil && len(faults) < maxFaults {
 			faults = append(faults, moduleName(m.path)+": "+root.Words(err))
 		}
+		each()
 	}
 	r.loaded = append(r.loaded, all...)
 	return faults

@@ -40,8 +40,8 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(stock, name) })
 	}
 	buses := slices.Clone(busDrivers[s.Bus])
-	w.Required, w.Optional = others(w.Required), slices.Clone(w.Optional)
-	w.Required = append(w.Required, cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
+	w.Required, w.Optional = slices.Clone(w.Required), slices.Clone(w.Optional)
+	w.Card = append(others(w.Card), cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
 	if s.TPM {
 		w.Required = append(w.Required, chipDrivers[s.Platform])
 	}

@@ -63,7 +63,7 @@ func TestATemplatesHardware(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			all := slices.Concat(w.Abreast, w.Required)
+			all := slices.Concat(w.Card, w.Abreast, w.Required)
 			for module := range strings.SplitSeq(c.modules, ",") {
 				if !slices.Contains(all, module) {
 					t.Errorf("module %s is not among %q", module, all)
