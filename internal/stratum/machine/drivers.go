@@ -19,7 +19,7 @@ var (
 		machine.VirtioSCSI: {"virtio_scsi", "sd_mod"}, machine.USBStorage: {"xhci_pci", "usb_storage", "sd_mod"},
 	}
 	cardDrivers = map[machine.CardModel][]string{
-		machine.E1000: {"e1000"}, machine.E1000E: {"e1000e"}, machine.RTL8139: {"8139cp"}, machine.VirtioNet: {"virtio_net"},
+		machine.E1000: {"e1000"}, machine.E1000E: {"e1000e"}, machine.RTL8139: {"8139cp"}, machine.VirtioNet: {"virtio_pci", "virtio_net"},
 	}
 	chipDrivers   = map[machine.Platform]string{machine.Q35: "tpm_crb", machine.PC: "tpm_tis"}
 	nestedDrivers = []string{"kvm_amd", "kvm_intel"} // one of them loads

@@ -91,3 +91,22 @@ func TestATemplatesHardware(t *testing.T) {
 		})
 	}
 }
+
+// TestTheOwnCardIsFoundFirst has the bus and the driver of the machine's own card before the driver
+// of an attached one: the kernel calls eth0 what it finds first.
+func TestTheOwnCardIsFoundFirst(t *testing.T) {
+	w, err := drivers(stratum.Plan{
+		Name: "box", Hardware: api.Hardware{Card: "virtio"},
+		Devices: []stratum.Device{{Place: 1, Card: &api.Card{Name: "card1", Model: "e1000e"}}},
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	order := slices.Concat(w.Early, w.Card, w.Abreast, w.Required, w.Optional)
+	other := slices.Index(order, "e1000e")
+	for _, own := range []string{"virtio_pci", "virtio_net"} {
+		if at := slices.Index(order, own); at < 0 || other < 0 || at > other {
+			t.Errorf("%s is not before the driver of the attached card in %q", own, order)
+		}
+	}
+}
