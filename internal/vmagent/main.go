@@ -123,11 +123,11 @@ func (a *agent) begin() (err error) {
 	a.faults = a.loadModules(func() {
 		// As soon as the card is there, since its link takes as long as the rest to come.
 		if err == nil && !carded && unix.Access(cardPlace, unix.F_OK) == nil {
-			carded, err = true, a.network()
+			carded, err = true, network()
 		}
 	})
 	if !carded && err == nil {
-		err = a.network()
+		err = network()
 	}
 	if err != nil {
 		return a.blame(err)
@@ -139,7 +139,7 @@ func (a *agent) begin() (err error) {
 }
 
 // network sets the kernel up and brings the cards up.
-func (a *agent) network() error {
+func network() error {
 	if err := set(settings); err != nil {
 		return err
 	}
