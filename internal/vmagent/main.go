@@ -4,6 +4,7 @@ import (
 	"os"
 	"os/signal"
 	"runtime"
+	"strings"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -132,10 +133,27 @@ func (a *agent) begin() (err error) {
 	if err != nil {
 		return a.blame(err)
 	}
+	if err := timed(); err != nil { // not before there is a console to say it on
+		return err
+	}
 	if err := a.findPorts(news); err != nil {
 		return err
 	}
 	return a.blame(a.ahead())
+}
+
+// timerPlace names the device by which the kernel is woken.
+const timerPlace = "/sys/devices/system/clockevents/clockevent0/current_device"
+
+// timed fails where the kernel has none. It measures the processor's timer for a tenth of a
+// second as it boots, and goes on without it where the host held the machine up just then: its
+// clock would stand still, and nothing that waits would ever go on, saved or not. Source: Linux,
+// arch/x86/kernel/apic/apic.c, calibrate_APIC_clock.
+func timed() error {
+	if name := readAt(unix.AT_FDCWD, timerPlace); name != nil && strings.TrimSpace(string(name)) == "" {
+		return root.Fail("busy", "", "the host was too busy for the kernel to measure its timer (APIC frequency too slow): start it again")
+	}
+	return nil
 }
 
 // network sets the kernel up and brings the cards up.
