@@ -151,7 +151,7 @@ const timerPlace = "/sys/devices/system/clockevents/clockevent0/current_device"
 // arch/x86/kernel/apic/apic.c, calibrate_APIC_clock.
 func timed() error {
 	if name := readAt(unix.AT_FDCWD, timerPlace); name != nil && strings.TrimSpace(string(name)) == "" {
-		return root.Fail("busy", "", "the host was too busy for the kernel to measure its timer (APIC frequency too slow): start it again")
+		return root.Fail("busy", "", spec.NoTimer+" (APIC frequency too slow): start it again")
 	}
 	return nil
 }

@@ -2,12 +2,14 @@ package virtual
 
 import (
 	"context"
+	"strings"
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/accel"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // judge takes note of how a boot by KVM went: see accel.Judge.
@@ -71,8 +73,12 @@ func (l *Launch) suspects() bool {
 // state is not done again: it may have run, and its disk is no longer what it knows.
 func (l *Launch) hung(err error) bool {
 	known := l.Notes.Boot.Accelerator == qemu.TCG || l.Proven
-	return known && l.From == nil && l.Begun && !l.Met && fault.KindOf(err) == fault.Busy
+	return known && l.From == nil && l.Begun && !l.Met && (fault.KindOf(err) == fault.Busy || timerless(err))
 }
+
+// timerless tells of a system that ended as it booted because the host had held it up while it
+// measured its timer. It says so on its console; nobody else's program runs there yet.
+func timerless(err error) bool { return err != nil && strings.Contains(err.Error(), spec.NoTimer) }
 
 // stall is how long l may show no sign of life; usual is the time where there will be no
 // further attempt.

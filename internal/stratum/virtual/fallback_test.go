@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/accel"
+	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // outcome is how an attempt goes: how far, and with what error.
@@ -37,6 +38,7 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 	var (
 		silent  = fault.Busyf("the agent inside did not answer in time")
 		died    = fault.Unablef("QEMU ended before the agent was there")
+		noTimer = fault.Unablef("the machine ended; its console's last lines: %s (APIC frequency too slow)", spec.NoTimer)
 		command = fault.Missingf("there is no such program").At("command")
 	)
 	for sentence, c := range map[string]struct {
@@ -58,6 +60,8 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 		"one that hangs again is given up":               {true, qemu.KVM, []outcome{{true, false, silent}, {true, false, silent}}, silent, false},
 		"TCG has no other to fall back to":               {false, qemu.TCG, []outcome{{true, false, died}}, died, false},
 		"one that hangs by TCG is tried again":           {false, qemu.TCG, []outcome{{true, false, silent}, {true, true, nil}}, nil, false},
+		"one without a timer is tried again":             {false, qemu.TCG, []outcome{{true, false, noTimer}, {true, true, nil}}, nil, false},
+		"who says so once its agent was met is not":      {false, qemu.TCG, []outcome{{true, true, noTimer}}, noTimer, false},
 		"one that hangs by TCG again is given up":        {false, qemu.TCG, []outcome{{true, false, silent}, {true, false, silent}}, silent, false},
 		"what was asked for wrongly is not done again":   {false, qemu.KVM, []outcome{{true, false, command}}, command, false},
 	} {

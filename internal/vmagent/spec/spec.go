@@ -101,3 +101,6 @@ type Stats struct {
 	DiskSize   int64 `json:"disk_size"` // of the private disk's file system; 0 where it is not known
 	DiskFree   int64 `json:"disk_free"`
 }
+
+// NoTimer is what an agent's last words begin with in a system that is to be booted once more.
+const NoTimer = "the host was too busy for the kernel to measure its timer"
