@@ -48,12 +48,12 @@ const barePatience = 5 * time.Minute
 
 // bare makes what its machines start from. The kernel is strata's.
 func (e *env) bare() (*bare, error) {
-	b := &bare{load: bareModules, talk: consoleModules, console: "/dev/hvc0", disks: [2][]string{{"/dev/vda"}, {"/dev/vdb"}}}
+	b := &bare{dir: filepath.Join(e.work, "bare"), load: bareModules, talk: consoleModules, console: "/dev/hvc0", disks: [2][]string{{"/dev/vda"}, {"/dev/vdb"}}}
 	var err error
 	if b.qemu, err = exec.LookPath("qemu-system-x86_64"); err != nil {
 		return nil, err
 	}
-	if b.dir, err = os.MkdirTemp(e.work, "bare"); err != nil {
+	if err := os.MkdirAll(b.dir, 0o755); err != nil {
 		return nil, err
 	}
 	out, err := e.strata("kernel", "ls", "--json").Output()

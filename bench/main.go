@@ -24,6 +24,7 @@ type env struct {
 	runs         int
 	many         int    // environments at once
 	kernelSource string // of guests
+	made         *bare  // what guests are compared with; nil: not yet
 
 	machineSource string // of machines
 	crowded       bool   // they are started
