@@ -25,9 +25,6 @@ var (
 	nestedDrivers = []string{"kvm_amd", "kvm_intel"} // one of them loads
 )
 
-// stock are those of the modules that machines need which are for the usual hardware.
-var stock = slices.Concat(busDrivers[machine.AHCI], cardDrivers[machine.E1000E])
-
 // drivers are what the kernel of p's template needs for the hardware that p asks for, and
 // for what is attached. It is pure. Kinds: Invalid.
 func drivers(p stratum.Plan) (kernel.Wanted, error) {
@@ -36,12 +33,10 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 	if err != nil {
 		return w, err
 	}
-	others := func(names []string) []string {
-		return slices.DeleteFunc(slices.Clone(names), func(name string) bool { return slices.Contains(stock, name) })
-	}
+	usual := func(name string) bool { return slices.Contains(busDrivers[machine.AHCI], name) }
 	buses := slices.Clone(busDrivers[s.Bus])
 	w.Required, w.Optional = slices.Clone(w.Required), slices.Clone(w.Optional)
-	w.Card = append(others(w.Card), cardDrivers[s.Card]...) // before those of attached ones: it is to be the first
+	w.Card = cardDrivers[s.Card] // before those of attached ones: it is to be the first
 	if s.TPM {
 		w.Required = append(w.Required, chipDrivers[s.Platform])
 	}
@@ -52,8 +47,8 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 		buses = append(buses, busDrivers[d.Bus]...)
 		w.Required = append(w.Required, cardDrivers[d.Model]...)
 	}
-	w.Abreast = append(buses, others(w.Abreast)...) // disks are found while the rest is loaded
-	if s.Spare > 0 {                                // what can be plugged in while it runs
+	w.Abreast = append(buses, slices.DeleteFunc(slices.Clone(w.Abreast), usual)...) // disks are found while the rest is loaded
+	if s.Spare > 0 {                                                                // what can be plugged in while it runs
 		w.Optional = append(w.Optional, slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
 	}
 	return w, nil
