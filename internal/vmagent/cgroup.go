@@ -18,7 +18,7 @@ type group struct {
 	exec int // where further programs are born
 	ns   int // the cgroup namespace in which it is the root
 
-	events int // its memory.events, which each program's start reads; -1: the kernel has none
+	events int // its memory.events, open since each program's start reads it; -1: the kernel has none
 }
 
 // execFolder is where an init's group has the programs that strata starts: once it
@@ -59,10 +59,10 @@ func newGroup(name string) (g group, err error) {
 	return g, err
 }
 
-// watch opens what kills reads.
+// watch opens what event reads.
 func (g *group) watch() {
 	var err error
-	if g.events, err = unix.Openat(g.dir, memoryEvents, unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err != nil {
+	if g.events, err = unix.Openat(g.dir, "memory.events", unix.O_RDONLY|unix.O_CLOEXEC|unix.O_NOFOLLOW, 0); err != nil {
 		g.events = -1
 	}
 }
@@ -120,25 +120,26 @@ func (g *group) limit(l spec.Limits) error {
 	return nil
 }
 
-const memoryEvents = "memory.events"
-
 // stats reads what the programs use; what this kernel does not count is 0.
 func (g *group) stats() spec.Stats {
 	return spec.Stats{
 		CPU: g.key("cpu.stat", "usage_usec") * 1000, Memory: g.number("memory.current"), MemoryPeak: g.number("memory.peak"),
-		OOMKills: g.kills(), PIDs: g.number("pids.current"), MemoryHits: g.key(memoryEvents, "max"),
+		OOMKills: g.kills(), PIDs: g.number("pids.current"), MemoryHits: g.event("max"),
 		Swap: g.number("memory.swap.current"), PIDsPeak: g.number("pids.peak"), PIDsHits: g.key("pids.events", "max"),
 	}
 }
 
 // kills is how many programs were killed for want of memory.
-func (g *group) kills() int64 {
+func (g *group) kills() int64 { return g.event("oom_kill") }
+
+// event is how often something happened for want of memory.
+func (g *group) event(name string) int64 {
 	var b [256]byte
 	n, err := unix.Pread(g.events, b[:], 0)
 	if err != nil {
 		return 0
 	}
-	return keyIn(b[:n], "oom_kill")
+	return keyIn(b[:n], name)
 }
 
 func (g *group) number(file string) int64 {

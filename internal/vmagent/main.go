@@ -5,6 +5,7 @@ import (
 	"os/signal"
 	"runtime"
 	"strings"
+	"sync"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -120,17 +121,14 @@ func (a *agent) begin() (err error) {
 	if err != nil {
 		return root.Wrap(err, "listen for devices")
 	}
-	carded := false
+	bring := sync.OnceValue(network)
 	a.faults = a.loadModules(func() {
 		// As soon as the card is there, since its link takes as long as the rest to come.
-		if err == nil && !carded && unix.Access(cardPlace, unix.F_OK) == nil {
-			carded, err = true, network()
+		if unix.Access(cardPlace, unix.F_OK) == nil {
+			_ = bring() // asked again below
 		}
 	})
-	if !carded && err == nil {
-		err = network()
-	}
-	if err != nil {
+	if err := bring(); err != nil {
 		return a.blame(err)
 	}
 	if err := timed(); err != nil { // not before there is a console to say it on

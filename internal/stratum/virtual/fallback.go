@@ -69,7 +69,7 @@ func (l *Launch) suspects() bool {
 
 // hung tells whether l came to nothing by an accelerator that has run others. That is
 // seen of a KVM inside an emulated machine, about once in forty starts, and of TCG on a
-// busy host, once in some hundreds: its console stays empty. What goes on from a saved
+// busy host, once in some hundreds: its console stays empty, or says that it has no timer. What goes on from a saved
 // state is not done again: it may have run, and its disk is no longer what it knows.
 func (l *Launch) hung(err error) bool {
 	known := l.Notes.Boot.Accelerator == qemu.TCG || l.Proven
@@ -78,7 +78,7 @@ func (l *Launch) hung(err error) bool {
 
 // timerless tells of a system that ended as it booted because the host had held it up while it
 // measured its timer. It says so on its console; nobody else's program runs there yet.
-func timerless(err error) bool { return err != nil && strings.Contains(err.Error(), spec.NoTimer) }
+func timerless(err error) bool { return strings.Contains(err.Error(), spec.NoTimer) }
 
 // stall is how long l may show no sign of life; usual is the time where there will be no
 // further attempt.
