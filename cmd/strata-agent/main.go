@@ -1,4 +1,4 @@
-// Strata-agent is strata's program inside an environment: PID 1 of a zone of
+// Command strata-agent is strata's program inside an environment: PID 1 of a zone of
 // kind app, and the last stage of every program started inside. It is run by
 // strata only; see package agent.
 package main

@@ -1,4 +1,4 @@
-// Strata-vmagent is strata's program inside a guest: the first one that its kernel
+// Command strata-vmagent is strata's program inside a guest: the first one that its kernel
 // runs, and with kind app process 1 to its end; see package vmagent.
 package main
 

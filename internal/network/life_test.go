@@ -3,6 +3,7 @@ package network
 import (
 	"context"
 	"errors"
+	"fmt"
 	"net"
 	"os"
 	"os/exec"
@@ -15,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/network/dns"
 	"github.com/strata-project/strata/internal/network/internal/fresh"
+	"github.com/strata-project/strata/internal/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -261,15 +263,12 @@ func TestBesideDocker(t *testing.T) {
 	if !fresh.Namespace(t) {
 		return
 	}
-	if _, err := exec.LookPath("iptables"); err != nil {
-		t.Skip("no iptables here")
-	}
+	require.Tool(t, "iptables")
 	loopbackUp(t)
 	o := outside(t)
 	for _, r := range dockerRules {
-		if out, err := exec.Command("iptables", r...).CombinedOutput(); err != nil {
-			t.Skipf("this kernel lacks what Docker's rules need: iptables %v: %s", r, out)
-		}
+		out, err := exec.Command("iptables", r...).CombinedOutput()
+		require.Host(t, "iptables", err == nil, fmt.Sprintf("this kernel lacks what Docker's rules need: iptables %v: %s", r, out))
 	}
 	h := open(t, "")
 	finding := func() Finding {

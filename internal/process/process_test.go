@@ -102,10 +102,6 @@ func TestUsersAreThoseOfTheRoot(t *testing.T) {
 }
 
 func TestUsersOfAnotherFileSystemAreNotAsked(t *testing.T) {
-	// /proc is one below the root's.
-	if _, err := os.Stat("/proc/self/status"); err != nil {
-		t.Skip(err)
-	}
 	root := t.TempDir()
 	os.Mkdir(filepath.Join(root, "etc"), 0o755)
 	require.Root(t)

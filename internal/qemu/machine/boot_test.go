@@ -18,11 +18,13 @@ import (
 	"github.com/strata-project/strata/internal/unit"
 )
 
-func TestEachSystemsMachineBootsItsDisk(t *testing.T) {
+func TestEachSystemsMachineBootsItsDisk(t *testing.T) { bootsItsDisk(t, qemu.TCG) }
+
+func bootsItsDisk(t *testing.T, accelerator string) {
 	for _, system := range Systems() {
 		for _, p := range []Platform{Q35, PC} {
 			t.Run(string(system)+" on "+string(p), func(t *testing.T) {
-				s, err := Defaults(system, p, Host{Accel: qemu.TCG})
+				s, err := Defaults(system, p, Host{Accel: accelerator})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -137,10 +139,12 @@ func TestTheOrderOfStartIsKept(t *testing.T) {
 	}
 }
 
-func TestDevicesCanBePluggedIn(t *testing.T) {
+func TestDevicesCanBePluggedIn(t *testing.T) { takesDevices(t, qemu.TCG) }
+
+func takesDevices(t *testing.T, accelerator string) {
 	for _, p := range []Platform{Q35, PC} {
 		t.Run(string(p), func(t *testing.T) {
-			s, err := Defaults(Linux, p, Host{Accel: qemu.TCG})
+			s, err := Defaults(Linux, p, Host{Accel: accelerator})
 			if err != nil {
 				t.Fatal(err)
 			}

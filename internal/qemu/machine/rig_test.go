@@ -16,6 +16,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/qemu"
+	"github.com/strata-project/strata/internal/qemu/accel/loop"
 	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/require"
@@ -24,8 +25,11 @@ import (
 // patience bounds everything that a test waits for.
 var patience = require.Patience(2 * time.Minute)
 
-// TestMain makes this program the stage that becomes QEMU as well.
+// TestMain makes this program the stage that becomes QEMU as well, and the one that tries KVM.
 func TestMain(m *testing.M) {
+	if len(os.Args) == 2 && os.Args[1] == loop.Command {
+		os.Exit(loop.Run())
+	}
 	if len(os.Args) > 1 && os.Args[1] == confine.Command {
 		os.Exit(confine.Run(os.Args))
 	}
@@ -36,12 +40,17 @@ func TestMain(m *testing.M) {
 // for anything to come from there, and resets the machine by the keyboard's
 // controller.
 func sector(letter byte) []byte {
-	disk := make([]byte, 1<<20) // the firmware wants a whole cylinder
-	copy(disk, []byte{
+	return booting([]byte{
 		0xba, 0xf8, 0x03, 0xb0, letter, 0xee, // to 0x3f8
 		0xba, 0xfd, 0x03, 0xec, 0xa8, 0x01, 0x74, 0xfb, // until bit 0 of 0x3fd is set
 		0xb0, 0xfe, 0xe6, 0x64, 0xf4, 0xeb, 0xfd,
 	})
+}
+
+// booting is a disk that begins with a program for the processor's first mode.
+func booting(program []byte) []byte {
+	disk := make([]byte, 1<<20) // the firmware wants a whole cylinder
+	copy(disk, program)
 	disk[510], disk[511] = 0x55, 0xaa
 	return disk
 }

@@ -18,6 +18,7 @@ import (
 	"github.com/strata-project/strata/internal/agent/program"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/vmagent/port"
 	"github.com/strata-project/strata/internal/vmagent/streams/streamstest"
 )
@@ -369,9 +370,9 @@ func TestAnotherVersionGetsAnAnswerAndNothingElse(t *testing.T) {
 
 func TestAnAgentsCommandIsExecutedByDescriptor(t *testing.T) {
 	b, c := rooted(t)
-	f, err := os.Open("/bin/echo")
+	f, err := os.Open(require.Tool(t, "echo"))
 	if err != nil {
-		t.Skip("there is no /bin/echo")
+		t.Fatal(err)
 	}
 	defer f.Close()
 	b.starter.birth = func(birth *program.Birth) { birth.Agent = int(f.Fd()) }
