@@ -96,8 +96,13 @@ func (e *env) boardOf(boot api.Boot) (*board, error) {
 	return b, b.images(e)
 }
 
-// bootDisk makes the disk that firmware boots, from an archive of bare's.
-func (b *board) bootDisk(ctx context.Context, initramfs string) (string, error) {
+// booted makes the disk that firmware boots, of a machine that runs args. Its output goes to
+// the serial port where heard is set.
+func (b *board) booted(heard bool, args ...string) (string, error) {
+	initramfs, err := b.initramfs(heard, args...)
+	if err != nil {
+		return "", err
+	}
 	vmlinux, err := os.Open(b.vmlinux)
 	if err != nil {
 		return "", err
@@ -115,13 +120,13 @@ func (b *board) bootDisk(ctx context.Context, initramfs string) (string, error) 
 	}
 	defer f.Close()
 	line := b.line
-	if strings.HasSuffix(initramfs, heardTail) {
+	if heard {
 		path, line = path+heardTail, line+" console=ttyS0" // which is also why what the program says is out before the power is off
 	}
 	if err := os.Rename(f.Name(), path); err != nil {
 		return "", err
 	}
-	_, err = bootdisk.Make(ctx, f, bootdisk.Parts{Kernel: vmlinux, Initramfs: bytes.NewReader(archive), InitramfsSize: int64(len(archive)), CommandLine: line})
+	_, err = bootdisk.Make(context.Background(), f, bootdisk.Parts{Kernel: vmlinux, Initramfs: bytes.NewReader(archive), InitramfsSize: int64(len(archive)), CommandLine: line})
 	return path, err
 }
 
@@ -150,54 +155,51 @@ func (b *board) args(boot string) []string {
 	return args
 }
 
-// run boots a machine from a boot disk to its end, with a fresh private disk, and
-// returns its wall and processor time in milliseconds, and what its serial port said.
-func (b *board) run(boot string) (took, used float64, said string, err error) {
+// ran is a run of a machine, in milliseconds.
+type ran struct {
+	took, used float64 // wall and processor time
+	first      float64 // until the first word came, 0 where none did
+	said       string  // on the serial port, but for the kernel's words
+}
+
+// run boots a machine from a boot disk to its end, with a fresh private disk.
+func (b *board) run(boot string) (r ran, err error) {
 	if out, err := exec.Command("cp", "--sparse=always", b.blank, filepath.Join(b.dir, "disk")).CombinedOutput(); err != nil {
-		return 0, 0, "", fmt.Errorf("%w: %s", err, out)
+		return r, fmt.Errorf("%w: %s", err, out)
 	}
 	ctx, cancel := context.WithTimeout(context.Background(), barePatience)
 	defer cancel()
 	cmd := exec.CommandContext(ctx, b.qemu, b.args(boot)...)
-	var out, warned strings.Builder // that a card has no cable is said
+	out := hearing{begun: time.Now()}
+	var warned strings.Builder // that a card has no cable is said
 	cmd.Stdout, cmd.Stderr = &out, &warned
-	begun := time.Now()
 	if err := cmd.Run(); err != nil {
-		return 0, 0, "", fmt.Errorf("bare QEMU: %w: %s", err, warned.String())
+		return r, fmt.Errorf("bare QEMU: %w: %s", err, warned.String())
 	}
-	took = milliseconds(time.Since(begun))
-	b.last = out.String()
+	r.took, r.used = milliseconds(time.Since(out.begun)), milliseconds(cmd.ProcessState.UserTime()+cmd.ProcessState.SystemTime())
+	r.first, b.last = milliseconds(out.first), out.String()
 	for line := range strings.Lines(b.last) {
 		if !strings.HasPrefix(line, "[") { // else the kernel says it
-			said += line
+			r.said += line
 		}
 	}
-	return took, milliseconds(cmd.ProcessState.UserTime() + cmd.ProcessState.SystemTime()), said, nil
+	return r, nil
 }
 
 func milliseconds(d time.Duration) float64 { return float64(d.Microseconds()) / 1000 }
 
-// check proves that a machine does what it is timed for, and returns the boot disk of
-// one that runs true.
-func (b *board) check(ctx context.Context) (nothing string, err error) {
-	heard, err := b.initramfs(true, "/bin/sh", "-c", "echo $(id -u) $(grep -c overlay /proc/mounts) > /written && sync && cat /written")
+// check proves that a machine does what it is timed for.
+func (b *board) check() error {
+	boot, err := b.booted(true, "/bin/sh", "-c", "echo $(id -u) $(grep -c overlay /proc/mounts) > /written && sync && cat /written")
 	if err != nil {
-		return "", err
+		return err
 	}
-	boot, err := b.bootDisk(ctx, heard)
+	r, err := b.run(boot)
 	if err != nil {
-		return "", err
+		return err
 	}
-	_, _, said, err := b.run(boot)
-	if err != nil {
-		return "", err
+	if words := strings.Fields(r.said); !slices.Equal(words, []string{"0", "1"}) {
+		return fmt.Errorf("the bare machine does not do its work; it says %q", b.last)
 	}
-	if words := strings.Fields(said); !slices.Equal(words, []string{"0", "1"}) {
-		return "", fmt.Errorf("the bare machine does not do its work; it says %q", b.last)
-	}
-	quiet, err := b.initramfs(false, "/bin/true")
-	if err != nil {
-		return "", err
-	}
-	return b.bootDisk(ctx, quiet)
+	return nil
 }

@@ -20,8 +20,8 @@
 //	guest-memory     what ten idle guests take
 //	guest-disk       a private disk ~ that of the bare QEMU
 //	guest-exec       strata exec in a guest ~ in a zone
-//	machine-start    strata run --rm --stratum machine ~  a bare QEMU with the same board and disks, by
-//	                 wall and by processor time
+//	machine-start    strata run --rm --stratum machine ~  a bare QEMU with the same board and disks, to
+//	                 the first program's word, and whole by wall and by processor time
 //	machine-disk     its private disk ~ that of the bare machine
 //	machine-suspend  suspending a machine of 512 MiB and going on in a fresh process ~ writing
 //	          and reading a file as long

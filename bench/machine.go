@@ -1,7 +1,6 @@
 package main
 
 import (
-	"context"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -9,14 +8,60 @@ import (
 	"time"
 )
 
-// machine compares whole commands with a bare QEMU of the same hardware: firmware,
-// kernel, first program, power off.
+// firstWord is what the first program says of which it is told how long it took to come.
+const firstWord = "the-first-program-runs"
+
+// hearing keeps what a command says, and notes when the first word came.
+type hearing struct {
+	strings.Builder
+	begun time.Time
+	first time.Duration
+}
+
+func (h *hearing) Write(p []byte) (int, error) {
+	n, err := h.Builder.Write(p)
+	if h.first == 0 && strings.Contains(h.String(), firstWord) {
+		h.first = time.Since(h.begun)
+	}
+	return n, err
+}
+
+// machine compares a bare QEMU of the same hardware: firmware and kernel until the first
+// program says something, and whole commands, with the power off at their end.
 func (e *env) machine() error {
 	b, err := e.board()
 	if err != nil {
 		return err
 	}
-	nothing, err := b.check(context.Background())
+	if err := b.check(); err != nil {
+		return err
+	}
+	says, err := b.booted(true, "/bin/busybox", "echo", firstWord)
+	if err != nil {
+		return err
+	}
+	err = compare(e.runs, "ms",
+		side{"strata run --stratum machine, to the first program's word", func() (float64, error) {
+			heard := hearing{begun: time.Now()}
+			cmd := e.strata("run", "--rm", "--stratum", "machine", "busybox", "echo", firstWord)
+			cmd.Stdout = &heard
+			err := cmd.Run()
+			if err == nil && heard.first == 0 {
+				err = fmt.Errorf("it says %q", heard.String())
+			}
+			return milliseconds(heard.first), err
+		}},
+		side{"bare QEMU, the same board, likewise", func() (float64, error) {
+			r, err := b.run(says)
+			if err == nil && r.first == 0 {
+				err = fmt.Errorf("it says %q", b.last)
+			}
+			return r.first, err
+		}})
+	if err != nil {
+		return err
+	}
+	nothing, err := b.booted(false, "/bin/true")
 	if err != nil {
 		return err
 	}
@@ -25,8 +70,8 @@ func (e *env) machine() error {
 			return e.withDaemon("run", "--rm", "--stratum", "machine", "busybox", "true")
 		}},
 		clocked{"bare QEMU, the same board", func() (float64, float64, error) {
-			took, used, _, err := b.run(nothing)
-			return took, used, err
+			r, err := b.run(nothing)
+			return r.took, r.used, err
 		}})
 }
 
@@ -114,11 +159,7 @@ func (e *env) machineDisk() error {
 		return fmt.Errorf("%w: %s", err, out)
 	}
 	for _, what := range []struct{ name, unit string }{{"write", "MB/s"}, {"read", "MB/s"}, {"read-random", "1/s"}, {"write-random", "1/s"}, {"fsync", "1/s"}} {
-		initramfs, err := b.initramfs(true, "/bench", "inside", what.name, "/")
-		if err != nil {
-			return err
-		}
-		boot, err := b.bootDisk(context.Background(), initramfs)
+		boot, err := b.booted(true, "/bench", "inside", what.name, "/")
 		if err != nil {
 			return err
 		}
@@ -127,11 +168,11 @@ func (e *env) machineDisk() error {
 				return figure(e.strata("exec", "machine-disk", "/bench", "inside", what.name, "/"))
 			}},
 			side{what.name + " in bare QEMU", func() (float64, error) {
-				_, _, said, err := b.run(boot)
+				r, err := b.run(boot)
 				if err != nil {
 					return 0, err
 				}
-				return number(said)
+				return number(r.said)
 			}})
 		if err != nil {
 			return err

@@ -40,8 +40,7 @@ var Guest = Wanted{
 	Required: []string{
 		"virtio_mmio", "virtio_console", "virtio_blk", "virtio_net", "overlay", "erofs", "ext4",
 	},
-	Optional: []string{"pvpanic", "pvpanic_mmio"},
-	Later:    []string{"virtio_rng", "virtio_balloon", "fuse", "virtiofs", "button", "evdev"},
+	Later: []string{"pvpanic", "pvpanic_mmio", "virtio_rng", "virtio_balloon", "fuse", "virtiofs", "button", "evdev"},
 }
 
 // Machine is what a machine needs that boots a template on stock hardware: an AHCI
@@ -55,8 +54,8 @@ var Machine = Wanted{
 	Early:    []string{"crc32c_generic"},
 	Card:     []string{"e1000e"},
 	Abreast:  []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
-	Optional: []string{"virtio_pci", "virtio_console", "pvpanic", "pvpanic_mmio"},
-	Later:    []string{"virtio_balloon", "fuse", "virtiofs", "button", "evdev", "i8042", "atkbd"},
+	Optional: []string{"virtio_pci", "virtio_console"},
+	Later:    []string{"pvpanic", "pvpanic_mmio", "virtio_balloon", "fuse", "virtiofs", "button", "evdev", "i8042", "atkbd"},
 }
 
 // kept are further modules that are kept of a kernel where it has them, for what
@@ -77,7 +76,9 @@ const abreast = "async_probe"
 // two seconds; those of the kind before (MSI) it tries for a tenth of a second, finds that none
 // comes, and takes the oldest. One value is for one card.
 // Source: drivers/net/ethernet/intel/e1000e/param.c, netdev.c, e1000_test_msi.
-var parameters = map[string]string{"e1000e": "IntMode=0" + strings.Repeat(",0", 15)}
+// A link of a disk is let settle for a fifth of a second before it is looked at, which QEMU's
+// need not. Source: drivers/ata/libata-sata.c, sata_link_resume, and libata-core.c, force.
+var parameters = map[string]string{"e1000e": "IntMode=0" + strings.Repeat(",0", 15), "libata": "force=nodbdelay"}
 
 // Module is one module of a Set.
 type Module struct {

@@ -50,7 +50,8 @@ type agent struct {
 	installed        bool   // into a system that is not strata's
 	boot             string // the kernel's name of this boot, once it is this system's own
 
-	jobs    chan func() // for the main thread
+	raise   func() error // brings the card up; the first call does
+	jobs    chan func()  // for the main thread
 	answers *answer.Server
 	reap    reaper
 	rest    rest
@@ -70,7 +71,7 @@ func boot() {
 
 func newAgent() *agent {
 	guard()
-	a := &agent{dev: -1, jobs: make(chan func())}
+	a := &agent{dev: -1, raise: sync.OnceValue(raise), jobs: make(chan func())}
 	a.rest.dir = -1
 	a.disk, a.state, a.over = -1, stateWaiting, make(chan struct{})
 	a.answers = answer.NewServer(a.handle)
@@ -121,16 +122,11 @@ func (a *agent) begin() (err error) {
 	if err != nil {
 		return root.Wrap(err, "listen for devices")
 	}
-	bring := sync.OnceValue(network)
-	a.faults = a.loadModules(func() {
-		// As soon as the card is there, since its link takes as long as the rest to come.
-		if unix.Access(cardPlace, unix.F_OK) == nil {
-			_ = bring() // asked again below
-		}
-	})
-	if err := bring(); err != nil {
-		return a.blame(err)
+	if err := network(); err != nil {
+		return err
 	}
+	a.faults = a.loadModules(a.greet)
+	a.greet()
 	if err := timed(); err != nil { // not before there is a console to say it on
 		return err
 	}
@@ -154,7 +150,7 @@ func timed() error {
 	return nil
 }
 
-// network sets the kernel up and brings the cards up.
+// network sets the kernel up, and brings the loopback up.
 func network() error {
 	if err := set(settings); err != nil {
 		return err
@@ -162,7 +158,14 @@ func network() error {
 	if told(spec.Emulated) {
 		_ = set(emulatedSettings) // it only costs more
 	}
-	return bringUp()
+	return bringUp("lo")
+}
+
+// greet brings the card up as soon as it is there, since its link takes as long as the rest to come.
+func (a *agent) greet() {
+	if unix.Access(cardPlace, unix.F_OK) == nil {
+		_ = a.raise() // asked again by connect
+	}
 }
 
 // serve answers hosts, one after the other, for as long as the system runs.

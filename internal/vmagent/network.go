@@ -41,29 +41,33 @@ func dial() (l link, err error) {
 	return l, err
 }
 
-// bringUp brings the loopback up, and the card, which has no address yet. A card of
-// hardware then agrees with the other end before somebody says what to run.
-func bringUp() error {
+// raise brings the card up, which has no address yet. One of hardware then agrees with the
+// other end before somebody says what to run.
+func raise() error {
+	if err := set(cardSettings); err != nil {
+		return err
+	}
+	return bringUp(card)
+}
+
+func bringUp(name string) error {
 	l, err := dial()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(l.sock)
-	if err := l.set("lo", "", 0); err != nil {
-		return root.Wrap(err, "bring up the loopback")
-	}
-	if err := l.set(card, "", 0); err != nil && err != unix.ENODEV {
-		return root.Wrap(err, "bring up "+card)
-	}
-	return nil
+	return root.Wrap(l.set(name, "", 0), "bring up "+name)
 }
 
-// connect gives the card what n says. It is up already.
-func connect(n *spec.Network) error {
+// connect gives the card what n says.
+func (a *agent) connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
 	}
 	until(func() bool { _, err := os.Stat(cardPlace); return err == nil }) // what is missing is said below
+	if err := a.raise(); err != nil {
+		return err
+	}
 	l, err := dial()
 	if err != nil {
 		return err
@@ -111,7 +115,7 @@ func disconnect(n *spec.Network, mac string) error {
 }
 
 // withLinkLocal returns n's addresses, and where any is of IPv6 the one that a kernel
-// would give the card by its MAC address; see settings. Source: RFC 4291, appendix A.
+// would give the card by its MAC address; see cardSettings. Source: RFC 4291, appendix A.
 func withLinkLocal(n *spec.Network) []string {
 	mac, ok := parseMAC(n.MAC)
 	if !ok || !strings.Contains(strings.Join(n.Address, " "), ":") {

@@ -41,12 +41,16 @@ const runSize = 64 << 20
 
 // settings are those of an app's kernel. As in a zone every program may take any port
 // and may ping, and may be promised more memory than there is: the host has more than
-// any environment, so what bounds it is what it uses. The host gives out addresses and
-// routes, so that nobody need ask for them or look whether another has them.
+// any environment, so what bounds it is what it uses.
 var settings = []agentspec.Sysctl{
 	{Path: "vm/overcommit_memory", Value: "1"},
 	{Path: "net/ipv4/ip_unprivileged_port_start", Value: "0"},
 	{Path: "net/ipv4/ping_group_range", Value: "0 65535"},
+}
+
+// cardSettings are the card's. The host gives out addresses and routes, so that nobody
+// need ask for them or look whether another has them.
+var cardSettings = []agentspec.Sysctl{
 	{Path: "net/ipv6/conf/eth0/accept_dad", Value: "0"},
 	{Path: "net/ipv6/conf/eth0/accept_ra", Value: "0"},
 	{Path: "net/ipv6/conf/eth0/addr_gen_mode", Value: "1"}, // the agent gives it its address
@@ -141,7 +145,7 @@ func (a *agent) inside(r *spec.Run) (err error) {
 	if err != nil {
 		return err
 	}
-	if err := connect(r.Network); err != nil {
+	if err := a.connect(r.Network); err != nil {
 		return a.blame(root.In(root.Wrap(err, "connect the network"), "network"))
 	}
 	if err := a.trees(r, i); err != nil {

@@ -1,6 +1,7 @@
 package keep
 
 import (
+	"cmp"
 	"encoding/json"
 	"runtime"
 	"strconv"
@@ -237,6 +238,11 @@ func (k *keeper) offer(pid int) {
 	unix.Close(fd)
 }
 
+// usualSlack is the timer slack of a payload that asks for none: the keeper's own, which it
+// would inherit, is for a program that waits. Unit: nanoseconds.
+// Source: linux/init_task.h, init_task's timer_slack_ns.
+const usualSlack = 50_000
+
 func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {
 	fds, err := openJoin(p.Join)
 	defer closeAll(fds)
@@ -248,9 +254,8 @@ func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {
 			return err
 		}
 	}
-	if p.Slack > 0 {
-		unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(p.Slack), 0, 0, 0) // the payload inherits it; without, it only costs more
-	}
+	// The payload inherits it; without, it only costs more.
+	unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(cmp.Or(p.Slack, usualSlack)), 0, 0, 0)
 	if p.CloneFlags&unix.CLONE_NEWUSER != 0 && p.IDCount > 0 {
 		ownedBy(p.IDBase)
 	}

@@ -35,8 +35,13 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 	}
 	usual := func(name string) bool { return slices.Contains(busDrivers[machine.AHCI], name) }
 	buses := slices.Clone(busDrivers[s.Bus])
-	w.Required, w.Optional = slices.Clone(w.Required), slices.Clone(w.Optional)
-	w.Card = cardDrivers[s.Card] // before those of attached ones: it is to be the first
+	w.Required = slices.Clone(w.Required)
+	w.Card = nil
+	if own := cardDrivers[s.Card]; slices.ContainsFunc(s.Plugged, func(d machine.Plugged) bool { return d.Model != "" }) {
+		w.Card = own // of several cards it is to be the first
+	} else {
+		buses = slices.Concat(own, buses) // first, since its link takes its time
+	}
 	if s.TPM {
 		w.Required = append(w.Required, chipDrivers[s.Platform])
 	}
@@ -49,7 +54,7 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 	}
 	w.Abreast = append(buses, slices.DeleteFunc(slices.Clone(w.Abreast), usual)...) // disks are found while the rest is loaded
 	if s.Spare > 0 {                                                                // what can be plugged in while it runs
-		w.Optional = append(w.Optional, slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
+		w.Later = append(slices.Clone(w.Later), slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
 	}
 	return w, nil
 }
