@@ -38,7 +38,9 @@ func bootsItsDisk(t *testing.T, accelerator string) {
 				}
 				r := start(t, s, options{})
 				r.hears("b")
-				r.quiet()
+				if accelerator == qemu.TCG || system != DOS { // its old processor may have what the host's has not, which is said
+					r.quiet()
+				}
 			})
 		}
 	}

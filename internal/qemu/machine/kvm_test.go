@@ -9,6 +9,7 @@ import (
 	"github.com/strata-project/strata/internal/qemu/accel"
 	"github.com/strata-project/strata/internal/qemu/argv"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // TestByKVM looks at what differs where the host's processor runs the machine.
@@ -32,7 +33,7 @@ func TestASystemSeesItsEmulator(t *testing.T) { named(t, qemu.TCG, Linux, "TCGTC
 // and Interface Discovery"; Linux, Documentation/virt/kvm/x86/cpuid.rst.
 func named(t *testing.T, accelerator string, system OS, want string) {
 	s := made(t, system, Host{Accel: accelerator})
-	s.Firmware, s.TPM = BIOS, false // the disk has no UEFI program
+	s.Firmware, s.TPM, s.Memory.Size = BIOS, false, 256*unit.MiB // the disk has no UEFI program
 	disk := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(disk, booting([]byte{
 		0xfc, 0x31, 0xc0, 0x8e, 0xd8, // forwards, from segment 0
