@@ -40,6 +40,19 @@ func TestStatusOfTheProgramIsTheRuns(t *testing.T) {
 	}
 }
 
+// TestAPayloadHasTheUsualSlack keeps the keeper's own from what it starts, which may be QEMU.
+func TestAPayloadHasTheUsualSlack(t *testing.T) {
+	for asked, want := range map[int64]string{0: "50000\n", 7_000_000: "7000000\n"} {
+		c, conn := pipe(t)
+		s := newSpec(t, "sh", "exec cat /proc/self/timerslack_ns")
+		s.Payload.Slack = asked
+		launch(t, s, conn)
+		if out, errs, _ := c.rest(); string(out) != want {
+			t.Errorf("a payload that asks for %d has %s, want %s (%s)", asked, out, want, errs)
+		}
+	}
+}
+
 func TestDeathBySignalIsTold(t *testing.T) {
 	c, conn := pipe(t)
 	launch(t, newSpec(t, "sh", "kill -SEGV $$"), conn)
