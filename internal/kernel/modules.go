@@ -17,7 +17,7 @@ type Wanted struct {
 	Source string // where a kernel that has them comes from, as Add takes it
 
 	Early    []string // where they are there, before everything else
-	Card     []string // the network card's, first of all that is needed: its link takes its time
+	Card     []string // one of several network cards', which is to be found before the others
 	Abreast  []string // while one looks for its devices, in no certain order, the next is loaded
 	Required []string
 	Optional []string
@@ -52,8 +52,7 @@ var Guest = Wanted{
 var Machine = Wanted{
 	For: "machines", Source: sourceDebian + ":" + imagePrefix + runtime.GOARCH,
 	Early:    []string{"crc32c_generic"},
-	Card:     []string{"e1000e"},
-	Abreast:  []string{"ahci", "sd_mod", "overlay", "erofs", "ext4"},
+	Abreast:  []string{"e1000e", "ahci", "sd_mod", "overlay", "erofs", "ext4"},
 	Optional: []string{"virtio_pci", "virtio_console"},
 	Later:    []string{"pvpanic", "pvpanic_mmio", "virtio_balloon", "fuse", "virtiofs", "button", "evdev", "i8042", "atkbd"},
 }

@@ -163,7 +163,7 @@ func network() error {
 
 // greet brings the card up as soon as it is there, since its link takes as long as the rest to come.
 func (a *agent) greet() {
-	if unix.Access(cardPlace, unix.F_OK) == nil {
+	if present() {
 		_ = a.raise() // asked again by connect
 	}
 }

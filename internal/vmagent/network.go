@@ -18,6 +18,8 @@ import (
 const (
 	card      = "eth0"
 	cardPlace = "/sys/class/net/" + card
+
+	settingsPlace = "/proc/sys/net/ipv6/conf/" // of each interface, where the kernel has that protocol
 )
 
 // cardPatience bounds the wait for a card whose driver looks for it in its own time, and
@@ -39,6 +41,12 @@ func dial() (l link, err error) {
 	l.buf = make([]byte, 16<<10)
 	l.sock, err = unix.Socket(unix.AF_NETLINK, unix.SOCK_RAW|unix.SOCK_CLOEXEC, unix.NETLINK_ROUTE)
 	return l, err
+}
+
+// present tells whether the card is there, with what can be set of it: the kernel makes that last.
+func present() bool {
+	there := func(path string) bool { return unix.Access(path, unix.F_OK) == nil }
+	return there(cardPlace) && (there(settingsPlace+card) || !there(settingsPlace))
 }
 
 // raise brings the card up, which has no address yet. One of hardware then agrees with the
@@ -64,7 +72,7 @@ func (a *agent) connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
 	}
-	until(func() bool { _, err := os.Stat(cardPlace); return err == nil }) // what is missing is said below
+	until(present) // what is missing is said below
 	if err := a.raise(); err != nil {
 		return err
 	}

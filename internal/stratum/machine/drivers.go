@@ -33,14 +33,11 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 	if err != nil {
 		return w, err
 	}
-	usual := func(name string) bool { return slices.Contains(busDrivers[machine.AHCI], name) }
-	buses := slices.Clone(busDrivers[s.Bus])
 	w.Required = slices.Clone(w.Required)
-	w.Card = nil
-	if own := cardDrivers[s.Card]; slices.ContainsFunc(s.Plugged, func(d machine.Plugged) bool { return d.Model != "" }) {
-		w.Card = own // of several cards it is to be the first
-	} else {
-		buses = slices.Concat(own, buses) // first, since its link takes its time
+	usual := slices.Concat(cardDrivers[machine.E1000E], busDrivers[machine.AHCI])
+	own := slices.Concat(cardDrivers[s.Card], busDrivers[s.Bus]) // the card first: its link takes its time
+	if slices.ContainsFunc(s.Plugged, func(d machine.Plugged) bool { return d.Model != "" }) {
+		w.Card = cardDrivers[s.Card]
 	}
 	if s.TPM {
 		w.Required = append(w.Required, chipDrivers[s.Platform])
@@ -49,11 +46,11 @@ func drivers(p stratum.Plan) (kernel.Wanted, error) {
 		w.Required = append(w.Required, nestedDrivers...)
 	}
 	for _, d := range s.Plugged {
-		buses = append(buses, busDrivers[d.Bus]...)
+		own = append(own, busDrivers[d.Bus]...)
 		w.Required = append(w.Required, cardDrivers[d.Model]...)
 	}
-	w.Abreast = append(buses, slices.DeleteFunc(slices.Clone(w.Abreast), usual)...) // disks are found while the rest is loaded
-	if s.Spare > 0 {                                                                // what can be plugged in while it runs
+	w.Abreast = append(own, slices.DeleteFunc(slices.Clone(w.Abreast), func(name string) bool { return slices.Contains(usual, name) })...)
+	if s.Spare > 0 { // what can be plugged in while it runs
 		w.Later = append(slices.Clone(w.Later), slices.Concat(busDrivers[machine.VirtioBlk], cardDrivers[machine.E1000E])...)
 	}
 	return w, nil
