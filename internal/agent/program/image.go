@@ -89,11 +89,6 @@ type rlimit struct {
 	value unix.Rlimit
 }
 
-// usualSlack is the timer slack of every program that nobody gave another. The
-// agent itself has a longer one (keeper/wire, Payload.Slack). Unit: nanoseconds.
-// Source: linux/init_task.h, init_task's timer_slack_ns.
-const usualSlack = 50_000
-
 // The stages of an image's way to its program.
 const (
 	stageStreams uint32 = iota + 1

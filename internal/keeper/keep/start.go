@@ -238,11 +238,6 @@ func (k *keeper) offer(pid int) {
 	unix.Close(fd)
 }
 
-// usualSlack is the timer slack of a payload that asks for none: the keeper's own, which it
-// would inherit, is for a program that waits. Unit: nanoseconds.
-// Source: linux/init_task.h, init_task's timer_slack_ns.
-const usualSlack = 50_000
-
 func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {
 	fds, err := openJoin(p.Join)
 	defer closeAll(fds)
@@ -254,8 +249,8 @@ func joinAndStart(p *wire.Payload, attr *syscall.ProcAttr, pid *int) error {
 			return err
 		}
 	}
-	// The payload inherits it; without, it only costs more.
-	unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(cmp.Or(p.Slack, usualSlack)), 0, 0, 0)
+	// The payload inherits it, and would have the keeper's; without, it only costs more.
+	unix.Prctl(unix.PR_SET_TIMERSLACK, uintptr(cmp.Or(p.Slack, wire.UsualSlack)), 0, 0, 0)
 	if p.CloneFlags&unix.CLONE_NEWUSER != 0 && p.IDCount > 0 {
 		ownedBy(p.IDBase)
 	}

@@ -176,6 +176,11 @@ type Payload struct {
 	Slack      int64    `json:"slack"`     // timer slack, nanoseconds, see prctl(2), PR_SET_TIMERSLACK; 0: as usual
 }
 
+// UsualSlack is the timer slack of every program that nobody gave another: what has a longer one,
+// as the keeper and the agents, gives it back to what it starts. Unit: nanoseconds.
+// Source: linux/init_task.h, init_task's timer_slack_ns.
+const UsualSlack = 50_000
+
 // ExecPath is what the keeper needs to run further programs inside.
 type ExecPath struct {
 	Agent string `json:"agent"` // the agent's program on the host, opened at start
