@@ -114,6 +114,41 @@ func TestAMachineThatDoesNotStart(t *testing.T) {
 	}
 }
 
+// A busy host may hear a short program's end before the daemon's go.
+func TestAProgramThatIsOverBeforeTheGoHasRun(t *testing.T) {
+	for what, late := range map[string]bool{"before the machine's end": false, "after it": true} {
+		t.Run(what, func(t *testing.T) {
+			b, err := plug(t, newMachine(t), nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			b.answer()
+			b.say(port.Started, 0, nil)
+			b.say(port.Stdout, 0, []byte("out"))
+			b.say(port.Exit, 0, []byte{0, 0, 3, 0, 0})
+			b.hears(port.Taken, 0, "")
+			if late {
+				b.off(unix.SIGUSR1)
+				wait(t, b.gone)
+			}
+			started := b.goes()
+			if !late {
+				time.Sleep(50 * time.Millisecond) // until it is heard
+				b.off(unix.SIGUSR1)
+			}
+			if err := <-started; err != nil {
+				t.Fatal(err)
+			}
+			if e := b.end(); e.Status != 3 || e.Crash != "" {
+				t.Errorf("%+v", e)
+			}
+			if out, _ := logged(t, b.spec.Log.Dir); out != "out" {
+				t.Errorf("the log holds %q", out)
+			}
+		})
+	}
+}
+
 func TestADaemonThatGoesBeforeAMachineHasStartedEndsIt(t *testing.T) {
 	b, err := plug(t, newMachine(t), nil)
 	if err != nil {

@@ -57,6 +57,7 @@ type Beside struct {
 type Starting struct {
 	PID       int // the payload's first process
 	KeeperPID int
+	Began     time.Time // nothing of this start is older: what runs may write before Start has returned
 
 	conn   *net.UnixConn
 	gone   <-chan struct{} // closed when the keeper has ended
@@ -75,6 +76,7 @@ const slack = 10_000_000
 // Start runs a keeper and returns once its payload exists. ctx bounds the start.
 // Kinds: those of the payload's failure, Internal, Busy where ctx ended.
 func Start(ctx context.Context, o Options) (*Starting, error) {
+	began := time.Now()
 	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_SEQPACKET|unix.SOCK_CLOEXEC, 0)
 	if err != nil {
 		return nil, fault.Internalf("make the keeper's socket: %w", err)
@@ -91,7 +93,7 @@ func Start(ctx context.Context, o Options) (*Starting, error) {
 		return nil, fault.Wrap(err, "start the keeper %s", o.Binary)
 	}
 	s := &Starting{
-		KeeperPID: pid, conn: conn, gone: gone,
+		KeeperPID: pid, Began: began, conn: conn, gone: gone,
 		keeper: &Keeper{socket: o.Spec.Socket, KeeperPID: pid},
 	}
 	m, err := s.hear(ctx)
@@ -111,6 +113,7 @@ func Start(ctx context.Context, o Options) (*Starting, error) {
 // stand still until Take has returned, and is of no more use after an error. Kinds:
 // those of the keeper's refusal, Internal, Busy where ctx ended.
 func (s *Starting) Take(ctx context.Context, t wire.Taken, attach *os.File) error {
+	s.Began = time.Now()
 	if err := writePacket(ctx, s.conn, wire.Message{Type: wire.Take, Take: &t}, attach); err != nil {
 		return err
 	}

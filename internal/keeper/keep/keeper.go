@@ -353,6 +353,9 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	if k.machine != nil {
 		k.machine.drain()
 	}
+	if k.phase <= starting && !k.failed && k.told != nil {
+		k.begin() // its program ran, and was over before the daemon's go was heard
+	}
 	if k.phase <= starting && !k.failed && k.machine != nil {
 		k.fail(k.machine.failure(ws))
 	}

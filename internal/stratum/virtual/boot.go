@@ -24,7 +24,6 @@ func MemoryOf(group *resource.Group) func() (int64, error) {
 
 // boot lets QEMU run, waits for the agent inside, and tells it what to run.
 func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
-	began := time.Now()
 	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
 	defer cancel()
 	l.Begun = true
@@ -74,7 +73,7 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 			}
 			stop()
 			<-started // what there was of the payload is ended then
-			return nil, nil, silent(a.err, p.Console.Dir, began)
+			return nil, nil, silent(a.err, p.Console.Dir, starting.Began)
 		case s := <-started:
 			giveUp()
 			if asked != nil {
@@ -124,12 +123,11 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 // rejoin is boot for a system that goes on. Its program has started long ago, and says
 // so at once; it counts from when the agent has been told what it missed.
 func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, *control.Client, error) {
-	began := time.Now()
 	askCtx, giveUp := Patient(ctx, d.o.Patience, MemoryOf(group))
 	defer giveUp()
 	client, err := d.tell(askCtx, p.ID, l)
 	if err != nil {
-		return nil, nil, errors.Join(silent(err, p.Console.Dir, began), starting.Abort(context.WithoutCancel(ctx)))
+		return nil, nil, errors.Join(silent(err, p.Console.Dir, starting.Began), starting.Abort(context.WithoutCancel(ctx)))
 	}
 	k, err := starting.Go(ctx)
 	if err != nil {
