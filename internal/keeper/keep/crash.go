@@ -129,7 +129,11 @@ func (m *machine) why(ws unix.WaitStatus) string {
 	case m.reason == "guest-reset":
 		return "the system inside reset the machine before its program ended" + m.consoleWords()
 	case m.reason == "guest-shutdown":
-		return "the system inside ended before its program" + m.consoleWords()
+		why := "the system inside ended before its program"
+		if !m.met {
+			why += ", and its agent was never heard"
+		}
+		return why + m.consoleWords()
 	case m.reason != "" && !ws.Signaled():
 		return "QEMU was told to end (" + m.reason + ")"
 	}
