@@ -103,6 +103,9 @@ func (m *machine) event(line []byte) {
 // failure says why a machine ended before its program started.
 func (m *machine) failure(ws unix.WaitStatus) *wire.Failure {
 	f := &wire.Failure{Kind: "unable", Message: "the machine ended before its program started: " + m.why(ws)}
+	if !m.met && m.reason == "guest-shutdown" {
+		f.Message += "\nits agent was never heard"
+	}
 	if m.broken != "" {
 		f.Kind = "internal"
 	}
@@ -129,11 +132,7 @@ func (m *machine) why(ws unix.WaitStatus) string {
 	case m.reason == "guest-reset":
 		return "the system inside reset the machine before its program ended" + m.consoleWords()
 	case m.reason == "guest-shutdown":
-		why := "the system inside ended before its program"
-		if !m.met {
-			why += ", and its agent was never heard"
-		}
-		return why + m.consoleWords()
+		return "the system inside ended before its program" + m.consoleWords()
 	case m.reason != "" && !ws.Signaled():
 		return "QEMU was told to end (" + m.reason + ")"
 	}
