@@ -244,16 +244,26 @@ func TestWhatIsBesideAMachineEndsWithIt(t *testing.T) {
 
 func TestAMachineEndsWithWhatIsBesideIt(t *testing.T) {
 	const words = "server beside QEMU ended with exit status 3; it wrote: QEMU's output\nno such folder"
-	early := beside("sleep 0.3; echo no such folder >&2; exit 3")
+	told := t.TempDir() + "/told"
+	early := beside("until [ -e " + told + " ]; do sleep 0.05; done; echo no such folder >&2; exit 3")
+	tell := func(b *box) {
+		b.spoke()
+		if err := os.WriteFile(told, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	b, err := plug(t, newMachine(t), nil, early)
 	if err != nil {
 		t.Fatal(err)
 	}
 	started := b.goes()
+	tell(b)
 	if err := <-started; err == nil || !strings.Contains(err.Error(), words) {
 		t.Errorf("before its start: %v", err)
 	}
+	os.Remove(told)
 	b = power(t, newMachine(t), nil, early)
+	tell(b)
 	if e := b.end(); e.Crash != words {
 		t.Errorf("while it runs: %+v", e)
 	}
