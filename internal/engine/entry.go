@@ -45,6 +45,7 @@ type run struct {
 	final     bool          // the restart policy is not to be asked
 	suspended bool          // it ends because it is written down
 	keep      bool          // it is to start again at once: AutoRemove does not count
+	dropped   bool          // its disk was not written out, as nobody wanted it: keep comes too late
 	looking   atomic.Bool   // somebody asks how much room it has; not guarded
 	health    string        // "" without a check
 	failing   int

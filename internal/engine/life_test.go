@@ -290,6 +290,43 @@ func TestAutoRemove(t *testing.T) {
 	l.until("nothing is left", l.nothingLeft)
 }
 
+// A disk that goes with its environment is not written out first.
+func TestWhatIsUnwantedIsDropped(t *testing.T) {
+	l := newLab(t)
+	var drops, whole atomic.Int32
+	l.host.Program = func(r *enginetest.Run) api.Exit {
+		<-r.Signalled
+		close(r.Told)
+		select {
+		case <-r.Dropped:
+			drops.Add(1)
+		case <-time.After(200 * time.Millisecond):
+			whole.Add(1)
+		}
+		return api.Exit{Status: 3}
+	}
+	end := func(env api.Environment) {
+		t.Helper()
+		r := l.host.Run(env.ID)
+		r.Signalled <- syscall.SIGTERM
+		<-r.Ended
+	}
+	env := l.run(api.Spec{Name: "once", AutoRemove: true})
+	l.must(l.Restart(t.Context(), "once", engine.StopOptions{}))
+	if drops.Load() != 0 || whole.Load() != 1 {
+		t.Errorf("one that starts again: %d were dropped, %d not", drops.Load(), whole.Load())
+	}
+	end(env)
+	if drops.Load() != 1 || whole.Load() != 1 {
+		t.Errorf("one that goes: %d were dropped, %d not", drops.Load(), whole.Load())
+	}
+	end(l.run(api.Spec{Name: "kept"}))
+	if drops.Load() != 1 || whole.Load() != 2 {
+		t.Errorf("one that stays: %d were dropped, %d not", drops.Load(), whole.Load())
+	}
+	l.until("the one that goes has gone", func() bool { _, err := l.Get(t.Context(), "once"); return fault.Is(err, fault.Missing) })
+}
+
 func TestWait(t *testing.T) {
 	l := newLab(t)
 	l.create(api.Spec{Name: "web"})

@@ -236,8 +236,12 @@ func (e *Engine) carry(ctx context.Context, en *entry, to environment.Placement,
 	m := &environment.Moving{From: before.Placed(), To: to, Move: moved.Move}
 	m.Move.At, m.Move.Ran = time.Now(), true
 	var r *run
+	gone := false
 	en.do(func() {
 		if r = en.run; r != nil {
+			if gone = r.dropped; gone {
+				return
+			}
 			en.rec.Moving, r.keep = m, true // it is not to go at its end, nor to be started by its policy
 			return
 		}
@@ -245,6 +249,9 @@ func (e *Engine) carry(ctx context.Context, en *entry, to environment.Placement,
 		en.rec.Place(to)
 		en.rec.Moved(m.Move, "")
 	})
+	if gone {
+		return fault.Conflictf("environment %s has ended, and goes with that (--rm)", en.name())
+	}
 	if err := e.save(en); err != nil { // nothing was stopped
 		en.do(func() {
 			if r != nil {

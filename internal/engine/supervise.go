@@ -7,6 +7,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
+	"github.com/strata-project/strata/internal/stratum"
 )
 
 // statusLost is the exit status of a run whose keeper was lost: as if killed.
@@ -15,6 +16,9 @@ const statusLost = 128 + int(syscall.SIGKILL)
 // watch waits for the end of a run. It returns early when the engine closes: the
 // run goes on, and the next engine watches it.
 func (e *Engine) watch(en *entry, r *run) {
+	if d, ok := r.live.(stratum.Dropper); ok && en.snapshot().Spec.AutoRemove {
+		e.goes(func() { e.dropUnwanted(en, r, d) })
+	}
 	exit, err := r.live.Wait(e.life)
 	if e.life.Err() != nil && err != nil {
 		return
@@ -23,6 +27,26 @@ func (e *Engine) watch(en *entry, r *run) {
 		exit = api.Exit{Status: statusLost, Crash: "its keeper was lost: " + err.Error()}
 	}
 	e.ended(e.life, en, r, exit)
+}
+
+// dropUnwanted ends a run once its main program has ended, where its disk goes with it.
+func (e *Engine) dropUnwanted(en *entry, r *run, d stratum.Dropper) {
+	select {
+	case <-d.Told():
+	case <-r.done:
+		return
+	case <-e.life.Done():
+		return
+	}
+	en.do(func() { r.dropped = !r.keep && !r.suspended && en.rec.Moving == nil })
+	if !r.dropped { // nobody else sets it
+		return
+	}
+	ctx, cancel := tidy(e.life)
+	defer cancel()
+	if err := d.Drop(ctx); err != nil {
+		e.log.Debug("a run that is over ends by itself", "id", en.id(), "error", err)
+	}
 }
 
 // ended does all that the end of a run calls for. The environment shows as
@@ -36,7 +60,7 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 		e.awaitKill(ctx, en)
 	}
 	en.mu.Lock()
-	rec, remove, suspended := en.rec, en.rec.Spec.AutoRemove && !r.keep, r.suspended
+	rec, remove, suspended := en.rec, en.rec.Spec.AutoRemove && (!r.keep || r.dropped), r.suspended
 	en.mu.Unlock()
 	if suspended {
 		e.endedSuspended(ctx, en, rec)

@@ -103,7 +103,7 @@ func wait(t testing.TB, gone <-chan struct{}) {
 // end waits for the run's end.
 func (r *live) end() wire.ExitRecord {
 	r.t.Helper()
-	e, err := r.Watch(within10(r.t), nil)
+	e, err := r.Watch(within10(r.t), nil, nil)
 	if err != nil {
 		rec, rerr := ReadExit(r.spec.ExitFile)
 		if rec == nil {

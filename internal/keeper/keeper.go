@@ -79,10 +79,11 @@ func (k *Keeper) Status(ctx context.Context) (wire.Status, error) {
 	return *r.Status, nil
 }
 
-// Watch waits for the end of the run and returns how it ended. ready, which may
-// be nil, is called once as soon as the run is ready. An error that is ErrLost
-// means that the keeper is gone.
-func (k *Keeper) Watch(ctx context.Context, ready func()) (wire.ExitRecord, error) {
+// Watch waits for the end of the run and returns how it ended. ready and told, which may
+// be nil, are called once: as soon as the run is ready, and when a machine's main program
+// has ended and its disk is being written out. An error that is ErrLost means that the
+// keeper is gone.
+func (k *Keeper) Watch(ctx context.Context, ready, told func()) (wire.ExitRecord, error) {
 	conn, err := dial(k.socket)
 	if err != nil {
 		return wire.ExitRecord{}, errors.Join(ErrLost, err)
@@ -109,6 +110,10 @@ func (k *Keeper) Watch(ctx context.Context, ready func()) (wire.ExitRecord, erro
 		if r.Status.Ready && ready != nil {
 			ready()
 			ready = nil
+		}
+		if r.Status.Told && told != nil {
+			told()
+			told = nil
 		}
 		if r.Status.Ended != nil {
 			return *r.Status.Ended, nil
@@ -140,6 +145,13 @@ func (k *Keeper) Exec(ctx context.Context, e wire.Exec, conn *os.File) error {
 // Signal sends sig to the payload's first process.
 func (k *Keeper) Signal(ctx context.Context, sig syscall.Signal) error {
 	_, err := k.ask(ctx, wire.Request{Op: "signal", Signal: int(sig)}, nil)
+	return err
+}
+
+// Drop ends a machine whose main program has ended, without its disk's being written out.
+// Kinds: Conflict where that program has not.
+func (k *Keeper) Drop(ctx context.Context) error {
+	_, err := k.ask(ctx, wire.Request{Op: "drop"}, nil)
 	return err
 }
 

@@ -77,6 +77,47 @@ func TestAMachineThatIsOverIsNotWaitedFor(t *testing.T) {
 	wait(t, b.gone)
 }
 
+// What nobody wants need not be written out: the end is told before QEMU's.
+func TestAMachineWhoseProgramIsOverCanBeDropped(t *testing.T) {
+	s := newMachine(t)
+	s.Stdin = true
+	c, conn := pipe(t)
+	b := power(t, s, conn)
+	conn.Close()
+	if err := b.Drop(within10(t)); !fault.Is(err, fault.Conflict) {
+		t.Errorf("while its program runs: %v", err)
+	}
+	told := make(chan struct{})
+	ended := make(chan wire.ExitRecord, 1)
+	go func() {
+		e, err := b.Watch(within10(t), nil, func() { close(told) })
+		if err != nil {
+			t.Error(err)
+		}
+		ended <- e
+	}()
+	b.say(port.Stdout, 0, []byte("out"))
+	b.say(port.Exit, 0, []byte{0, 0, 7, 0, 0})
+	b.hears(port.Taken, 0, "")
+	<-told
+	if err := b.Drop(within10(t)); err != nil {
+		t.Error(err)
+	}
+	if e := <-ended; e.Status != 7 || e.Crash != "" {
+		t.Errorf("%+v", e)
+	}
+	if out, _, e := c.rest(); string(out) != "out" || e != (stream.Ended{Status: 7}) {
+		t.Errorf("%q %+v", out, e)
+	}
+	wait(t, b.gone)
+	if err := unix.Kill(b.st.PID, 0); err != unix.ESRCH {
+		t.Errorf("QEMU: %v", err)
+	}
+	if e, err := ReadExit(s.ExitFile); err != nil || e == nil || e.Status != 7 {
+		t.Errorf("written: %+v, %v", e, err)
+	}
+}
+
 func TestAMachineThatDoesNotStart(t *testing.T) {
 	for what, row := range map[string]struct {
 		do   func(*box)
@@ -176,7 +217,7 @@ func TestAnInitIsReadyWhenItSaysSo(t *testing.T) {
 	ready := make(chan struct{})
 	ended := make(chan wire.ExitRecord, 1)
 	go func() {
-		e, err := k.Watch(context.Background(), func() { close(ready) })
+		e, err := k.Watch(context.Background(), func() { close(ready) }, nil)
 		if err != nil {
 			t.Error(err)
 		}

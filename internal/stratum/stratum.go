@@ -83,6 +83,16 @@ type Live interface {
 	Stats(ctx context.Context) (api.Stats, error)
 }
 
+// Dropper is a run that may still write its disk out when its main program has ended.
+type Dropper interface {
+	// Told is closed once it is known how the main program ended, if the run has not
+	// ended by then.
+	Told() <-chan struct{}
+	// Drop ends the run with that, at once: nobody wants its disk any more.
+	// Kinds: Conflict where the main program has not ended.
+	Drop(ctx context.Context) error
+}
+
 // Pauser holds every process of a run still.
 type Pauser interface {
 	Pause(ctx context.Context) error

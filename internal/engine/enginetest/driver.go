@@ -97,6 +97,8 @@ type Run struct {
 	Killed    chan struct{}
 	Ended     chan struct{}
 	Booted    chan struct{} // closed where it is ready
+	Told      chan struct{} // closed by a Program whose end is known before it ends
+	Dropped   chan struct{} // closed where it is to end at once
 
 	pid    int
 	once   sync.Once
@@ -177,7 +179,7 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	}
 	r := &Run{
 		Plan: p, pid: os.Getpid(), Signalled: make(chan syscall.Signal, 16), Killed: make(chan struct{}),
-		Ended: make(chan struct{}), Booted: make(chan struct{}),
+		Ended: make(chan struct{}), Booted: make(chan struct{}), Told: make(chan struct{}), Dropped: make(chan struct{}),
 	}
 	d.host.mu.Lock()
 	if d.host.runs[p.ID] != nil {
@@ -299,6 +301,15 @@ func (l plain) Signal(ctx context.Context, sig syscall.Signal) error {
 	case <-ctx.Done():
 		return ctx.Err()
 	}
+}
+
+// Told implements stratum.Dropper.
+func (l plain) Told() <-chan struct{} { return l.Run.Told }
+
+// Drop implements stratum.Dropper.
+func (l plain) Drop(context.Context) error {
+	close(l.Dropped)
+	return nil
 }
 
 func (l plain) Kill(context.Context) error {

@@ -23,6 +23,7 @@ const (
 	opExec    = "exec"
 	opSignal  = "signal"
 	opConsole = "console"
+	opDrop    = "drop"
 )
 
 // controlSocket is where daemons connect.
@@ -56,6 +57,7 @@ type conn struct {
 	fd        int
 	asked     string // the operation that it waits for the end of; "": it has not asked
 	toldReady bool   // a watcher was told that the run is ready
+	toldEnd   bool   // and that its main program has ended
 	until     time.Time
 }
 
@@ -87,7 +89,7 @@ func parseRequest(b []byte) (r wire.Request, f *wire.Failure) {
 		return wire.Request{}, invalid("op", "the request is no JSON of a request: "+err.Error())
 	}
 	switch r.Op {
-	case opStatus, opWatch, opAttach, opConsole:
+	case opStatus, opWatch, opAttach, opConsole, opDrop:
 	case opSignal:
 		if r.Signal < 1 || r.Signal > 64 {
 			return r, invalid("signal", "a signal is a number from 1 to 64")
@@ -100,7 +102,7 @@ func parseRequest(b []byte) (r wire.Request, f *wire.Failure) {
 			return r, invalid("join", "too many groups to join")
 		}
 	default:
-		return r, invalid("op", "the keeper knows status, watch, attach, exec, signal and console")
+		return r, invalid("op", "the keeper knows status, watch, attach, exec, signal, console and drop")
 	}
 	return r, nil
 }
@@ -114,7 +116,7 @@ func (c *conn) serve(r wire.Request, fd int) {
 		c.answer(wire.Reply{Fault: invalid("op", "attach, exec and console come with one descriptor, the others with none")})
 		return
 	}
-	if k.phase == over && r.Op != opStatus && r.Op != opWatch {
+	if (k.phase == over || k.exit != nil) && r.Op != opStatus && r.Op != opWatch {
 		closeFD(fd)
 		c.answer(wire.Reply{Fault: conflict("the program has ended")})
 		return
@@ -123,7 +125,7 @@ func (c *conn) serve(r wire.Request, fd int) {
 	reply := wire.Reply{Status: &st}
 	switch r.Op {
 	case opWatch:
-		c.asked, c.toldReady = opWatch, k.ready
+		c.asked, c.toldReady, c.toldEnd = opWatch, k.ready, st.Told
 		if sendJSON(c.fd, reply) != nil {
 			c.close()
 		}
@@ -134,6 +136,13 @@ func (c *conn) serve(r wire.Request, fd int) {
 		} else if err != nil {
 			reply = wire.Reply{Fault: internal("signal the program", err)}
 		}
+	case opDrop:
+		if !st.Told {
+			reply = wire.Reply{Fault: conflict("the program has not ended")}
+			break
+		}
+		c.asked = opDrop
+		k.drop()
 	case opAttach, opConsole:
 		p := &k.main
 		if r.Op == opConsole {
@@ -186,7 +195,8 @@ func (c *conn) close() {
 	}
 }
 
-// tell tells the watchers what is new: that the run is ready, or that it ended.
+// tell tells the watchers what is new: that the run is ready, or that its main program
+// or it has ended.
 // At the end it also sends away whoever has not asked yet.
 func (k *keeper) tell() {
 	st := k.status()
@@ -194,8 +204,8 @@ func (k *keeper) tell() {
 		switch {
 		case c.asked == opWatch && k.exit != nil:
 			c.answer(wire.Reply{Status: &st})
-		case c.asked == opWatch && k.ready && !c.toldReady:
-			c.toldReady = true
+		case c.asked == opWatch && (k.ready && !c.toldReady || st.Told && !c.toldEnd):
+			c.toldReady, c.toldEnd = k.ready, st.Told
 			if sendJSON(c.fd, wire.Reply{Status: &st}) != nil {
 				c.close()
 			}

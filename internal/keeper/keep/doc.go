@@ -69,7 +69,9 @@
 // waited for. Then, in this order: the log is complete, the exit frame is queued,
 // the exit record is written, the control socket is removed, the watchers are
 // told, and the keeper stays until its clients have everything (bounded by
-// stuckAfter and lingerAfter). The same holds for an exec's program.
+// stuckAfter and lingerAfter). The same holds for an exec's program. A machine whose
+// main program has told its end, and whose disk nobody wants, is dropped: all of that
+// but the socket's removal comes before QEMU's end.
 //
 // OOM is reported if the cgroup counted an OOM kill during the run and the main
 // program itself ended by SIGKILL. A program that survives the loss of a child,

@@ -154,6 +154,7 @@ func (m *machine) exited(f *far, ws unix.WaitStatus, oom bool) {
 	m.k.told, m.oom = &status, oom
 	m.k.deadline = time.Now().Add(machineEndGrace)
 	m.say(port.Taken, 0, nil)
+	m.k.tell()
 }
 
 // output passes on what a program has written; frame holds it behind a header.

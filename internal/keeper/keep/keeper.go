@@ -206,7 +206,7 @@ func (k *keeper) begin() {
 func (k *keeper) status() wire.Status {
 	return wire.Status{
 		ID: k.spec.ID, KeeperPID: unix.Getpid(), PID: k.pid, StartTime: k.started,
-		Running: k.phase >= running, Ready: k.ready, LogLost: k.log.Lost(), Ended: k.exit,
+		Running: k.phase >= running, Ready: k.ready, Told: k.machine != nil && k.told != nil && k.phase == running, LogLost: k.log.Lost(), Ended: k.exit,
 	}
 }
 
@@ -379,6 +379,28 @@ func (k *keeper) end(ws unix.WaitStatus) {
 		k.leave()
 		return
 	}
+	if k.exit == nil {
+		k.conclude(ws)
+	}
+	k.close(&k.main.pidfd)
+	k.leave()
+	k.tell()
+}
+
+// drop ends a machine whose main program has ended, and is that end at once: nobody wants
+// what its system would still write out.
+func (k *keeper) drop() {
+	k.kill()
+	pidfd := k.main.pidfd
+	k.main.pidfd = -1 // QEMU's end is still to be seen
+	k.conclude(0)
+	k.main.pidfd = pidfd
+	k.tell()
+}
+
+// conclude tells how the run ended; ws is the payload's own wait status, where it did not
+// say how its main program had ended.
+func (k *keeper) conclude(ws unix.WaitStatus) {
 	if k.told != nil {
 		ws = unix.WaitStatus(*k.told)
 	}
@@ -391,8 +413,6 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	k.exit = &exit
 	writeFile(k.spec.ExitFile, exit) // a record that cannot be kept is still told
 	k.log.Close()
-	k.leave()
-	k.tell()
 }
 
 // leave takes the control socket away: who comes now finds the exit record.

@@ -43,10 +43,12 @@
 // carries one Request, and Replies; descriptors travel by SCM_RIGHTS.
 //
 //	status  → one Reply
-//	watch   → a Reply now, one when ready, one when ended, then the end
+//	watch   → a Reply now, one when ready, one when a machine's main program has
+//	          ended, one when all has, then the end
 //	attach  + fd → a Reply; the descriptor then speaks frames of package api/stream
 //	exec    + fd → a Reply once the program runs or failed; then frames
 //	signal  → a Reply
+//	drop    → a Reply; what has told its end is killed, and has ended for everybody
 //	console + fd → as attach, for a machine's console
 //
 // # Keeper and exec
@@ -240,7 +242,7 @@ type Failure struct {
 
 // Request is what the daemon asks a running keeper.
 type Request struct {
-	Op     string `json:"op"` // status, watch, attach, exec, signal, console
+	Op     string `json:"op"` // status, watch, attach, exec, signal, console, drop
 	Signal int    `json:"signal,omitempty"`
 	Exec   *Exec  `json:"exec,omitempty"`
 }
@@ -289,6 +291,7 @@ type Status struct {
 	StartTime uint64      `json:"start_time"`        // of the keeper, field 22 of /proc/PID/stat: tells a reused pid
 	Running   bool        `json:"running,omitempty"` // the main program has begun
 	Ready     bool        `json:"ready"`
+	Told      bool        `json:"told,omitempty"`     // of a machine: how its main program ended is known, and its disk is being written out
 	LogLost   int64       `json:"log_lost,omitempty"` // bytes of output that could not be logged
 	Ended     *ExitRecord `json:"ended,omitempty"`
 }

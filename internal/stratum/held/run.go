@@ -28,13 +28,14 @@ type Run struct {
 	runs  *Runs
 	gauge *resource.Gauge
 	ready chan struct{}
+	told  chan struct{}
 	over  chan struct{} // closed once exit is set
 	exit  api.Exit
 }
 
 // Take takes over a run and waits for its end.
 func (r *Runs) Take(id string, k *keeper.Keeper, group *resource.Group) *Run {
-	run := &Run{ID: id, Keeper: k, Group: group, runs: r, gauge: group.Gauge(), ready: make(chan struct{}), over: make(chan struct{})}
+	run := &Run{ID: id, Keeper: k, Group: group, runs: r, gauge: group.Gauge(), ready: make(chan struct{}), told: make(chan struct{}), over: make(chan struct{})}
 	go run.watch()
 	return run
 }
@@ -54,7 +55,7 @@ func (l *Run) watch() {
 	defer l.gauge.Close()
 	defer close(l.over)
 	ctx := context.Background()
-	record, err := l.Keeper.Watch(ctx, func() { close(l.ready) })
+	record, err := l.Keeper.Watch(ctx, func() { close(l.ready) }, func() { close(l.told) })
 	if err == nil {
 		l.exit = *exitOf(&record)
 		return
@@ -107,6 +108,14 @@ func (l *Run) Wait(ctx context.Context) (api.Exit, error) {
 	case <-ctx.Done():
 		return api.Exit{}, fault.Busyf("wait for the end: %w", ctx.Err())
 	}
+}
+
+// Told implements stratum.Dropper.
+func (l *Run) Told() <-chan struct{} { return l.told }
+
+// Drop implements stratum.Dropper.
+func (l *Run) Drop(ctx context.Context) error {
+	return fault.Wrap(l.Keeper.Drop(ctx), "drop what it would still write")
 }
 
 // Signal implements stratum.Live.
