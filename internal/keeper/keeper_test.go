@@ -346,3 +346,25 @@ func TestGrandchildThatHoldsTheOutputDoesNotHoldUpTheEnd(t *testing.T) {
 		unix.Kill(pid, unix.SIGKILL)
 	}
 }
+
+// What nobody reads is kept at the speed of a log; who is attached gets it as fast as it comes.
+func TestAFloodForTheLogIsHeldUp(t *testing.T) {
+	const bytes, least = 24 << 20, 900 * time.Millisecond // of it 8 MiB at once, the rest at 16 MiB a second
+	began := time.Now()
+	r := launch(t, newSpec(t, "sh", "head -c 25165824 /dev/zero; echo done"), nil)
+	if e := r.end(); e.Status != 0 {
+		t.Errorf("%+v", e)
+	}
+	if took := time.Since(began); took < least {
+		t.Errorf("%d bytes were read in %s", bytes, took)
+	}
+	if out, _ := logged(t, r.spec.Log.Dir); !strings.HasSuffix(out, "\x00done\n") {
+		t.Error("the log does not hold the end")
+	}
+	c, conn := pipe(t)
+	r = launch(t, newSpec(t, "sh", "head -c 25165824 /dev/zero"), conn)
+	conn.Close()
+	if out, _, e := c.rest(); len(out) != bytes || e.Status != 0 {
+		t.Errorf("attached: %d bytes, %+v", len(out), e)
+	}
+}

@@ -31,7 +31,8 @@ type keeper struct {
 	main    program
 	machine *machine // nil: the payload is a zone's
 	log     logfile.Writer
-	pid     int // the payload's
+	logged  []*program // whose output is kept
+	pid     int        // the payload's
 	started uint64
 	ready   bool
 	exit    *wire.ExitRecord
@@ -91,15 +92,29 @@ func (k *keeper) run() {
 		case k.busy:
 			wait = idleAfter
 		}
+		rests := false
+		for _, p := range k.logged {
+			if !p.rests() {
+				continue
+			}
+			rests = true
+			if left := max(time.Until(p.pace.resume), 0); wait < 0 || left < wait {
+				wait = left
+			}
+		}
 		n := k.once(wait)
 		if n > 0 {
 			k.busy = true
 		}
-		if now := time.Now(); ticking && (!now.Before(next) || k.late(now)) {
+		now := time.Now()
+		for _, p := range k.logged {
+			p.wake(now)
+		}
+		if ticking && (!now.Before(next) || k.late(now)) {
 			next = now.Add(tickEvery)
 			k.tick(now)
 		}
-		if n == 0 && k.busy && !ticking {
+		if n == 0 && k.busy && !ticking && !rests {
 			k.giveBack()
 		}
 	}

@@ -54,6 +54,7 @@ func (k *keeper) newMachine() *wire.Failure {
 	m.log = logfile.Writer{Dir: s.ConsoleLog.Dir, Size: s.ConsoleLog.Size, Files: s.ConsoleLog.Files}
 	m.console.init(k)
 	m.console.log, m.console.lossy = &m.log, true
+	k.logged = append(k.logged, &m.console)
 	m.console.out[0].fd = s.Console
 	m.console.out[0].tail = &m.shown
 	var err error

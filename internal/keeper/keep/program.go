@@ -38,9 +38,10 @@ type program struct {
 	ended   bool
 	clients []*client
 	log     *logfile.Writer // nil: output is for clients only
-	x       *execution      // that this is the program of; nil: the main program
-	lossy   bool            // a client that is behind goes, and never holds the program up
-	far     *far            // beyond a machine's port; nil: a process of this host
+	pace    pace
+	x       *execution // that this is the program of; nil: the main program
+	lossy   bool       // a client that is behind goes, and never holds the program up
+	far     *far       // beyond a machine's port; nil: a process of this host
 }
 
 func (p *program) init(k *keeper) {
@@ -70,8 +71,11 @@ func (p *program) terminal(master int) error {
 	return nil
 }
 
-// blocked tells whether a client is too far behind to take more.
+// blocked tells whether a client is too far behind to take more, or the log has had enough.
 func (p *program) blocked() bool {
+	if p.rests() {
+		return true
+	}
 	if p.lossy {
 		return false
 	}
@@ -89,7 +93,11 @@ func (s *source) deliver(b []byte, n int) {
 		s.tail.add(b[stream.HeaderSize : stream.HeaderSize+n])
 	}
 	if s.p.log != nil {
-		s.p.log.Append(s.log, time.Now().UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
+		now := time.Now()
+		s.p.log.Append(s.log, now.UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
+		if len(s.p.clients) == 0 {
+			s.p.pace.spend(n, now)
+		}
 	}
 	stream.PutHeader(b, s.kind, n)
 	for _, c := range s.p.clients {

@@ -74,6 +74,7 @@ func (k *keeper) prepare() *wire.Failure {
 	k.started = startTime()
 	k.log = logfile.Writer{Dir: k.spec.Log.Dir, Size: k.spec.Log.Size, Files: k.spec.Log.Files}
 	k.main.log, k.main.tty = &k.log, k.spec.TTY
+	k.logged = []*program{&k.main}
 	if k.spec.Exec.Agent != "" {
 		if k.agent, err = unix.Open(k.spec.Exec.Agent, unix.O_PATH|unix.O_CLOEXEC, 0); err != nil {
 			return internal("open "+k.spec.Exec.Agent, err)
