@@ -56,12 +56,14 @@ func networkRate(t *testing.T, a at) {
 	}
 	defer from.Close()
 	count(t, from, 1200*time.Millisecond)
-	// Again: what is slower than it may be says nothing of the limit on a busy host.
+	// Again: on a busy host it is slower than it may be for a while, and what it has saved up
+	// then follows.
 	var limited, free float64
-	for tries := 0; limited < 0.8*(1<<19) && tries < 10; tries++ {
+	near := func() bool { return limited >= 0.8*(1<<19) && limited <= 1.2*(1<<19) }
+	for tries := 0; !near() && tries < 10; tries++ {
 		limited = count(t, from, 2*time.Second)
 	}
-	if limited < 0.8*(1<<19) || limited > 1.2*(1<<19) {
+	if !near() {
 		t.Errorf("%.0f bytes a second were sent; want half a MiB within a fifth", limited)
 	}
 	a.Run("set", name, "net.out=0")

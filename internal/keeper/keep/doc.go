@@ -31,8 +31,8 @@
 // same code. What the keeper does for all programs with the port, it does without
 // waiting: frames that QEMU does not take are queued.
 //
-// The console is a program that never ends before the machine and waits for nobody:
-// a client that is lossyLimit behind is dropped.
+// The console is a program that never ends before the machine and waits for no client:
+// one that is lossyLimit behind is dropped.
 //
 // A machine's end is QEMU's. How the run ended is then, in this order: what the
 // agent said in Exit; for an init, that it switched off or reset the machine; else a
@@ -45,7 +45,8 @@
 //
 // # Back-pressure
 //
-// Output goes to the log first, then to every client: straight into its socket,
+// Output that only the log takes is read at paceRate at most (pace). Output goes to the
+// log first, then to every client: straight into its socket,
 // and what that does not take into a queue. While any client's queue holds more
 // than queueLimit the program's outputs are not read, so a slow client slows the
 // program, as a pipe would. A client that was attached later than the start and
