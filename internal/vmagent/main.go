@@ -62,7 +62,7 @@ type agent struct {
 func boot() {
 	a := newAgent()
 	if err := a.begin(); err != nil {
-		say(root.FailureOf(err).Message)
+		a.say(root.FailureOf(err).Message)
 		a.off()
 	}
 	go a.serve()
@@ -173,7 +173,7 @@ func (a *agent) serve() {
 	for {
 		p, err := a.open(a.control)
 		if err != nil {
-			say("the control port is lost: " + root.Words(err))
+			a.say("the control port is lost: " + root.Words(err))
 			return
 		}
 		a.mu.Lock()
@@ -206,9 +206,14 @@ func (a *agent) do(f func()) {
 	<-done
 }
 
-// say writes to the kernel's log, and so to the console.
-func say(text string) {
-	fd, err := unix.Open("/dev/kmsg", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+// say writes to the kernel's log, and so to the console; the environment's own /dev does
+// not lead there.
+func (a *agent) say(text string) {
+	dir, place := a.dev, "kmsg"
+	if dir < 0 { // not opened yet
+		dir, place = unix.AT_FDCWD, "/dev/kmsg"
+	}
+	fd, err := unix.Openat(dir, place, unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}

@@ -5,6 +5,7 @@ import (
 	"context"
 	"encoding/binary"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -15,25 +16,55 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
+	"github.com/strata-project/strata/test/bed"
 )
 
-// kernelTree and kernelImage are an unpacked Debian cloud kernel package and the
-// uncompressed image out of it. STRATA_TEST_KERNEL names the folder they are in.
+var unpacked struct {
+	once        sync.Once
+	dir         string
+	tree, image string
+	err         error
+}
+
+// kernelFiles are the modules of Debian's cloud kernel, and its uncompressed image.
 func kernelFiles(t *testing.T) (tree, image string) {
 	t.Helper()
-	dir := os.Getenv("STRATA_TEST_KERNEL")
-	if dir == "" {
-		dir = "/tmp/gk"
+	require.Machines(t)
+	deb := bed.KernelPackage(t)
+	unpacked.once.Do(func() { unpacked.tree, unpacked.image, unpacked.err = unpack(deb) })
+	if unpacked.err != nil {
+		t.Fatal(unpacked.err)
 	}
-	image = filepath.Join(dir, "vmlinux")
-	found, _ := filepath.Glob(filepath.Join(dir, "tree/lib/modules/*"))
-	_, err := os.Stat(image)
-	require.Host(t, "kernel", err == nil && len(found) == 1, "STRATA_TEST_KERNEL names no folder with vmlinux and tree/lib/modules")
-	return filepath.Join(found[0], "kernel"), image
+	return unpacked.tree, unpacked.image
+}
+
+func unpack(deb string) (tree, image string, err error) {
+	if unpacked.dir, err = os.MkdirTemp("", "vmagent-kernel"); err != nil {
+		return "", "", err
+	}
+	store, err := kernel.Open(filepath.Join(unpacked.dir, "store"), slog.New(slog.DiscardHandler))
+	if err != nil {
+		return "", "", err
+	}
+	f, err := os.Open(deb)
+	if err != nil {
+		return "", "", err
+	}
+	defer f.Close()
+	k, err := store.Import(context.Background(), f, kernel.ImportOptions{}, nil)
+	if err != nil {
+		return "", "", err
+	}
+	tree = filepath.Join(unpacked.dir, "tree")
+	if out, err := exec.Command("dpkg-deb", "-x", deb, tree).CombinedOutput(); err != nil {
+		return "", "", fmt.Errorf("unpack %s: %w: %s", deb, err, out)
+	}
+	return filepath.Join(tree, "lib/modules", k.Release, "kernel"), k.Vmlinux(), nil
 }
 
 // modules are those of a guest, in load order.
@@ -76,6 +107,9 @@ func TestMain(m *testing.M) {
 	status := m.Run()
 	if built.path != "" {
 		os.RemoveAll(filepath.Dir(built.path))
+	}
+	if unpacked.dir != "" {
+		os.RemoveAll(unpacked.dir)
 	}
 	os.Exit(status)
 }
@@ -144,7 +178,6 @@ type machine struct {
 // bootGuest starts QEMU as docs and facts have it.
 func bootGuest(t *testing.T, m machine) *guest {
 	t.Helper()
-	require.Machines(t)
 	program := require.Tool(t, "qemu-system-x86_64")
 	_, image := kernelFiles(t)
 	if m.initramfs == "" {
