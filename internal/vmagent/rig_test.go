@@ -225,7 +225,7 @@ func bootGuest(t *testing.T, m machine) *guest {
 	return g
 }
 
-const patience = 60 * time.Second
+var patience = require.Patience(60 * time.Second)
 
 func (g *guest) dial(t *testing.T) *control.Client {
 	t.Helper()
