@@ -33,6 +33,10 @@ type ledger struct {
 func (l *ledger) note(run string, r api.Resources) {
 	l.mu.Lock()
 	defer l.mu.Unlock()
+	l.write(run, r)
+}
+
+func (l *ledger) write(run string, r api.Resources) {
 	l.held[run] = r
 	var memory unit.Size
 	var cpus unit.CPUs
@@ -45,6 +49,17 @@ func (l *ledger) note(run string, r api.Resources) {
 	if memory > l.memory/2 || cpus > l.cpus/2 {
 		l.full++
 	}
+}
+
+// change is note for what runs, and false where nothing does any more.
+func (l *ledger) change(run string, r api.Resources) bool {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	if _, ok := l.held[run]; !ok {
+		return false
+	}
+	l.write(run, r)
+	return true
 }
 
 func (l *ledger) forget(run string) {
@@ -90,7 +105,9 @@ func (k keptLive) SetLimits(_ context.Context, r api.Resources) error {
 	if rand.IntN(6) == 0 {
 		return fault.Busyf("it cannot be now") // what was before stays
 	}
-	k.note(k.run, r)
+	if !k.change(k.run, r) {
+		return fault.Conflictf("it has ended")
+	}
 	return nil
 }
 
