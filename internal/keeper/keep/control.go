@@ -196,8 +196,7 @@ func (c *conn) close() {
 }
 
 // tell tells the watchers what is new: that the run is ready, or that its main program
-// or it has ended.
-// At the end it also sends away whoever has not asked yet.
+// or it has ended. At the end it also sends away whoever has not asked yet.
 func (k *keeper) tell() {
 	st := k.status()
 	for _, c := range append([]*conn(nil), k.conns...) {

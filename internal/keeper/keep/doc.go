@@ -45,8 +45,9 @@
 //
 // # Back-pressure
 //
-// Output that only the log takes is read at paceRate at most (pace). Output goes to the
-// log first, then to every client: straight into its socket,
+// Output that only the log takes is read at paceRate at most (pace).
+//
+// Output goes to the log first, then to every client: straight into its socket,
 // and what that does not take into a queue. While any client's queue holds more
 // than queueLimit the program's outputs are not read, so a slow client slows the
 // program, as a pipe would. A client that was attached later than the start and

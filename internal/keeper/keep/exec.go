@@ -270,10 +270,7 @@ func (x *execution) fail(f *wire.Failure) {
 	x.failure = f
 	x.reply(wire.Reply{Fault: f})
 	x.kill()
-	pidfd := x.pidfd
-	x.pidfd = -1 // its end is still to be seen
 	x.abandon()
-	x.pidfd = pidfd
 }
 
 func (x *execution) reply(r wire.Reply) {
@@ -349,6 +346,7 @@ func (x *execution) remove() {
 
 func (x *execution) release() {
 	x.abandon()
+	x.k.close(&x.pidfd)
 	x.k.close(&x.report)
 	x.k.close(&x.sync)
 	if x.far != nil {

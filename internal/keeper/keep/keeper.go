@@ -92,29 +92,21 @@ func (k *keeper) run() {
 		case k.busy:
 			wait = idleAfter
 		}
-		rests := false
-		for _, p := range k.logged {
-			if !p.rests() {
-				continue
-			}
-			rests = true
-			if left := max(time.Until(p.pace.resume), 0); wait < 0 || left < wait {
-				wait = left
-			}
+		resumes := k.resumes()
+		if left := max(time.Until(resumes), 0); !resumes.IsZero() && (wait < 0 || left < wait) {
+			wait = left
 		}
 		n := k.once(wait)
 		if n > 0 {
 			k.busy = true
 		}
 		now := time.Now()
-		for _, p := range k.logged {
-			p.wake(now)
-		}
+		k.wake(now)
 		if ticking && (!now.Before(next) || k.late(now)) {
 			next = now.Add(tickEvery)
 			k.tick(now)
 		}
-		if n == 0 && k.busy && !ticking && !rests {
+		if n == 0 && k.busy && !ticking && resumes.IsZero() {
 			k.giveBack()
 		}
 	}
@@ -364,6 +356,7 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	}
 	k.close(&k.payload)
 	k.close(&k.notify)
+	k.close(&k.main.pidfd)
 	k.deadline = time.Time{}
 	if k.machine != nil {
 		k.machine.drain()
@@ -397,7 +390,6 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	if k.exit == nil {
 		k.conclude(ws)
 	}
-	k.close(&k.main.pidfd)
 	k.leave()
 	k.tell()
 }
@@ -406,10 +398,7 @@ func (k *keeper) end(ws unix.WaitStatus) {
 // what its system would still write out.
 func (k *keeper) drop() {
 	k.kill()
-	pidfd := k.main.pidfd
-	k.main.pidfd = -1 // QEMU's end is still to be seen
 	k.conclude(0)
-	k.main.pidfd = pidfd
 	k.tell()
 }
 
@@ -419,9 +408,11 @@ func (k *keeper) conclude(ws unix.WaitStatus) {
 	if k.told != nil {
 		ws = unix.WaitStatus(*k.told)
 	}
-	exit := k.exitRecord(ws)
+	var exit wire.ExitRecord
 	if k.machine != nil {
 		exit = k.machine.exitRecord(ws, k.told != nil)
+	} else {
+		exit = k.exitRecord(ws)
 	}
 	k.main.finish(stream.ExitPayload(stream.Ended{Status: uint8(exit.Status), Signal: uint8(exit.Signal), OOM: exit.OOM}))
 	exit.At = time.Now().UnixNano()

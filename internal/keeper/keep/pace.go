@@ -31,10 +31,22 @@ func (c *pace) spend(n int, now time.Time) {
 // rests tells whether p is not read because its log has had enough for now.
 func (p *program) rests() bool { return !p.pace.resume.IsZero() && len(p.clients) == 0 }
 
+// resumes is when the first of those that rest is to be read again; zero: none rests.
+func (k *keeper) resumes() (first time.Time) {
+	for _, p := range k.logged {
+		if at := p.pace.resume; p.rests() && (first.IsZero() || at.Before(first)) {
+			first = at
+		}
+	}
+	return first
+}
+
 // wake reads on whose pause is over.
-func (p *program) wake(now time.Time) {
-	if p.rests() && !now.Before(p.pace.resume) {
-		p.pace.resume = time.Time{}
-		p.refresh()
+func (k *keeper) wake(now time.Time) {
+	for _, p := range k.logged {
+		if p.rests() && !now.Before(p.pace.resume) {
+			p.pace.resume = time.Time{}
+			p.refresh()
+		}
 	}
 }

@@ -28,7 +28,7 @@ const (
 // program is something that runs, and who takes part in its standard streams.
 type program struct {
 	k       *keeper
-	pidfd   int // -1: not known, or over
+	pidfd   int // closed by who has seen its end; -1: not known, or over
 	out     [2]source
 	in      input
 	peer    int // the terminal's other side, held open so that its output never ends early; -1: none
@@ -173,7 +173,6 @@ func (p *program) finish(exit []byte) {
 	p.in.close()
 	p.ended = true
 	p.k.loop.close(&p.peer)
-	p.k.loop.close(&p.pidfd)
 	frame := p.k.buffer()[:stream.HeaderSize+len(exit)]
 	stream.PutHeader(frame, stream.Exit, len(exit))
 	copy(frame[stream.HeaderSize:], exit)
@@ -190,7 +189,6 @@ func (p *program) abandon() {
 	}
 	p.in.close()
 	p.k.loop.close(&p.peer)
-	p.k.loop.close(&p.pidfd)
 	for _, c := range p.clients {
 		c.drop()
 	}

@@ -110,13 +110,8 @@ func (l *Run) Wait(ctx context.Context) (api.Exit, error) {
 	}
 }
 
-// Told implements stratum.Dropper.
+// Told is closed once a machine has told how its main program ended.
 func (l *Run) Told() <-chan struct{} { return l.told }
-
-// Drop implements stratum.Dropper.
-func (l *Run) Drop(ctx context.Context) error {
-	return fault.Wrap(l.Keeper.Drop(ctx), "drop what it would still write")
-}
 
 // Signal implements stratum.Live.
 func (l *Run) Signal(ctx context.Context, sig syscall.Signal) error {

@@ -32,6 +32,11 @@ type Live struct {
 	left   left // on its disk, when that was asked last
 }
 
+// Drop implements stratum.Dropper.
+func (l *Live) Drop(ctx context.Context) error {
+	return fault.Wrap(l.Keeper.Drop(ctx), "drop what it would still write")
+}
+
 // Adopt is stratum.Driver's.
 func (d *Driver) Adopt(ctx context.Context, id string) (*Live, error) {
 	k, group, err := d.Held.Find(ctx, id)
