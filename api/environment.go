@@ -167,7 +167,7 @@ type Environment struct {
 	OOM          *OOM        `json:"last_oom,omitempty" doc:"The process that was killed for want of memory last, its main program or another."`
 	Moves        []Move      `json:"moves,omitempty" doc:"Its last moves between strata, the oldest first."`
 	LastFailure  string      `json:"last_failure,omitempty" doc:"Why the last start failed."`
-	Trouble      string      `json:"trouble,omitempty" doc:"What was seen to go wrong while it runs: a foreign system whose firmware finds nothing to boot, and, where one environment is asked for, a guest or machine that stands still because the host has no room for its disk."`
+	Trouble      string      `json:"trouble,omitempty" doc:"What was seen to go wrong while it runs: a foreign system whose firmware finds nothing to boot, and a guest or machine that stands still because the host has no room for its disk (where one environment is asked for, with what to do)."`
 	GuestAgent   *GuestAgent `json:"guest_agent,omitempty" doc:"Who answers inside a foreign system; only while somebody does."`
 	Disks        []Disk      `json:"disks,omitempty" doc:"Attached to a machine, besides its own disks."`
 	Cards        []Card      `json:"cards,omitempty" doc:"Network cards attached to a machine, besides its own."`

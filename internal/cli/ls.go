@@ -20,6 +20,7 @@ type brief struct {
 	Name     string
 	State    api.State
 	Health   string
+	Trouble  string
 	Ready    bool
 	Stratum  string
 	Kind     string
@@ -90,14 +91,16 @@ func (a *app) printList(found []brief, quiet bool) error {
 	now := time.Now()
 	t := newTable(a.out, "NAME", "STATE", "STRATUM", "KIND", "TEMPLATE", "ADDRESS", "PORTS", "AGE")
 	for _, e := range found {
-		t.row(e.Name, stateText(e.State, e.Health, e.Exit), e.Stratum, e.Kind, e.Template, e.Address.IPv4, portsText(e.Spec.Ports), ago(e.Created, now))
+		t.row(e.Name, stateText(e.State, e.Health, e.Trouble, e.Exit), e.Stratum, e.Kind, e.Template, e.Address.IPv4, portsText(e.Spec.Ports), ago(e.Created, now))
 	}
 	return t.flush()
 }
 
 // stateText adds to a state what a user wants to know next.
-func stateText(s api.State, health string, exit *api.Exit) string {
+func stateText(s api.State, health, trouble string, exit *api.Exit) string {
 	switch {
+	case s == api.Running && trouble != "":
+		return "running (in trouble)" // show says what
 	case s == api.Running && health != "":
 		return "running (" + health + ")"
 	case s == api.Stopped && exit != nil && exit.Crash != "":

@@ -72,7 +72,7 @@ func (a *app) printEnvironment(e api.Environment) {
 	f := a.facts()
 	f.add("name", e.Name)
 	f.add("id", e.ID)
-	f.add("state", stateText(e.State, e.Health, e.Exit))
+	f.add("state", stateText(e.State, e.Health, e.Trouble, e.Exit))
 	f.add("ready", yes(e.Ready))
 	f.add("trouble", e.Trouble)
 	if g := e.GuestAgent; g != nil {

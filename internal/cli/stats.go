@@ -68,6 +68,8 @@ Examples:
 	}
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON, once")
 	cmd.Flags().BoolVar(&once, "once", false, "print the table once")
+	cmd.Flags().BoolVar(&once, "no-stream", false, "what docker calls --once")
+	cobra.CheckErr(cmd.Flags().MarkHidden("no-stream"))
 	cmd.Flags().BoolVar(&stream, "stream", false, "go on printing, with --json: a line for each environment at each interval")
 	cmd.Flags().DurationVar(&interval, "interval", time.Second, "time between two tables")
 	return cmd

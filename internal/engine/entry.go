@@ -183,6 +183,9 @@ func (en *entry) view() api.Environment {
 		if t, ok := u.live.(stratum.Troubled); ok {
 			v.Trouble = t.Trouble()
 		}
+		if u.stalls() {
+			v.Trouble = still
+		}
 		if a, ok := u.live.(stratum.Answering); ok {
 			v.GuestAgent = a.Answers()
 		}

@@ -104,7 +104,7 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	if r == nil {
 		return api.Stats{}, fault.Conflictf("environment %s is %s, so it uses nothing", name, state).Help("start it first: strata start %s", name)
 	}
-	ctx, cancel := context.WithTimeout(ctx, statsPatience)
+	ctx, cancel := context.WithTimeout(ctx, r.patience(statsPatience))
 	defer cancel()
 	s, err := r.live.Stats(ctx)
 	switch {
@@ -116,8 +116,7 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 		if errors.Is(err, context.DeadlineExceeded) {
 			said = silent
 		}
-		// Who asked may be gone, and the time for an answer is over.
-		s.Missing = e.reason(context.WithoutCancel(ctx), r, id, said)
+		s.Missing = r.reason(said)
 	}
 	s.ID, s.Name = id, name
 	if s.Time.IsZero() {
@@ -140,15 +139,13 @@ func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
 	if r == nil || v.State == environment.Stopping.Public() {
 		return
 	}
-	if why := e.stalled(ctx, r, v.ID); why != "" {
-		v.Trouble = why // and nobody inside can be asked
+	if r.stalls() {
+		v.Trouble = e.roomless(v.ID) // and nobody inside can be asked
 		return
 	}
 	ctx, cancel := context.WithTimeout(ctx, statsPatience)
 	defer cancel()
 	if s, err := r.live.Stats(ctx); err == nil { // it may have ended meanwhile
 		v.MemoryUsed, v.ProcessCount = s.Memory, s.PIDs
-	} else if why := e.stalled(context.WithoutCancel(ctx), r, v.ID); why != "" { // it tries again each second
-		v.Trouble = why
 	}
 }

@@ -1,7 +1,6 @@
 package engine
 
 import (
-	"context"
 	"fmt"
 	"time"
 
@@ -14,29 +13,54 @@ import (
 // still is said in a line of who stands still; show has the whole of it.
 const still = "it stands still: the host has no room"
 
+// stalls tells whether a run stands still because the host has no room for what it writes.
+func (r *run) stalls() bool {
+	s, ok := r.live.(stratum.Staller)
+	return ok && s.Stalled()
+}
+
 // reason is said, which is why somebody did not answer ("": he did), or that he stands still.
-func (e *Engine) reason(ctx context.Context, r *run, id, said string) string {
-	if said != "" && e.stalled(ctx, r, id) != "" {
+func (r *run) reason(said string) string {
+	if said != "" && r.stalls() {
 		return still
 	}
 	return said
 }
 
-// stalledPatience bounds the question whether a machine stands still.
-const stalledPatience = 2 * time.Second
+// patience is how long its agent is waited for, where one that answers gets usual: who stands
+// still does not answer, but the host knows something of it.
+func (r *run) patience(usual time.Duration) time.Duration {
+	if r.stalls() {
+		return min(usual, 200*time.Millisecond)
+	}
+	return usual
+}
 
-// stalled says that a run stands still because the host has no room for what it writes,
-// and what is to be done; "": it does not.
-func (e *Engine) stalled(ctx context.Context, r *run, id string) string {
-	s, ok := r.live.(stratum.Staller)
-	if !ok {
-		return ""
+// tellStalls publishes that a run stands still, and that it goes on.
+func (e *Engine) tellStalls(en *entry, r *run, s stratum.Staller) {
+	told := false
+	for {
+		select {
+		case <-s.Stalls():
+		case <-r.done:
+			return
+		case <-e.life.Done():
+			return
+		}
+		now := s.Stalled()
+		switch {
+		case now == told:
+		case now:
+			e.tell(e.life, en, "stall", "text", e.roomless(en.id()))
+		default:
+			e.tell(e.life, en, "unstall")
+		}
+		told = now
 	}
-	ctx, cancel := context.WithTimeout(ctx, stalledPatience)
-	defer cancel()
-	if !s.Stalled(ctx) {
-		return ""
-	}
+}
+
+// roomless says what there is to be known of a run that stands still.
+func (e *Engine) roomless(id string) string {
 	dir := e.store.Dir(id)
 	free := ""
 	var st unix.Statfs_t

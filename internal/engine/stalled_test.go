@@ -3,9 +3,11 @@ package engine_test
 import (
 	"context"
 	"strings"
+	"sync/atomic"
 	"testing"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
@@ -60,8 +62,37 @@ func TestWhoseAgentIsSilentIsToldWithItsReason(t *testing.T) {
 			t.Errorf("the resources of %s: %+v, %v; want it to say %q", name, tables, err, want)
 		}
 	}
+	for _, e := range l.List(t.Context(), engine.ListFilter{}) {
+		if told := e.Trouble != ""; told != (e.Name == "still") {
+			t.Errorf("%s is listed with the trouble %q", e.Name, e.Trouble)
+		}
+	}
 	l.run(api.Spec{Name: "gone"})
 	if s, err := l.Stats(t.Context(), "gone"); !fault.Is(err, fault.Missing) {
 		t.Errorf("of one that is gone: %+v, %v", s, err)
+	}
+}
+
+// TestAStandstillIsAnEvent has one stand still and go on; what is told twice is one event.
+func TestAStandstillIsAnEvent(t *testing.T) {
+	l := newLab(t)
+	var stalled atomic.Bool
+	l.host.Stalled = func(*enginetest.Run) bool { return stalled.Load() }
+	e := l.run(api.Spec{Name: "web"})
+	events := l.Subscribe(t.Context(), engine.Filter{Names: []string{"web"}})
+	r := l.host.Run(e.ID)
+	for _, now := range []bool{false, true, true, false} {
+		stalled.Store(now)
+		r.Stalls <- struct{}{}
+	}
+	for _, want := range []string{"stall", "unstall"} {
+		if ev := <-events; ev.Action != want || want == "stall" && !strings.Contains(ev.Detail["text"], "make room in /") {
+			t.Errorf("%+v, want %s", ev, want)
+		}
+	}
+	select {
+	case ev := <-events:
+		t.Errorf("%+v came besides", ev)
+	default:
 	}
 }

@@ -19,6 +19,9 @@ func (e *Engine) watch(en *entry, r *run) {
 	if d, ok := r.live.(stratum.Dropper); ok && en.snapshot().Spec.AutoRemove {
 		e.goes(func() { e.dropUnwanted(en, r, d) })
 	}
+	if s, ok := r.live.(stratum.Staller); ok {
+		e.goes(func() { e.tellStalls(en, r, s) })
+	}
 	exit, err := r.live.Wait(e.life)
 	if e.life.Err() != nil && err != nil {
 		return

@@ -33,7 +33,7 @@ func (e *Engine) Tasks(ctx context.Context, refs []string) (api.TaskList, error)
 	ask := func(w watched) []api.Task {
 		rows := w.tasks(ctx)
 		if len(rows) == 1 { // it may say why there are no others
-			rows[0].Missing = e.reason(ctx, w.run, w.row.ID, rows[0].Missing)
+			rows[0].Missing = w.run.reason(rows[0].Missing)
 		}
 		return rows
 	}
@@ -85,7 +85,7 @@ func (w watched) tasks(ctx context.Context) []api.Task {
 	if !ok {
 		return w.missing("nobody inside can be asked at stratum " + w.row.Stratum)
 	}
-	ctx, cancel := context.WithTimeout(ctx, tasksPatience)
+	ctx, cancel := context.WithTimeout(ctx, w.run.patience(tasksPatience))
 	defer cancel()
 	answer := make(chan []api.Task, 1)
 	go func() {

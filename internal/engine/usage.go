@@ -77,7 +77,7 @@ func (e *Engine) Resources(ctx context.Context, refs []string) ([]api.ResourceTa
 	}
 	ask := func(w watched) api.ResourceTable {
 		table := e.resources(ctx, w)
-		table.Missing = e.reason(ctx, w.run, w.row.ID, table.Missing)
+		table.Missing = w.run.reason(table.Missing)
 		return table
 	}
 	return eachOf(all, ask), ctx.Err()
@@ -90,7 +90,7 @@ func (e *Engine) resources(ctx context.Context, w watched) api.ResourceTable {
 		table.Missing, table.Counters = "nothing is counted at stratum "+w.row.Stratum, []api.Counter{}
 		return table
 	}
-	ctx, cancel := context.WithTimeout(ctx, tasksPatience)
+	ctx, cancel := context.WithTimeout(ctx, w.run.patience(tasksPatience))
 	defer cancel()
 	none := stratum.NotCounted
 	counts := stratum.Counts{Memory: none, Swap: none, Processes: none, HostMemory: none, CPU: none.Held, Throttled: none.Held,

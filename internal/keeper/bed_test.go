@@ -8,6 +8,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -100,10 +101,22 @@ func wait(t testing.TB, gone <-chan struct{}) {
 	}
 }
 
+// at returns what closes c at the first status that is as wanted.
+func at(c chan struct{}, is func(wire.Status) bool) func(wire.Status) {
+	var once sync.Once
+	return func(st wire.Status) {
+		if is(st) {
+			once.Do(func() { close(c) })
+		}
+	}
+}
+
+func isReady(st wire.Status) bool { return st.Ready }
+
 // end waits for the run's end.
 func (r *live) end() wire.ExitRecord {
 	r.t.Helper()
-	e, err := r.Watch(within10(r.t), nil, nil)
+	e, err := r.Watch(within10(r.t), func(wire.Status) {})
 	if err != nil {
 		rec, rerr := ReadExit(r.spec.ExitFile)
 		if rec == nil {

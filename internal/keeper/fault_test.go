@@ -72,7 +72,7 @@ func TestFoldersThatAreGoneCostNeitherOutputNorEnd(t *testing.T) {
 	ended := make(chan wire.ExitRecord, 1)
 	up := make(chan struct{})
 	go func() {
-		e, err := r.Watch(within10(t), func() { close(up) }, nil)
+		e, err := r.Watch(within10(t), at(up, isReady))
 		if err != nil {
 			t.Error(err)
 		}

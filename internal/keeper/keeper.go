@@ -79,11 +79,10 @@ func (k *Keeper) Status(ctx context.Context) (wire.Status, error) {
 	return *r.Status, nil
 }
 
-// Watch waits for the end of the run and returns how it ended. ready and told, which may
-// be nil, are called once: as soon as the run is ready, and when a machine's main program
-// has ended and its disk is being written out. An error that is ErrLost means that the
-// keeper is gone.
-func (k *Keeper) Watch(ctx context.Context, ready, told func()) (wire.ExitRecord, error) {
+// Watch waits for the end of the run and returns how it ended. news is called with how
+// things stand, and again whenever Ready, Told or Stalled has changed. An error that is
+// ErrLost means that the keeper is gone.
+func (k *Keeper) Watch(ctx context.Context, news func(wire.Status)) (wire.ExitRecord, error) {
 	conn, err := dial(k.socket)
 	if err != nil {
 		return wire.ExitRecord{}, errors.Join(ErrLost, err)
@@ -107,14 +106,7 @@ func (k *Keeper) Watch(ctx context.Context, ready, told func()) (wire.ExitRecord
 		if err != nil {
 			return wire.ExitRecord{}, errors.Join(ErrLost, err)
 		}
-		if r.Status.Ready && ready != nil {
-			ready()
-			ready = nil
-		}
-		if r.Status.Told && told != nil {
-			told()
-			told = nil
-		}
+		news(*r.Status)
 		if r.Status.Ended != nil {
 			return *r.Status.Ended, nil
 		}

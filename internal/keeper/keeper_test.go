@@ -241,7 +241,7 @@ func TestDaemonDiesAndAnotherAdopts(t *testing.T) {
 	ready := make(chan struct{})
 	ended := make(chan wire.ExitRecord, 1)
 	go func() {
-		e, err := k.Watch(context.Background(), func() { close(ready) }, nil)
+		e, err := k.Watch(context.Background(), at(ready, isReady))
 		if err != nil {
 			t.Error(err)
 		}
@@ -298,7 +298,7 @@ func TestKeeperThatIsKilledIsLost(t *testing.T) {
 	lost := make(chan error, 1)
 	up := make(chan struct{})
 	go func() {
-		_, err := r.Watch(context.Background(), func() { close(up) }, nil)
+		_, err := r.Watch(context.Background(), at(up, isReady))
 		lost <- err
 	}()
 	<-up

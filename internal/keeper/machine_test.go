@@ -90,7 +90,7 @@ func TestAMachineWhoseProgramIsOverCanBeDropped(t *testing.T) {
 	told := make(chan struct{})
 	ended := make(chan wire.ExitRecord, 1)
 	go func() {
-		e, err := b.Watch(within10(t), nil, func() { close(told) })
+		e, err := b.Watch(within10(t), at(told, func(st wire.Status) bool { return st.Told }))
 		if err != nil {
 			t.Error(err)
 		}
@@ -217,7 +217,7 @@ func TestAnInitIsReadyWhenItSaysSo(t *testing.T) {
 	ready := make(chan struct{})
 	ended := make(chan wire.ExitRecord, 1)
 	go func() {
-		e, err := k.Watch(context.Background(), func() { close(ready) }, nil)
+		e, err := k.Watch(context.Background(), at(ready, isReady))
 		if err != nil {
 			t.Error(err)
 		}

@@ -193,7 +193,7 @@ func TestAnotherDaemonGoesOnWithAMachine(t *testing.T) {
 	if out, _, e := c.rest(); !bytes.Contains(out, []byte("got")) || e.Status != 9 {
 		t.Errorf("%q %+v", out, e)
 	}
-	if e, err := k.Watch(within10(t), nil, nil); err == nil && e.Status != 9 {
+	if e, err := k.Watch(within10(t), func(wire.Status) {}); err == nil && e.Status != 9 {
 		t.Errorf("%+v", e)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/keeper/wire"
 	"github.com/strata-project/strata/internal/require"
 )
 
@@ -42,10 +43,32 @@ func TestAMachineWithoutRoomOnTheHostGoesOn(t *testing.T) {
 			}
 		}
 	}
+	stalls := make(chan bool, 100)
+	go func() {
+		last := false
+		b.Watch(t.Context(), func(st wire.Status) {
+			if st.Stalled != last {
+				last = st.Stalled
+				stalls <- last
+			}
+		})
+	}()
+	tells := func(stalled bool) {
+		t.Helper()
+		select {
+		case now := <-stalls:
+			if now != stalled {
+				t.Fatalf("it is told to stand still: %v", now)
+			}
+		case <-time.After(require.Patience(20 * time.Second)):
+			t.Fatalf("it is not told whether it stands still; want %v", stalled)
+		}
+	}
 	hears("qmp_capabilities")
 	b.event(`{"event":"BLOCK_IO_ERROR","data":{"action":"report","nospace":false}}`)
 	silent("the system inside was told of the error")
 	b.event(`{"event":"BLOCK_IO_ERROR","data":{"action":"stop","nospace":true}}`)
+	tells(true)
 	hears("query-status")
 	b.event(`{"return":{"status":"running","running":true}}`) // it is not held still yet
 	hears("query-status")
@@ -53,6 +76,7 @@ func TestAMachineWithoutRoomOnTheHostGoesOn(t *testing.T) {
 	hears("query-status")
 	b.event(`{"return":{"status":"io-error","running":false}}`)
 	hears("cont")
+	b.event(`{"event":"RESUME"}`)
 	b.event(`{"event":"BLOCK_IO_ERROR","data":{"action":"stop","nospace":true}}`) // there is no room still
 	hears("query-status")
 	b.event(`{"return":{"status":"io-error","running":false}}`)
@@ -63,4 +87,10 @@ func TestAMachineWithoutRoomOnTheHostGoesOn(t *testing.T) {
 		<-said
 	}
 	silent("it goes on")
+	tells(false)
+	select {
+	case <-stalls:
+		t.Error("a try in vain was told")
+	default:
+	}
 }

@@ -51,7 +51,9 @@ type Spacer interface {
 // Staller is a run that may stand still for want of room on the host.
 type Staller interface {
 	// Stalled tells whether it does. It goes on by itself once there is room.
-	Stalled(ctx context.Context) bool
+	Stalled() bool
+	// Stalls is sent to when that changes, for one who listens.
+	Stalls() <-chan struct{}
 }
 
 // Space is of a file system. Unit: bytes.

@@ -99,6 +99,7 @@ type Run struct {
 	Booted    chan struct{} // closed where it is ready
 	Told      chan struct{} // closed by a Program whose end is known before it ends
 	Dropped   chan struct{} // closed where it is to end at once
+	Stalls    chan struct{} // sent to where Stalled has changed
 
 	pid    int
 	once   sync.Once
@@ -179,7 +180,7 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	}
 	r := &Run{
 		Plan: p, pid: os.Getpid(), Signalled: make(chan syscall.Signal, 16), Killed: make(chan struct{}),
-		Ended: make(chan struct{}), Booted: make(chan struct{}), Told: make(chan struct{}), Dropped: make(chan struct{}),
+		Ended: make(chan struct{}), Booted: make(chan struct{}), Told: make(chan struct{}), Dropped: make(chan struct{}), Stalls: make(chan struct{}),
 	}
 	d.host.mu.Lock()
 	if d.host.runs[p.ID] != nil {
@@ -327,7 +328,10 @@ func (l plain) Exec(_ context.Context, p stratum.Process, conn *os.File) error {
 }
 
 // Stalled implements stratum.Staller.
-func (l plain) Stalled(context.Context) bool { return l.host.Stalled != nil && l.host.Stalled(l.Run) }
+func (l plain) Stalled() bool { return l.host.Stalled != nil && l.host.Stalled(l.Run) }
+
+// Stalls implements stratum.Staller.
+func (l plain) Stalls() <-chan struct{} { return l.Run.Stalls }
 
 func (l plain) Stats(ctx context.Context) (api.Stats, error) {
 	if l.host.Stats != nil {

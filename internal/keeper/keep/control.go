@@ -53,13 +53,17 @@ func (s controlSocket) ready(uint32) {
 
 // conn is one connection to the control socket.
 type conn struct {
-	k         *keeper
-	fd        int
-	asked     string // the operation that it waits for the end of; "": it has not asked
-	toldReady bool   // a watcher was told that the run is ready
-	toldEnd   bool   // and that its main program has ended
-	until     time.Time
+	k     *keeper
+	fd    int
+	asked string // the operation that it waits for the end of; "": it has not asked
+	knows news   // a watcher
+	until time.Time
 }
+
+// news is what a watcher is told as soon as it changes.
+type news struct{ ready, told, stalled bool }
+
+func newsOf(st wire.Status) news { return news{st.Ready, st.Told, st.Stalled} }
 
 func (c *conn) ready(uint32) {
 	b := c.k.buffer()
@@ -125,7 +129,7 @@ func (c *conn) serve(r wire.Request, fd int) {
 	reply := wire.Reply{Status: &st}
 	switch r.Op {
 	case opWatch:
-		c.asked, c.toldReady, c.toldEnd = opWatch, k.ready, st.Told
+		c.asked, c.knows = opWatch, newsOf(st)
 		if sendJSON(c.fd, reply) != nil {
 			c.close()
 		}
@@ -195,16 +199,15 @@ func (c *conn) close() {
 	}
 }
 
-// tell tells the watchers what is new: that the run is ready, or that its main program
-// or it has ended. At the end it also sends away whoever has not asked yet.
+// tell tells the watchers what is new, the end of the run too. At the end it also sends away whoever has not asked yet.
 func (k *keeper) tell() {
 	st := k.status()
 	for _, c := range append([]*conn(nil), k.conns...) {
 		switch {
 		case c.asked == opWatch && k.exit != nil:
 			c.answer(wire.Reply{Status: &st})
-		case c.asked == opWatch && (k.ready && !c.toldReady || st.Told && !c.toldEnd):
-			c.toldReady, c.toldEnd = k.ready, st.Told
+		case c.asked == opWatch && c.knows != newsOf(st):
+			c.knows = newsOf(st)
 			if sendJSON(c.fd, wire.Reply{Status: &st}) != nil {
 				c.close()
 			}

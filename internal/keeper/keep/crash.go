@@ -81,9 +81,11 @@ func (m *machine) event(line []byte) {
 	case "":
 		m.state(e.Return.Status)
 	case "BLOCK_IO_ERROR":
-		m.noRoom = m.noRoom || e.Data.Action == "stop"
+		if e.Data.Action == "stop" {
+			m.found(true)
+		}
 	case "RESUME":
-		m.noRoom = false
+		m.found(false)
 	case "SHUTDOWN":
 		if m.reason == "" {
 			m.reason = printable(cut(e.Data.Reason, 64))

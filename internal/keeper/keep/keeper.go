@@ -131,7 +131,7 @@ func (k *keeper) done() bool {
 
 // ticking tells whether some time limit is running.
 func (k *keeper) ticking() bool {
-	if k.main.waits() || k.machine != nil && (k.machine.console.waits() || k.machine.calls() || k.machine.lacksRoom()) || !k.deadline.IsZero() || k.phase == over {
+	if k.main.waits() || k.machine != nil && (k.machine.console.waits() || k.machine.calls() || k.machine.room.stalled) || !k.deadline.IsZero() || k.phase == over {
 		return true
 	}
 	for _, x := range k.execs {
@@ -152,7 +152,7 @@ func (k *keeper) tick(now time.Time) {
 	if k.machine != nil {
 		k.machine.console.tick(now)
 		k.machine.call(now)
-		k.machine.askState()
+		k.machine.try(now)
 	}
 	for _, x := range append([]*execution(nil), k.execs...) {
 		x.tick(now)
@@ -213,7 +213,8 @@ func (k *keeper) begin() {
 func (k *keeper) status() wire.Status {
 	return wire.Status{
 		ID: k.spec.ID, KeeperPID: unix.Getpid(), PID: k.pid, StartTime: k.started,
-		Running: k.phase >= running, Ready: k.ready, Told: k.machine != nil && k.told != nil && k.phase == running, LogLost: k.log.Lost(), Ended: k.exit,
+		Running: k.phase >= running, Ready: k.ready, Told: k.machine != nil && k.told != nil && k.phase == running,
+		Stalled: k.machine != nil && k.machine.room.stalled, LogLost: k.log.Lost(), Ended: k.exit,
 	}
 }
 

@@ -37,7 +37,7 @@ type machine struct {
 	shown  tail   // of the console
 	reason string // why the machine stopped, as QEMU says
 	panics bool
-	noRoom bool   // a disk found no room on the host, see room.go
+	room   room
 	oom    bool   // the agent said so of the main program
 	broken string // why the keeper has ended the machine
 }

@@ -292,6 +292,7 @@ type Status struct {
 	Running   bool        `json:"running,omitempty"` // the main program has begun
 	Ready     bool        `json:"ready"`
 	Told      bool        `json:"told,omitempty"`     // of a machine: how its main program ended is known, and its disk is being written out
+	Stalled   bool        `json:"stalled,omitempty"`  // of a machine: it stands still, as the host has no room for what it writes
 	LogLost   int64       `json:"log_lost,omitempty"` // bytes of output that could not be logged
 	Ended     *ExitRecord `json:"ended,omitempty"`
 }

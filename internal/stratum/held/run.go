@@ -31,11 +31,14 @@ type Run struct {
 	told  chan struct{}
 	over  chan struct{} // closed once exit is set
 	exit  api.Exit
+
+	// Stall is a machine's; of a zone it never begins.
+	Stall Stall
 }
 
 // Take takes over a run and waits for its end.
 func (r *Runs) Take(id string, k *keeper.Keeper, group *resource.Group) *Run {
-	run := &Run{ID: id, Keeper: k, Group: group, runs: r, gauge: group.Gauge(), ready: make(chan struct{}), told: make(chan struct{}), over: make(chan struct{})}
+	run := &Run{ID: id, Keeper: k, Group: group, runs: r, gauge: group.Gauge(), ready: make(chan struct{}), told: make(chan struct{}), over: make(chan struct{}), Stall: Stall{changed: make(chan struct{}, 1)}}
 	go run.watch()
 	return run
 }
@@ -55,7 +58,7 @@ func (l *Run) watch() {
 	defer l.gauge.Close()
 	defer close(l.over)
 	ctx := context.Background()
-	record, err := l.Keeper.Watch(ctx, func() { close(l.ready) }, func() { close(l.told) })
+	record, err := l.Keeper.Watch(ctx, l.news)
 	if err == nil {
 		l.exit = *exitOf(&record)
 		return
@@ -72,6 +75,24 @@ func (l *Run) watch() {
 	defer cancel()
 	if err := l.Group.Kill(ctx); err != nil {
 		log.Debug("what a lost keeper has left cannot be killed", "id", l.ID, "err", err)
+	}
+}
+
+// news hears how the run stands.
+func (l *Run) news(st wire.Status) {
+	once(l.ready, st.Ready)
+	once(l.told, st.Told)
+	l.Stall.set(st.Stalled)
+}
+
+// once closes c, which nobody else does, when it is time.
+func once(c chan struct{}, now bool) {
+	select {
+	case <-c:
+	default:
+		if now {
+			close(c)
+		}
 	}
 }
 

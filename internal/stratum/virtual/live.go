@@ -303,7 +303,10 @@ func (l *Live) stopped(ctx context.Context) bool {
 }
 
 // Stalled implements stratum.Staller.
-func (l *Live) Stalled(ctx context.Context) bool { return l.status(ctx) == "io-error" }
+func (l *Live) Stalled() bool { return l.Stall.Now() }
+
+// Stalls implements stratum.Staller.
+func (l *Live) Stalls() <-chan struct{} { return l.Stall.Changed() }
 
 // status is QEMU's word for what the machine does, "" where it does not answer. Source:
 // QEMU, qapi/run-state.json, RunState.
