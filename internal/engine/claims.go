@@ -241,7 +241,23 @@ func (e *Engine) Queue(ctx context.Context, ref string, next api.Next, patience 
 	defer cancel()
 	ctx, stop := e.until(ctx)
 	defer stop()
-	if err := e.book.Wait(ctx, want); err != nil {
+	stay, leave := context.WithCancel(ctx)
+	defer leave()
+	removed := func() bool { return en.state == environment.Removing || en.state == environment.Gone }
+	go func() {
+		if en.until(stay, removed) == nil {
+			leave()
+		}
+	}()
+	err = e.book.Wait(stay, want)
+	en.mu.Lock()
+	gone := removed()
+	en.mu.Unlock()
+	if gone {
+		e.release(en) // room may have come in the last moment
+		err = fault.Missingf("it was removed meanwhile")
+	}
+	if err != nil {
 		return fault.Wrap(err, "wait for room for %s", en.name())
 	}
 	e.goes(func() {

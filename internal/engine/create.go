@@ -213,7 +213,7 @@ func (e *Engine) reserve(spec api.Spec) (*entry, error) {
 	}
 	if other := e.names[name]; other != nil {
 		e.ranges.give(base)
-		return nil, fault.Conflictf("the name %s is taken by environment %s", name, other.id()).At("name").Help("choose another name, or remove it: strata rm %s", name)
+		return nil, other.taken(name)
 	}
 	id := environment.NewID()
 	for e.ids[id] != nil {

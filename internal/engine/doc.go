@@ -63,6 +63,8 @@
 //	end noted                     stopped | waiting     none       stopped | started again
 //	stop: write record            stopping              live       stopped once more, with its grace
 //	stop: it ended                stopping              over/none  stopped
+//	restart, of these two         stopping, restarting  any        the same, and started
+//	restart: end noted            stopped, restarting   none       started
 //	remove: rename into trash     none (in the trash)   none       trash emptied
 //	remove: deleting              part of it            none       trash emptied
 //	rename: write record          either name           any        that name
@@ -76,10 +78,11 @@
 //	move: it runs again           moving, back          live, old  the move has ended there
 //	move: write record            running, either       live       running
 //	none                          none                  any        killed and cleaned
-//	unreadable or newer record    as it is              any        left alone, with its run, and logged
+//	unreadable or newer record    as it is              any        left alone, with its run, and logged; what of its name,
+//	                                                               ids, address, link, template and bases can be read is kept
 //
 // What is to be removed when it ends (AutoRemove) writes one record, at create, and
-// none at start, so that `run --rm` pays for one: for it, "created" with something
+// none at its first start, so that `run --rm` pays for one: for it, "created" with something
 // of a run means that it was started, since its folder goes to the trash before its
 // run is cleaned. An idle run of such a one is told apart by the phase "copying".
 //

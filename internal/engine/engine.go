@@ -55,6 +55,8 @@ type Engine struct {
 
 	freezing sync.Mutex // of disks, while bases come and go; taken with an entry's op, before all others
 
+	blind bool // a record cannot be read at all: nobody knows what it named. Set by Open only
+
 	mu    sync.RWMutex // allocation: never held over slow work
 	ids   map[string]*entry
 	names map[string]*entry

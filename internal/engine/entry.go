@@ -24,7 +24,8 @@ type entry struct {
 	mu         sync.Mutex
 	rec        environment.Record // maps and slices in it are never changed, only replaced
 	state      environment.State
-	hidden     bool          // being made: its name is taken, but nobody sees it yet
+	hidden     bool          // being made, or aside: its name is taken, but nobody sees it
+	aside      bool          // its record cannot be used; never changed
 	run        *run          // not nil while a driver has a run of it
 	changed    chan struct{} // closed and replaced whenever something above changes
 	ends       int           // how many runs have ended
@@ -53,6 +54,15 @@ type run struct {
 
 func newEntry(rec environment.Record, state environment.State) *entry {
 	return &entry{key: rec.ID, made: rec.Created, op: make(chan struct{}, 1), rec: rec, state: state, changed: make(chan struct{})}
+}
+
+// taken says that its name is not to be had. Kind: Conflict.
+func (en *entry) taken(name string) error {
+	err := fault.Conflictf("the name %s is taken by environment %s", name, en.id()).At("name")
+	if en.aside {
+		return err.Help("choose another name; its record cannot be used, and the daemon's log says why")
+	}
+	return err.Help("choose another name, or remove it: strata rm %s", name)
 }
 
 // lock takes the operation lock. Kinds: Busy where ctx's deadline passes first.

@@ -97,8 +97,12 @@ func (e *Engine) frozen(rec environment.Record) error {
 	return nil
 }
 
-// sweepBases removes the bases that no record names. No clone is being made.
+// sweepBases removes the bases that no record names. No clone is being made. Where a
+// record says nothing at all none is removed, as it may have named any.
 func (e *Engine) sweepBases() {
+	if e.blind {
+		return
+	}
 	e.freezing.Lock()
 	defer e.freezing.Unlock()
 	found, err := os.ReadDir(filepath.Join(e.o.Places.State, basesDir))
@@ -106,11 +110,13 @@ func (e *Engine) sweepBases() {
 		return // there is none
 	}
 	named := map[string]bool{}
-	for _, en := range e.entries() {
+	e.mu.RLock()
+	for _, en := range e.ids { // those whose record cannot be used as well
 		for _, id := range en.snapshot().Bases {
 			named[id] = true
 		}
 	}
+	e.mu.RUnlock()
 	for _, f := range found {
 		id, _ := strings.CutSuffix(f.Name(), baseTail)
 		if named[id] {

@@ -184,7 +184,9 @@ func TestNoSequenceOfOperationsBreaksAGuarantee(t *testing.T) {
 	l.must(l.Close(t.Context()))
 }
 
-func TestAChangeWaitsForRoom(t *testing.T) {
+// small is a lab on a host of 4G, of which 3G can be guaranteed.
+func small(t *testing.T) *lab {
+	t.Helper()
 	l := prepared(t)
 	o := l.options()
 	o.Host = admission.Host{Memory: 4 * unit.GiB, ReserveMemory: unit.GiB, CPUs: 4000, ReserveCPUs: 400}
@@ -195,6 +197,11 @@ func TestAChangeWaitsForRoom(t *testing.T) {
 	}
 	l.Engine = e
 	t.Cleanup(func() { l.must(e.Close(context.Background())) })
+	return l
+}
+
+func TestAChangeWaitsForRoom(t *testing.T) {
+	l := small(t)
 	other, guarantee, more := "other", unit.Size(unit.GiB), unit.Size(2*unit.GiB)
 	for _, name := range []string{"one", other} {
 		l.run(api.Spec{Name: name, Template: "busybox", Resources: api.Resources{MemoryGuarantee: guarantee}})
@@ -222,6 +229,26 @@ func TestAChangeWaitsForRoom(t *testing.T) {
 	}
 	if err := l.Queue(t.Context(), "one", api.Next{Stratum: stratum.Zone}, time.Minute); err != nil {
 		t.Errorf("what takes no more than it has waits: %v", err)
+	}
+}
+
+// TestWhoIsRemovedWaitsForNoRoom has one behind it that fits.
+func TestWhoIsRemovedWaitsForNoRoom(t *testing.T) {
+	l := small(t)
+	l.run(api.Spec{Name: "web", Resources: api.Resources{MemoryGuarantee: 2 * unit.GiB}})
+	l.create(api.Spec{Name: "large", Resources: api.Resources{MemoryGuarantee: 2 * unit.GiB}})
+	l.create(api.Spec{Name: "tiny", Resources: api.Resources{MemoryGuarantee: unit.GiB / 2}})
+	large, tiny := make(chan error, 1), make(chan error, 1)
+	go func() { large <- l.Queue(t.Context(), "large", api.Next{}, time.Minute) }()
+	l.until("it waits", func() bool { return len(l.Capacity(t.Context()).Waiting) == 1 })
+	go func() { tiny <- l.Queue(t.Context(), "tiny", api.Next{}, time.Minute) }()
+	l.until("both wait", func() bool { return len(l.Capacity(t.Context()).Waiting) == 2 })
+	l.must(l.Remove(t.Context(), "large", false))
+	kindIs(t, <-large, fault.Missing, "removed")
+	l.must(<-tiny)
+	l.must(l.Start(t.Context(), "tiny", nil))
+	if c := l.Capacity(t.Context()); len(c.Held) != 2 || len(c.Waiting) != 0 {
+		t.Errorf("%+v is held, and %+v waits", c.Held, c.Waiting)
 	}
 }
 

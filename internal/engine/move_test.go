@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/environment"
@@ -24,6 +25,7 @@ import (
 type depths struct {
 	*lab
 	below *enginetest.Host // of guests
+	room  admission.Host   // what can be guaranteed
 	life  *mortality
 	armed atomic.Bool // see failTimes
 	lacks error       // what rehearsals of guests say
@@ -47,6 +49,7 @@ func (d *depths) begin() {
 	d.t.Helper()
 	d.life = newMortality()
 	o := d.options()
+	o.Host = d.room
 	o.Drivers = []stratum.Driver{
 		mortal{enginetest.NewDriver(d.host), stratum.Zone, d.life, nil}, mortal{enginetest.NewDriver(d.below), stratum.Guest, d.life, d.rehearse},
 	}
@@ -399,6 +402,25 @@ func (d *depths) hang() {
 }
 
 // TestAMoveThatCannotBeWrittenDownStopsNothing: the disk of the records is full.
+// TestAMoveThatADaemonGoesOnWithClaimsNothingWhenItFails finds no run, and no start works.
+func TestAMoveThatADaemonGoesOnWithClaimsNothingWhenItFails(t *testing.T) {
+	d := newDepths(t)
+	env := d.create(api.Spec{Name: "web", Resources: api.Resources{MemoryGuarantee: 1 << 30}})
+	d.must(d.Close(t.Context()))
+	d.put(env.ID, func(r *environment.Record) {
+		at := r.Placed()
+		to := at
+		to.Stratum = stratum.Guest
+		r.Phase, r.Moving = environment.PhaseRunning, &environment.Moving{From: at, To: to}
+	})
+	broken := func(stratum.Plan) error { return fault.Unablef("nothing starts") }
+	d.host.Fail, d.below.Fail = broken, broken
+	d.room = admission.Host{Memory: 8 << 30, CPUs: 4000}
+	d.begin()
+	d.until("the move has ended", func() bool { return d.get("web").State == api.Stopped && d.get("web").MovingTo == "" })
+	d.until("nothing is held", func() bool { return len(d.Capacity(t.Context()).Held) == 0 })
+}
+
 func TestAMoveThatCannotBeWrittenDownStopsNothing(t *testing.T) {
 	d := newDepths(t)
 	env := d.run(api.Spec{Name: "web"})

@@ -128,7 +128,7 @@ func (e *Engine) endRun(ctx context.Context, en *entry) error {
 func (e *Engine) startAt(ctx context.Context, en *entry, at environment.Placement) (stratum.Live, error) {
 	err := en.move(environment.Start, func() {
 		en.rec.Place(at)
-		en.rec.Phase, en.rec.UserStopped, en.rec.LastFailure = environment.PhaseStarting, false, ""
+		en.rec.Phase, en.rec.UserStopped, en.rec.Restarting, en.rec.LastFailure = environment.PhaseStarting, false, false, ""
 		en.rec.Restarts, en.delay, en.goingOn = 0, 0, false
 	})
 	if err != nil {
@@ -157,7 +157,7 @@ func (e *Engine) arrive(ctx context.Context, en *entry, live stratum.Live, m api
 // noteStart writes down that a start begins, where a start is written down.
 func (e *Engine) noteStart(en *entry) error {
 	rec := en.snapshot()
-	if rec.Moving == nil && rec.Spec.AutoRemove {
+	if rec.Moving == nil && rec.Spec.AutoRemove && rec.Started.IsZero() {
 		return nil // see package doc
 	}
 	err := e.save(en)
@@ -232,6 +232,10 @@ func (e *Engine) resumeMove(en *entry) {
 	en.op <- struct{}{}
 	e.goes(func() {
 		defer en.unlock()
+		defer e.keepClaim(en)()
+		if settle, err := e.claimBoth(en, en.snapshot().Moving.To); err == nil { // else that start is refused, if it is made
+			defer settle()
+		}
 		if err := e.switchOver(e.life, en); err != nil && e.life.Err() == nil {
 			e.log.Warn("move not brought to its end", "id", en.id(), "error", err)
 		}

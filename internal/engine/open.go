@@ -106,8 +106,11 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	}
 	unknown := map[string]stratum.Driver{}
 	for id, d := range runs {
-		if e.ids[id] == nil && !unreadable[id] {
+		switch {
+		case !unreadable[id] && e.ids[id] == nil:
 			unknown[id] = d
+		case unreadable[id] && e.ids[id] != nil:
+			e.book.Restore(e.claimOf(e.ids[id].rec))
 		}
 	}
 	lost := e.keepRanges()
@@ -166,6 +169,25 @@ func (e *Engine) running() map[string]Running {
 		}
 		en.mu.Unlock()
 	}
+	for _, en := range e.aside() { // what is there of theirs stays
+		for _, l := range en.rec.Links() {
+			r := Running{Tap: true, Address: l.Address, Rate: rateOf(en.rec.Spec.Resources)}
+			if l.Key == en.rec.ID {
+				r.Tap, r.Ports = en.rec.Stratum != stratum.Zone, en.rec.Spec.Ports
+			}
+			all[l.Key] = r
+		}
+	}
+	return all
+}
+
+// aside returns those whose record cannot be used.
+func (e *Engine) aside() (all []*entry) {
+	for _, en := range e.ids {
+		if en.aside {
+			all = append(all, en)
+		}
+	}
 	return all
 }
 
@@ -210,7 +232,7 @@ func (e *Engine) noteBoot() error {
 }
 
 // load reads the records into memory. It returns the ids whose record cannot be
-// read: those are left alone.
+// read: those are left alone, and keep what they are known to have.
 func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
 	found, err := e.store.Load(ctx)
 	if err != nil {
@@ -227,11 +249,28 @@ func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
 		case f.Err != nil:
 			e.log.Error("record not read, environment left alone", "id", f.ID, "error", f.Err)
 			unreadable[f.ID] = true
+			e.setAside(f.Record)
 			continue
 		}
 		e.admit(f.Record)
 	}
 	return unreadable, nil
+}
+
+// setAside has nobody else get what an environment has whose record cannot be used: rec is
+// what could be read of that.
+func (e *Engine) setAside(rec environment.Record) {
+	if rec.ID == "" {
+		e.blind = true
+		return
+	}
+	e.keepAddresses(rec)
+	en := newEntry(rec, environment.Stopped)
+	en.hidden, en.aside = true, true
+	e.ids[rec.ID] = en
+	if e.names[rec.Name] == nil {
+		e.names[rec.Name] = en
+	}
 }
 
 // admit takes a record into memory, with its name, range and address.
@@ -246,18 +285,25 @@ func (e *Engine) admit(rec environment.Record) {
 	if rec.Phase == environment.PhaseSuspended {
 		state = environment.Suspended
 	}
+	e.keepAddresses(rec)
+	en := newEntry(rec, state)
+	e.ids[rec.ID], e.names[rec.Name] = en, en
+}
+
+func (e *Engine) keepAddresses(rec environment.Record) {
 	for _, l := range rec.Links() {
 		if err := e.o.Network.Reserve(l.Key, rec.Name, l.Address); err != nil {
 			e.log.Error("address not reserved", "id", rec.ID, "address", l.Address.IPv4, "error", err)
 		}
 	}
-	en := newEntry(rec, state)
-	e.ids[rec.ID], e.names[rec.Name] = en, en
 }
 
 // keepRanges takes the id ranges that records have, and returns whose range
 // another root has meanwhile.
 func (e *Engine) keepRanges() (lost []*entry) {
+	for _, en := range e.aside() {
+		e.ranges.keep(en.rec.IDBase) // one that another has is not ours to change
+	}
 	for _, en := range e.entries() {
 		if !e.ranges.keep(en.snapshot().IDBase) {
 			lost = append(lost, en)

@@ -116,6 +116,7 @@ func (e *Engine) endedSuspended(ctx context.Context, en *entry, rec environment.
 	if err != nil {
 		e.log.Error("state of a suspended environment", "id", rec.ID, "error", err)
 	}
+	e.release(en)
 }
 
 // keepSaved puts an environment back whose start did not go as far as to use what was
@@ -195,10 +196,10 @@ func (e *Engine) reset(ctx context.Context, en *entry) error {
 	if err != nil {
 		return err
 	}
-	en.do(func() { r.final, r.keep = true, true })
+	en.do(func() { r.final, r.keep, en.rec.Restarting = true, true, true })
 	over, err := r.live.(stratum.Resetter).Reset(ctx)
 	if err != nil || !over {
-		en.do(func() { r.final, r.keep = false, false })
+		en.do(func() { r.final, r.keep, en.rec.Restarting = false, false, false })
 		if err == nil {
 			e.tell(ctx, en, "reset")
 		}

@@ -59,6 +59,20 @@ func TestASuspendedEnvironmentGoesOnWithWhatItHad(t *testing.T) {
 	}
 }
 
+func TestWhatIsSuspendedClaimsNothing(t *testing.T) {
+	l := small(t)
+	l.run(api.Spec{Name: "web", Resources: api.Resources{MemoryGuarantee: unit.GiB}})
+	l.must(l.Suspend(t.Context(), "web"))
+	if held := l.Capacity(t.Context()).Held; len(held) != 0 {
+		t.Errorf("it holds %+v", held)
+	}
+	l.must(l.Resume(t.Context(), "web"))
+	if held := l.Capacity(t.Context()).Held; len(held) != 1 {
+		t.Errorf("what goes on holds %+v", held)
+	}
+	l.must(l.Remove(t.Context(), "web", true))
+}
+
 func TestWhatIsSuspendedIsKeptUntilItIsUsed(t *testing.T) {
 	l := newLab(t)
 	id := l.run(api.Spec{Name: "web"}).ID

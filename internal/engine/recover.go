@@ -68,6 +68,10 @@ func (e *Engine) adopt(en *entry, rec environment.Record, live stratum.Live) {
 		r.health = starting
 	}
 	stopping := rec.Phase == environment.PhaseStopping
+	finish := func() error { return e.stop(e.life, en, StopOptions{}, false) }
+	if rec.Restarting {
+		finish = func() error { return e.restart(e.life, en, StopOptions{}) }
+	}
 	en.do(func() {
 		en.state, en.run, en.rec.Started = environment.Running, r, started
 		if !stopping {
@@ -84,8 +88,8 @@ func (e *Engine) adopt(en *entry, rec environment.Record, live stratum.Live) {
 	e.supervise(e.life, en, r)
 	if stopping {
 		e.goes(func() {
-			if err := e.stop(e.life, en, StopOptions{}, false); err != nil && e.life.Err() == nil {
-				e.log.Warn("environment not stopped", "id", rec.ID, "error", err)
+			if err := finish(); err != nil && e.life.Err() == nil {
+				e.log.Warn("environment not stopped, or not started again", "id", rec.ID, "error", err)
 			}
 		})
 	}
@@ -111,14 +115,14 @@ func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Re
 	}
 	ran := rec.Phase == environment.PhaseRunning || rec.Phase == environment.PhaseStarting || rec.Phase == environment.PhaseStopping
 	switch {
-	case rec.Spec.AutoRemove && (rebooted || rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseCopying):
+	case rec.Spec.AutoRemove && (rebooted || !rec.Restarting && rec.Phase != environment.PhaseCreated && rec.Phase != environment.PhaseCopying):
 		_ = en.move(environment.Remove, nil) // nobody else has it: from Made and Stopped it is legal
 		if err := e.vanish(ctx, en, false); err != nil {
 			e.log.Error("environment not removed", "id", rec.ID, "error", err)
 		}
 		return
 	case !ran:
-		if rebooted && rec.Phase == environment.PhaseStopped && environment.AfterReboot(rec.Spec.Restart, rec.UserStopped) {
+		if rec.Restarting || rebooted && rec.Phase == environment.PhaseStopped && environment.AfterReboot(rec.Spec.Restart, rec.UserStopped) {
 			en.do(func() { en.rec.Phase = environment.PhaseWaiting })
 		}
 		return
@@ -126,7 +130,7 @@ func (e *Engine) recoverStill(ctx context.Context, en *entry, rec environment.Re
 	if exit == nil {
 		exit = &api.Exit{Status: statusLost, Crash: lost(rec.Phase, rebooted), At: time.Now()}
 	}
-	again := rec.Phase != environment.PhaseStopping && rec.RunsAgain(*exit)
+	again := rec.Restarting || rec.Phase != environment.PhaseStopping && rec.RunsAgain(*exit)
 	en.do(func() {
 		en.rec.Exit, en.rec.Phase = exit, environment.PhaseStopped
 		if rec.Phase == environment.PhaseStarting {

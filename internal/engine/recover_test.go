@@ -1,9 +1,11 @@
 package engine_test
 
 import (
+	"encoding/json"
 	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -33,23 +35,29 @@ func TestRecover(t *testing.T) {
 		run      string
 		spec     api.Spec
 		stopped  bool // by the user
+		again    bool // it is being restarted
 		rebooted bool
 		want     api.State // "": it is removed
 		crash    bool
 		status   int
 	}{
-		"created":                                   {phase: environment.PhaseCreated, run: nothing, want: api.Created},
-		"created, files were being copied":          {phase: environment.PhaseCreated, run: live, want: api.Created},
-		"a start that had not begun":                {phase: environment.PhaseStarting, run: nothing, want: api.Stopped, crash: true, status: 137},
-		"a start that came through":                 {phase: environment.PhaseStarting, run: live, want: api.Running},
-		"a start that had not begun, always":        {phase: environment.PhaseStarting, run: nothing, spec: api.Spec{Restart: always}, want: api.Running, crash: true, status: 137},
-		"running":                                   {phase: environment.PhaseRunning, run: live, want: api.Running},
-		"it ended meanwhile":                        {phase: environment.PhaseRunning, run: over, want: api.Stopped, status: 7},
-		"it ended meanwhile, always":                {phase: environment.PhaseRunning, run: over, spec: api.Spec{Restart: always}, want: api.Running, status: 7},
-		"its keeper was killed":                     {phase: environment.PhaseRunning, run: lost, want: api.Stopped, crash: true, status: 137},
-		"it was cleaned, and not yet written down":  {phase: environment.PhaseRunning, run: nothing, want: api.Stopped, crash: true, status: 137},
-		"being stopped":                             {phase: environment.PhaseStopping, run: live, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped},
-		"being stopped, and it had":                 {phase: environment.PhaseStopping, run: over, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped, status: 7},
+		"created":                                    {phase: environment.PhaseCreated, run: nothing, want: api.Created},
+		"created, files were being copied":           {phase: environment.PhaseCreated, run: live, want: api.Created},
+		"a start that had not begun":                 {phase: environment.PhaseStarting, run: nothing, want: api.Stopped, crash: true, status: 137},
+		"a start that came through":                  {phase: environment.PhaseStarting, run: live, want: api.Running},
+		"a start that had not begun, always":         {phase: environment.PhaseStarting, run: nothing, spec: api.Spec{Restart: always}, want: api.Running, crash: true, status: 137},
+		"running":                                    {phase: environment.PhaseRunning, run: live, want: api.Running},
+		"it ended meanwhile":                         {phase: environment.PhaseRunning, run: over, want: api.Stopped, status: 7},
+		"it ended meanwhile, always":                 {phase: environment.PhaseRunning, run: over, spec: api.Spec{Restart: always}, want: api.Running, status: 7},
+		"its keeper was killed":                      {phase: environment.PhaseRunning, run: lost, want: api.Stopped, crash: true, status: 137},
+		"it was cleaned, and not yet written down":   {phase: environment.PhaseRunning, run: nothing, want: api.Stopped, crash: true, status: 137},
+		"being stopped":                              {phase: environment.PhaseStopping, run: live, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped},
+		"being stopped, and it had":                  {phase: environment.PhaseStopping, run: over, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped, status: 7},
+		"being restarted":                            {phase: environment.PhaseStopping, run: live, stopped: true, again: true, want: api.Running, status: 7},
+		"being restarted, and it had ended":          {phase: environment.PhaseStopping, run: over, stopped: true, again: true, want: api.Running, status: 7},
+		"being restarted, after its end":             {phase: environment.PhaseStopped, run: nothing, stopped: true, again: true, want: api.Running},
+		"to go at its end, being restarted":          {phase: environment.PhaseStopping, run: over, spec: api.Spec{AutoRemove: true}, stopped: true, again: true, want: api.Running, status: 7},
+		"to go at its end, restarted, after its end": {phase: environment.PhaseStopped, run: nothing, spec: api.Spec{AutoRemove: true}, stopped: true, again: true, want: api.Running},
 		"stopped":                                   {phase: environment.PhaseStopped, run: nothing, spec: api.Spec{Restart: always}, stopped: true, want: api.Stopped},
 		"stopped, files were being copied":          {phase: environment.PhaseStopped, run: live, want: api.Stopped},
 		"waiting to be started again":               {phase: environment.PhaseWaiting, run: nothing, spec: api.Spec{Restart: onFailure}, want: api.Running},
@@ -92,7 +100,7 @@ func TestRecover(t *testing.T) {
 			}
 			l.host.Program = nil
 			l.put(env.ID, func(r *environment.Record) {
-				r.Phase, r.UserStopped, r.Exit, r.Started = c.phase, c.stopped, nil, time.Time{}
+				r.Phase, r.UserStopped, r.Restarting, r.Exit, r.Started = c.phase, c.stopped, c.again, nil, time.Time{}
 			})
 			if c.rebooted {
 				if err := os.WriteFile(filepath.Join(l.dir, "state", "boot"), []byte("another\n"), 0o600); err != nil {
@@ -106,8 +114,11 @@ func TestRecover(t *testing.T) {
 				l.until("nothing is left", l.nothingLeft)
 				return
 			}
-			l.until("it is "+string(c.want), func() bool { return l.get("web").State == c.want })
-			got := l.get("web")
+			var got api.Environment
+			l.until("it is "+string(c.want), func() bool {
+				got = l.get("web")
+				return got.State == c.want && (!c.again || c.status == 0 || got.Exit != nil)
+			})
 			if got.Name != "web" || got.IDBase != env.IDBase || got.Network != env.Network {
 				t.Errorf("before %+v, after %+v", env, got)
 			}
@@ -169,6 +180,81 @@ func TestRecoverOddities(t *testing.T) {
 		return len(trash) == 0 && len(entries) == 2
 	})
 	l.host.Lose(broken.ID)
+}
+
+// TestWhoseRecordCannotBeUsedKeepsWhatItHas has records that another strata wrote, and one
+// that says nothing.
+func TestWhoseRecordCannotBeUsedKeepsWhatItHas(t *testing.T) {
+	l := newLab(t)
+	env := l.run(api.Spec{Name: "web", Ports: []api.Port{{HostPort: 8080, Port: 80}}})
+	l.must(l.Close(t.Context()))
+	bases := filepath.Join(l.dir, "state", "bases")
+	l.must(os.MkdirAll(bases, 0o700))
+	base := filepath.Join(bases, "0123456789ab.qcow2")
+	l.must(os.WriteFile(base, nil, 0o600))
+	l.must(os.WriteFile(filepath.Join(bases, "nobodys.qcow2"), nil, 0o600))
+	file := filepath.Join(l.dir, "state", "environments", env.ID, "record.json")
+	var record map[string]any
+	text, err := os.ReadFile(file)
+	l.must(err)
+	l.must(json.Unmarshal(text, &record))
+	record["version"], record["bases"], record["of_a_later_strata"] = 99, []string{"0123456789ab"}, 1
+	text, err = json.Marshal(record)
+	l.must(err)
+	l.must(os.WriteFile(file, text, 0o600))
+	l.open()
+	if all := l.List(t.Context(), engine.ListFilter{All: true}); len(all) != 0 {
+		t.Errorf("it is listed: %+v", all)
+	}
+	_, err = l.Create(t.Context(), api.Spec{Name: "web", Template: "busybox"})
+	if kindIs(t, err, fault.Conflict, "web"); !strings.Contains(fault.All(err)[0].Hint, "its record cannot be used") {
+		t.Errorf("%+v does not say why it is not seen", err)
+	}
+	if other := l.create(api.Spec{Name: "other"}); other.IDBase == env.IDBase {
+		t.Errorf("another got its ids: %d", other.IDBase)
+	}
+	if l.network.Held[env.ID] != "web" {
+		t.Error("its address is not reserved")
+	}
+	if r, ok := l.network.Synced[env.ID]; !ok || r.Address != env.Network || len(r.Ports) != 1 {
+		t.Errorf("the network was told %+v", l.network.Synced)
+	}
+	if used, err := l.Template(t.Context(), env.TemplateID); err != nil || len(used.UsedBy) != 2 {
+		t.Errorf("its template is used by %v, %v", used.UsedBy, err)
+	}
+	l.until("the base that nobody has is gone", func() bool {
+		left, _ := os.ReadDir(bases)
+		return len(left) == 1
+	})
+	if _, err := os.Stat(base); err != nil {
+		t.Errorf("its base: %v", err)
+	}
+	l.must(l.Close(t.Context()))
+	l.must(os.WriteFile(file, []byte("{"), 0o600))
+	l.open()
+	l.must(l.Close(t.Context())) // what it does beside is over then
+	if _, err := os.Stat(base); err != nil {
+		t.Errorf("a base that a record without a word may name: %v", err)
+	}
+	l.host.Lose(env.ID)
+}
+
+// TestARestartOfWhatGoesAtItsEndIsFoundAgain closes the daemon after it.
+func TestARestartOfWhatGoesAtItsEndIsFoundAgain(t *testing.T) {
+	for name, again := range map[string]func(*lab) error{
+		"restart": func(l *lab) error { return l.Restart(l.t.Context(), "web", engine.StopOptions{}) },
+		"reset":   func(l *lab) error { return l.Reset(l.t.Context(), "web") },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			l.run(api.Spec{Name: "web", AutoRemove: true})
+			l.must(again(l))
+			l.restart()
+			l.stateIs("web", api.Running)
+			l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
+			l.until("nothing is left", l.nothingLeft)
+		})
+	}
 }
 
 func TestTwoDaemons(t *testing.T) {

@@ -94,6 +94,7 @@ func (e *Engine) vanish(ctx context.Context, en *entry, dirty bool) error {
 	}
 	e.unlist(en)
 	_ = en.move(environment.Vanish, nil) // from Removing it is always legal
+	e.release(en)                        // it may have waited for room
 	e.tell(ctx, en, "destroy")
 	long := context.WithoutCancel(ctx)
 	e.goes(func() {
@@ -150,7 +151,7 @@ func (e *Engine) takeName(en *entry, name string) error {
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if other := e.names[name]; other != nil {
-		return fault.Conflictf("the name %s is taken by environment %s", name, other.id()).At("name").Help("choose another name")
+		return other.taken(name)
 	}
 	if e.ids[en.id()] != en {
 		return fault.Missingf("environment %s was removed", en.id())

@@ -50,7 +50,7 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 			close(en.waiting)
 			en.waiting = nil
 		}
-		en.rec.Phase, en.rec.UserStopped, en.rec.LastFailure = environment.PhaseStarting, false, ""
+		en.rec.Phase, en.rec.UserStopped, en.rec.Restarting, en.rec.LastFailure = environment.PhaseStarting, false, false, ""
 		en.rec.Written = en.rec.Spec.Foreign != nil
 		en.rec.Restarts++
 		if !policy {
@@ -267,7 +267,7 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 	default:
 	}
 	rec := en.snapshot()
-	asked := rec.Exit != nil && environment.Rebooted(rec.Resolved.Kind, *rec.Exit)
+	asked := rec.Restarting || rec.Exit != nil && environment.Rebooted(rec.Resolved.Kind, *rec.Exit)
 	if p := rec.Spec.Restart.Policy; !asked && (p == "" || p == environment.RestartNo) { // changed meanwhile
 		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
 		e.saved(en)
@@ -279,7 +279,7 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 	case <-e.life.Done():
 		return
 	}
-	if err := e.start(e.life, en, nil, true); err != nil && e.life.Err() == nil {
+	if err := e.start(e.life, en, nil, !rec.Restarting); err != nil && e.life.Err() == nil {
 		e.log.Info("environment not started again", "id", en.id(), "error", err)
 	}
 }

@@ -68,7 +68,7 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, boo
 		err := en.move(environment.Stop, func() {
 			r = en.run
 			r.final, r.keep = true, keep
-			en.rec.UserStopped, en.rec.Phase = true, environment.PhaseStopping
+			en.rec.UserStopped, en.rec.Restarting, en.rec.Phase = true, keep, environment.PhaseStopping
 		})
 		if err == nil {
 			return r, state == environment.Paused, nil
@@ -79,6 +79,7 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, boo
 		defer en.mu.Unlock()
 		if en.run != nil {
 			en.run.keep = en.run.keep || keep
+			en.rec.Restarting = en.rec.Restarting || keep
 		}
 		return en.run, false, nil
 	case environment.Waiting:
@@ -225,10 +226,15 @@ func (e *Engine) Restart(ctx context.Context, ref string, o StopOptions) error {
 
 func (e *Engine) restart(ctx context.Context, en *entry, o StopOptions) error {
 	defer e.keepClaim(en)()
-	if err := e.stop(ctx, en, o, true); err != nil {
-		return err
+	err := e.stop(ctx, en, o, true)
+	if err == nil {
+		err = en.lock(ctx)
 	}
-	if err := en.lock(ctx); err != nil {
+	if err != nil {
+		if e.life.Err() == nil { // else the next engine goes on
+			en.do(func() { en.rec.Restarting = false })
+			e.saved(en)
+		}
 		return err
 	}
 	defer en.unlock()

@@ -48,6 +48,7 @@ type Record struct {
 
 	Phase       Phase     `json:"phase"`
 	UserStopped bool      `json:"user_stopped,omitempty"`
+	Restarting  bool      `json:"restarting,omitempty"` // a start is to follow the end of its run
 	Started     time.Time `json:"started,omitzero"`
 	Exit        *api.Exit `json:"exit,omitempty"`
 	OOM         *api.OOM  `json:"oom,omitempty"` // the last kill that was told

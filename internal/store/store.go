@@ -130,7 +130,7 @@ func syncDir(path string) error {
 }
 
 // Read returns one record. Kinds: Missing, Unable (of a newer form), Internal
-// (damaged).
+// (damaged); with the last two there is what of it can be read.
 func (s *Store) Read(id string) (environment.Record, error) {
 	var r environment.Record
 	f, err := os.OpenFile(filepath.Join(s.Dir(id), recordName), os.O_RDONLY|unix.O_NOFOLLOW, 0)
@@ -151,8 +151,22 @@ func (s *Store) Read(id string) (environment.Record, error) {
 	return Decode(id, data)
 }
 
-// Decode reads the record of id, of this form or an older one. Kinds: Unable, Internal.
+// Decode reads the record of id, of this form or an older one. Kinds: Unable, Internal;
+// with those there is what of it can be read: at least its ID, or nothing.
 func Decode(id string, data []byte) (environment.Record, error) {
+	r, err := decode(id, data)
+	if err == nil {
+		return r, nil
+	}
+	r = environment.Record{}
+	_ = json.Unmarshal(data, &r) // tolerated: what it could not read stays empty
+	if r.ID != id {
+		r = environment.Record{}
+	}
+	return r, err
+}
+
+func decode(id string, data []byte) (environment.Record, error) {
 	var r environment.Record
 	var form struct {
 		Version int `json:"version"`
@@ -177,11 +191,12 @@ func Decode(id string, data []byte) (environment.Record, error) {
 	return r, nil
 }
 
-// Found is what Load found of one environment: a record, or why it has none.
+// Found is what Load found of one environment: a record, or why it has none that can be
+// used.
 type Found struct {
 	ID     string
-	Record environment.Record
-	Err    error // kind Missing: a create that was not finished
+	Record environment.Record // with an Err what Read gives with it
+	Err    error              // kind Missing: a create that was not finished
 }
 
 // Load reads every record, and removes half-written ones.
