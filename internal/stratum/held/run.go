@@ -49,7 +49,7 @@ func (r *Runs) Find(ctx context.Context, id string) (*keeper.Keeper, *resource.G
 	if err != nil {
 		return nil, nil, err
 	}
-	group, err := r.Groups.Find(r.group(id))
+	group, err := r.Groups.Find(r.Group(id))
 	return k, group, err
 }
 

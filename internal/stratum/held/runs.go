@@ -64,7 +64,7 @@ func (r *Runs) List() ([]string, error) {
 		if e.IsDir() {
 			ids = append(ids, e.Name())
 			// Its group is no run of its own, whatever that is called.
-			if name := r.group(e.Name()); name != e.Name() {
+			if name := r.Group(e.Name()); name != e.Name() {
 				ids = slices.DeleteFunc(ids, func(id string) bool { return id == name })
 			}
 		}
@@ -73,8 +73,8 @@ func (r *Runs) List() ([]string, error) {
 	return slices.Compact(ids), nil
 }
 
-// group is the name of a run's control group.
-func (r *Runs) group(id string) string {
+// Group is the name of a run's control group: its id, but for one that was renamed.
+func (r *Runs) Group(id string) string {
 	if name, err := os.ReadFile(r.Path(id, group)); err == nil && filepath.IsLocal(string(name)) {
 		return string(name)
 	}
@@ -208,7 +208,7 @@ func (r *Runs) Clean(ctx context.Context, id string) (*api.Exit, error) {
 // sweep removes what a run has left. It kills what is still in the control
 // group: a keeper that was lost leaves a payload without anybody to end it.
 func (r *Runs) sweep(ctx context.Context, id string) error {
-	group, err := r.Groups.Find(r.group(id))
+	group, err := r.Groups.Find(r.Group(id))
 	if err == nil {
 		if err := group.Kill(ctx); err != nil {
 			return err

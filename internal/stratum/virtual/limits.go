@@ -132,6 +132,9 @@ func (l *Live) fits(r api.Resources) error {
 
 // Share implements stratum.Sharer.
 func (d *Driver) Share(id string, s stratum.Share) error {
+	if id != "" {
+		id = d.Held.Group(id)
+	}
 	return d.o.Resources.Share(id, resource.Share(s))
 }
 
