@@ -27,9 +27,7 @@ func WatchKills(root string) func(context.Context, func(oom.Kill)) error {
 // watchKills tells of what the host's kernel kills, until the engine closes.
 func (e *Engine) watchKills() {
 	err := e.o.Kills(e.life, func(k oom.Kill) {
-		e.mu.RLock()
-		en := e.ids[k.ID]
-		e.mu.RUnlock()
+		en := e.inGroup(k.ID)
 		if en == nil {
 			return
 		}
@@ -53,6 +51,29 @@ func (e *Engine) watchKills() {
 	if err != nil {
 		e.log.Warn("which processes die for want of memory is only counted", "error", err)
 	}
+}
+
+// inGroup is the environment whose run is in the control group of that name; nil: it is
+// nobody's.
+func (e *Engine) inGroup(name string) *entry {
+	e.mu.RLock()
+	en := e.ids[name]
+	e.mu.RUnlock()
+	if en != nil {
+		return en
+	}
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		r := en.run
+		en.mu.Unlock()
+		if r == nil {
+			continue
+		}
+		if g, ok := r.live.(stratum.Grouped); ok && g.GroupName() == name {
+			return en
+		}
+	}
+	return nil
 }
 
 // watchConsole tells of what the kernel of a system of its own kills, which says so on

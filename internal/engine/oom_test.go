@@ -7,6 +7,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/oom"
 )
 
@@ -66,6 +67,40 @@ func TestKillsAreToldAndNoted(t *testing.T) {
 	l.restart()
 	if o := l.get("web").OOM; o == nil || o.String() != want {
 		t.Errorf("after a restart of the daemon: %+v", o)
+	}
+}
+
+// TestAKillInAGroupOfAnotherNameIsToldOfWhoIsInIt has one whose group was made before it
+// was known for whom.
+func TestAKillInAGroupOfAnotherNameIsToldOfWhoIsInIt(t *testing.T) {
+	l := prepared(t)
+	l.host.Group = func(r *enginetest.Run) string {
+		if r.Plan.Name == "spare" {
+			return "standby-1"
+		}
+		return r.Plan.ID
+	}
+	o := l.options()
+	kills := make(chan oom.Kill)
+	o.Kills = func(ctx context.Context, tell func(oom.Kill)) error {
+		select {
+		case k := <-kills:
+			tell(k)
+		case <-ctx.Done():
+		}
+		return nil
+	}
+	e, err := engine.Open(t.Context(), o)
+	l.must(err)
+	l.Engine = e
+	t.Cleanup(func() { e.Close(context.Background()) })
+	for _, name := range []string{"web", "spare", "db"} {
+		l.run(api.Spec{Name: name})
+	}
+	kills <- oom.Kill{ID: "standby-1", Process: "qemu", PID: 1 << 30, Held: 1 << 30, Short: oom.Whole}
+	l.until("the kill is noted", func() bool { return l.get("spare").OOM != nil })
+	if l.get("web").OOM != nil || l.get("db").OOM != nil {
+		t.Error("it is told of others as well")
 	}
 }
 

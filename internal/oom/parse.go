@@ -7,7 +7,7 @@ import (
 
 // Kill is one process killed for want of memory.
 type Kill struct {
-	ID      string // the environment's, from its control group; "" where it was not said
+	ID      string // of the environment's control group; "" where it was not said
 	Process string // the name that it gave itself, printable
 	PID     int    // as the kernel numbers it that killed
 	Held    int64  // of memory when it was killed. Unit: bytes

@@ -48,6 +48,13 @@ type Spacer interface {
 	Space() (s Space, ok bool)
 }
 
+// Grouped is a run in a control group.
+type Grouped interface {
+	// GroupName is what the group is called: the id, but where the run was started before
+	// it was known for whom.
+	GroupName() string
+}
+
 // Staller is a run that may stand still for want of room on the host.
 type Staller interface {
 	// Stalled tells whether it does. It goes on by itself once there is room.

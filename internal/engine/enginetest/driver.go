@@ -33,6 +33,8 @@ type Host struct {
 	Stats func(ctx context.Context, r *Run) (api.Stats, error)
 	// Stalled, where it is set, says who stands still for want of room on the host.
 	Stalled func(r *Run) bool
+	// Group, where it is set, says what a run's control group is called. nil: by its id.
+	Group func(r *Run) string
 	// Fail, where it is set, decides whether a start fails.
 	Fail func(p stratum.Plan) error
 	// Suspend, where it is set, decides whether a run can be suspended.
@@ -332,6 +334,14 @@ func (l plain) Stalled() bool { return l.host.Stalled != nil && l.host.Stalled(l
 
 // Stalls implements stratum.Staller.
 func (l plain) Stalls() <-chan struct{} { return l.Run.Stalls }
+
+// GroupName implements stratum.Grouped.
+func (l plain) GroupName() string {
+	if l.host.Group != nil {
+		return l.host.Group(l.Run)
+	}
+	return l.Plan.ID
+}
 
 func (l plain) Stats(ctx context.Context) (api.Stats, error) {
 	if l.host.Stats != nil {

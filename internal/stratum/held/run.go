@@ -110,6 +110,9 @@ func (l *Run) PID() int { return l.Keeper.PID }
 // KeeperPID implements stratum.Live.
 func (l *Run) KeeperPID() int { return l.Keeper.KeeperPID }
 
+// GroupName implements stratum.Grouped.
+func (l *Run) GroupName() string { return l.Group.ID() }
+
 // Ready implements stratum.Live.
 func (l *Run) Ready() <-chan struct{} { return l.ready }
 

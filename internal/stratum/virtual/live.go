@@ -329,4 +329,5 @@ var (
 	_ stratum.KernelLogger = (*Live)(nil)
 	_ stratum.Booter       = (*Live)(nil)
 	_ stratum.Staller      = (*Live)(nil)
+	_ stratum.Grouped      = (*Live)(nil)
 )
