@@ -95,6 +95,7 @@ type Dropper interface {
 
 // Pauser holds every process of a run still.
 type Pauser interface {
+	// Kinds: Busy where it stands still for want of room on the host, and goes on by itself.
 	Pause(ctx context.Context) error
 	Resume(ctx context.Context) error
 }

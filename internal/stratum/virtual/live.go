@@ -264,13 +264,25 @@ func (l *Live) Execute(ctx context.Context, command string, args, result any, fi
 
 // Pause implements stratum.Pauser.
 func (l *Live) Pause(ctx context.Context) error {
+	if err := l.hold(ctx); err != nil {
+		return err
+	}
+	l.setPaused(true)
+	return nil
+}
+
+// hold stops the processors. A machine that stands still for want of room on the host does
+// not get another state by that, so that the keeper would have it go on: at once, where it
+// has asked already. Kinds: Busy for such a one.
+func (l *Live) hold(ctx context.Context) error {
 	err := l.Monitor(ctx, func(q *qemu.QMP) error { return q.Execute(ctx, "stop", nil, nil) })
 	if err != nil {
 		return fault.Wrap(err, "stop the machine's processors")
 	}
-	l.mu.Lock()
-	defer l.mu.Unlock()
-	l.paused = true
+	switch l.status(ctx) {
+	case "io-error", "running":
+		return fault.Busyf("it stands still, as the host has no room for what it writes to its disk").Help("make room first: strata show says where; it goes on by itself then, and can be paused or suspended")
+	}
 	return nil
 }
 
@@ -281,9 +293,7 @@ func (l *Live) Resume(ctx context.Context) error {
 	if err != nil {
 		return fault.Wrap(err, "go on with the machine's processors")
 	}
-	l.mu.Lock()
-	l.paused = false
-	l.mu.Unlock()
+	l.setPaused(false)
 	if l.Alone() && !l.inside.Load() {
 		return nil // a system that was not told reads the board's clock
 	}

@@ -2,34 +2,42 @@ package virtual
 
 import (
 	"bufio"
+	"context"
 	"encoding/json"
 	"fmt"
 	"log/slog"
 	"net"
 	"os"
-	"slices"
+	"path/filepath"
+	"strings"
 	"sync"
 	"testing"
+	"time"
 
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum/held"
 )
 
 // fakeMonitor is QEMU's monitor as far as processors stand still and go on.
 type fakeMonitor struct {
+	goesOn bool // somebody has it go on as soon as it is stopped
+
 	mu    sync.Mutex
 	state string
-	asked []string
 }
 
 // answer does a command, as QEMU does: one that stands still already is not stopped.
 func (f *fakeMonitor) answer(command string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	f.asked = append(f.asked, command)
 	switch command {
 	case "stop":
 		if f.state == "running" {
 			f.state = "paused"
+		}
+		if f.goesOn {
+			f.state = "running"
 		}
 	case "cont":
 		f.state = "running"
@@ -39,11 +47,10 @@ func (f *fakeMonitor) answer(command string) string {
 	return "{}"
 }
 
-// now is the machine's state, and whether a command was asked for.
-func (f *fakeMonitor) now(command string) (state string, asked bool) {
+func (f *fakeMonitor) now() string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
-	return f.state, slices.Contains(f.asked, command)
+	return f.state
 }
 
 func (f *fakeMonitor) serve(conn net.Conn) {
@@ -101,13 +108,48 @@ func TestWhatGoesOnIsNotPausedThoughItsClockIsNotSet(t *testing.T) {
 	if err := l.Pause(t.Context()); err != nil {
 		t.Fatal(err)
 	}
-	if state, _ := f.now(""); state != "paused" || !l.Paused() {
+	if state := f.now(); state != "paused" || !l.Paused() {
 		t.Fatalf("paused, it is %s and says %v", state, l.Paused())
 	}
 	if err := l.Resume(t.Context()); err != nil {
 		t.Errorf("nobody inside sets the clock: %v", err)
 	}
-	if state, _ := f.now(""); state != "running" || l.Paused() {
+	if state := f.now(); state != "running" || l.Paused() {
 		t.Errorf("resumed, it is %s and says %v", state, l.Paused())
+	}
+}
+
+// TestWhatStandsStillForWantOfRoomIsNotPaused has QEMU say so, and has a keeper be at work
+// on it: either would go on while it is said to be paused.
+func TestWhatStandsStillForWantOfRoomIsNotPaused(t *testing.T) {
+	for what, c := range map[string]struct {
+		state  string
+		goesOn bool
+	}{
+		"it stands still":        {"io-error", false},
+		"it was tried meanwhile": {"io-error", true},
+	} {
+		t.Run(what, func(t *testing.T) {
+			l, f := monitored(t, c.state)
+			f.goesOn = c.goesOn
+			l.notes.Form = "any"
+			ctx, cancel := context.WithTimeout(t.Context(), require.Patience(10*time.Second))
+			defer cancel()
+			for word, do := range map[string]func() error{
+				"pause":   func() error { return l.Pause(ctx) },
+				"suspend": func() error { return l.Suspend(ctx, filepath.Join(t.TempDir(), "suspended")) },
+			} {
+				err := do()
+				if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "no room") {
+					t.Errorf("%s: %v", word, err)
+				}
+				if l.Paused() {
+					t.Errorf("%s: it is said to be paused", word)
+				}
+			}
+			if state := f.now(); !c.goesOn && state != c.state {
+				t.Errorf("it is %s, and was %s", state, c.state)
+			}
+		})
 	}
 }

@@ -47,6 +47,10 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	// The agent waits for its next host when it goes on.
 	l.agent.rest()
 	l.setPaused(true)
+	if err := l.hold(ctx); err != nil {
+		l.setPaused(was)
+		return err
+	}
 	defer func() {
 		if err != nil && !was {
 			err = errors.Join(err, l.Resume(context.WithoutCancel(ctx)))
