@@ -9,6 +9,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/oom"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
@@ -150,4 +151,18 @@ func TestChangesOfADiskAreForgotten(t *testing.T) {
 	}
 	l.must(l.Remove(t.Context(), "web", false))
 	l.until("nothing is left", l.nothingLeft)
+}
+
+func TestAClonesLastKillIsNotItsSources(t *testing.T) {
+	l := prepared(t)
+	kills := l.watched()
+	id := l.run(api.Spec{Name: "one"}).ID
+	kills <- oom.Kill{ID: id, Process: "python3", PID: 1 << 30, Short: oom.Limit}
+	l.until("the kill is noted", func() bool { return l.get("one").OOM != nil })
+	l.must(l.Stop(t.Context(), "one", engine.StopOptions{}))
+	two, err := l.Clone(t.Context(), "one", api.Clone{Name: "two"})
+	l.must(err)
+	if two.OOM != nil || l.get("one").OOM == nil {
+		t.Errorf("the clone has %+v, and its source %+v", two.OOM, l.get("one").OOM)
+	}
 }

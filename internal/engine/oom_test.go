@@ -11,10 +11,9 @@ import (
 	"github.com/strata-project/strata/internal/oom"
 )
 
-// TestKillsAreToldAndNoted: a process beside the main one is killed; many of them are
-// told once a second; what nobody here has is nobody's.
-func TestKillsAreToldAndNoted(t *testing.T) {
-	l := prepared(t)
+// watched opens an engine on a host whose kernel kills what is sent.
+func (l *lab) watched() chan<- oom.Kill {
+	l.t.Helper()
 	o := l.options()
 	kills := make(chan oom.Kill)
 	o.Kills = func(ctx context.Context, tell func(oom.Kill)) error {
@@ -27,10 +26,18 @@ func TestKillsAreToldAndNoted(t *testing.T) {
 			}
 		}
 	}
-	e, err := engine.Open(t.Context(), o)
+	e, err := engine.Open(l.t.Context(), o)
 	l.must(err)
 	l.Engine = e
-	t.Cleanup(func() { e.Close(context.Background()) })
+	l.t.Cleanup(func() { e.Close(context.Background()) })
+	return kills
+}
+
+// TestKillsAreToldAndNoted: a process beside the main one is killed; many of them are
+// told once a second; what nobody here has is nobody's.
+func TestKillsAreToldAndNoted(t *testing.T) {
+	l := prepared(t)
+	kills := l.watched()
 	env := l.run(api.Spec{Name: "web", Resources: api.Resources{Memory: 256 << 20}})
 	events := l.Subscribe(t.Context(), engine.Filter{Names: []string{"web"}, Types: []string{"environment"}})
 	kill := oom.Kill{ID: env.ID, Process: "python3", PID: 1 << 30, Held: 240<<20 + 4096, Short: oom.Limit}
@@ -80,20 +87,7 @@ func TestAKillInAGroupOfAnotherNameIsToldOfWhoIsInIt(t *testing.T) {
 		}
 		return r.Plan.ID
 	}
-	o := l.options()
-	kills := make(chan oom.Kill)
-	o.Kills = func(ctx context.Context, tell func(oom.Kill)) error {
-		select {
-		case k := <-kills:
-			tell(k)
-		case <-ctx.Done():
-		}
-		return nil
-	}
-	e, err := engine.Open(t.Context(), o)
-	l.must(err)
-	l.Engine = e
-	t.Cleanup(func() { e.Close(context.Background()) })
+	kills := l.watched()
 	for _, name := range []string{"web", "spare", "db"} {
 		l.run(api.Spec{Name: name})
 	}
