@@ -8,6 +8,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -131,6 +132,11 @@ func (e *Engine) clone(ctx context.Context, source *entry, name string, t api.Te
 	from := source.snapshot()
 	spec := from.Spec
 	spec.Name = name
+	if f := spec.Foreign; f != nil && strings.HasPrefix(f.ISO, e.store.Dir(from.ID)+"/") {
+		without := *f
+		without.ISO = "" // the CD with strata's agent, which goes when its source does
+		spec.Foreign = &without
+	}
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	en, err := e.reserve(spec)

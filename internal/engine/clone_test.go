@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"context"
 	"os"
 	"path/filepath"
 	"strings"
@@ -8,6 +9,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/oom"
 	"github.com/strata-project/strata/internal/stratum"
@@ -164,5 +166,56 @@ func TestAClonesLastKillIsNotItsSources(t *testing.T) {
 	l.must(err)
 	if two.OOM != nil || l.get("one").OOM == nil {
 		t.Errorf("the clone has %+v, and its source %+v", two.OOM, l.get("one").OOM)
+	}
+}
+
+// hosts is a driver at stratum machine that makes nothing for foreign systems but the CD
+// with the agent.
+type hosts struct {
+	*enginetest.Driver
+	stratum.Hoster
+}
+
+func (hosts) Stratum() string { return stratum.Machine }
+
+func (hosts) MakeDisk(context.Context, stratum.Plan, func(done, total int64)) (string, error) {
+	return "", nil
+}
+
+func (hosts) Pack(path string) (command string, err error) {
+	return "install", os.WriteFile(path, []byte("agent"), 0o600)
+}
+
+func TestACloneNamesNoCDOfItsSources(t *testing.T) {
+	l := prepared(t)
+	l.driver = hosts{Driver: enginetest.NewDriver(l.host)}
+	l.open()
+	own := filepath.Join(t.TempDir(), "own.iso")
+	l.must(os.WriteFile(own, nil, 0o600))
+	for name, agent := range map[string]bool{"one": true, "other": false} {
+		_, err := l.Create(t.Context(), api.Spec{Name: name, Foreign: &api.Foreign{ISO: own, OS: "linux"}})
+		l.must(err)
+		if agent {
+			_, err = l.InstallAgent(t.Context(), name, true)
+			l.must(err)
+		}
+		had := l.get(name).Spec.Foreign.ISO
+		clone, err := l.Clone(t.Context(), name, api.Clone{Name: name + "-clone"})
+		l.must(err)
+		want := own
+		if agent {
+			want = ""
+		}
+		if got := clone.Spec.Foreign.ISO; got != want || (had == own) == agent {
+			t.Errorf("%s has %q in its drive, and its clone %q; want %q", name, had, got, want)
+		}
+		if now := l.get(name).Spec.Foreign.ISO; now != had {
+			t.Errorf("%s has %q in its drive after it was cloned", name, now)
+		}
+		l.must(l.Remove(t.Context(), name, false))
+		l.must(l.Start(t.Context(), clone.Name, nil))
+		if got := l.host.Run(clone.ID).Plan.Foreign.ISO; got != want {
+			t.Errorf("the clone of %s starts with %q", name, got)
+		}
 	}
 }
