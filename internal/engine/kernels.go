@@ -173,16 +173,22 @@ func (e *Engine) tellKernel(ctx context.Context, action string, k api.Kernel) {
 }
 
 // kernelUsers returns what tells the names of environments that boot a kernel, as
-// things stand now.
+// things stand now, or go on with it.
 func (e *Engine) kernelUsers() func(api.Kernel) []string {
 	type boots struct{ stratum, ref string }
 	refs := map[string]boots{} // by environment
 	for _, en := range e.entries() {
 		en.mu.Lock()
-		if en.rec.Stratum != stratum.Zone && en.state != environment.Gone {
-			refs[en.rec.Name] = boots{en.rec.Stratum, en.rec.Spec.Kernel}
-		}
+		rec, state := en.rec, en.state
 		en.mu.Unlock()
+		if rec.Stratum == stratum.Zone || state == environment.Gone {
+			continue
+		}
+		b := boots{rec.Stratum, rec.Spec.Kernel}
+		if b.ref == "" && state == environment.Suspended {
+			b.ref = e.savedKernel(rec)
+		}
+		refs[rec.Name] = b
 	}
 	usual := map[string]string{} // ids of the kernels that they boot which name none
 	for _, b := range refs {
@@ -201,6 +207,20 @@ func (e *Engine) kernelUsers() func(api.Kernel) []string {
 		slices.Sort(names)
 		return names
 	}
+}
+
+// savedKernel is the kernel that a suspended system goes on with, whichever is the default
+// one by now; "" where it cannot be told.
+func (e *Engine) savedKernel(rec environment.Record) string {
+	d, ok := e.drivers[rec.Stratum].(stratum.Reviver)
+	if !ok {
+		return ""
+	}
+	name, err := d.SavedKernel(e.savedPath(rec.ID))
+	if err != nil { // nor can it go on then
+		e.log.Debug("the kernel of a suspended system is not known", "id", rec.ID, "error", err)
+	}
+	return name
 }
 
 // answers tells whether ref can mean k. Of two that it could mean, neither may go.

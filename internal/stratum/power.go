@@ -13,6 +13,13 @@ type Suspender interface {
 	Suspend(ctx context.Context, dir string) error
 }
 
+// Reviver is a driver that tells what a suspended system needs to go on.
+type Reviver interface {
+	// SavedKernel is the name of the kernel of the system that Suspend has written into
+	// dir. Kinds: Missing, Unable.
+	SavedKernel(dir string) (string, error)
+}
+
 // Resetter has a reset button.
 type Resetter interface {
 	// Reset starts its system over, at once: what that has not written out is lost. over

@@ -80,6 +80,11 @@ func readSaved(dir string) (s Saved, err error) {
 	return s, nil
 }
 
+// SavedKernel implements stratum.Reviver.
+func (d *Driver) SavedKernel(dir string) (string, error) { return kernelOf(dir) }
+
+var _ stratum.Reviver = (*Driver)(nil)
+
 // kernelOf is the kernel of the system in dir.
 func kernelOf(dir string) (string, error) {
 	s, err := readSaved(dir)
