@@ -158,7 +158,7 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		}
 	}
 	accelerator := l.Notes.Boot.Accelerator
-	live, err := d.AttemptTwice(ctx, p, l.Launch, o, func(ctx context.Context) error {
+	live, err := d.AttemptTwice(ctx, p, l.Launch, o, func(ctx context.Context, _ string) error {
 		return d.cold(ctx, l, p, l.Notes.Boot.Cold)
 	})
 	if err == nil && save != nil && l.Notes.Boot.Accelerator == accelerator {

@@ -283,12 +283,13 @@ func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		return d.live(v), nil
 	}
 	l.Notes.Boot.Cold = "a machine is always booted"
-	v, err := d.AttemptTwice(ctx, p, l.Launch, o, func(ctx context.Context) error {
+	v, err := d.AttemptTwice(ctx, p, l.Launch, o, func(ctx context.Context, accelerator string) error {
 		fresh, err := d.prepare(ctx, p)
 		if err != nil {
 			return err
 		}
-		fresh.Tap, fresh.Notes.Boot.Cold, fresh.Notes.Boot.Accelerator = l.Tap, l.Notes.Boot.Cold, qemu.TCG
+		fresh.Tap, fresh.Notes.Boot.Cold = l.Tap, l.Notes.Boot.Cold
+		fresh.Notes.Boot.Accelerator, fresh.Notes.Boot.Why = accelerator, l.Notes.Boot.Why
 		*l.Launch = *fresh.Launch
 		l.Hardware = l
 		return d.furnish(ctx, p, l)

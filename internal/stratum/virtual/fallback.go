@@ -21,18 +21,18 @@ type judge interface {
 // so that nothing of the first attempt is in it.
 type attempts struct {
 	now   func(context.Context) (*Live, error)
-	again func(context.Context) error
+	again func(ctx context.Context, accelerator string) error
 }
 
 // AttemptTwice starts l, and once more where it did not come up though nothing that was
 // asked for is to blame: by TCG where it is the first system by this KVM, else, where it
-// hangs, by the same accelerator. again prepares *l anew.
-func (d *Driver) AttemptTwice(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(context.Context) error) (*Live, error) {
+// hangs, by the same accelerator. again prepares *l anew, for the one that it is given.
+func (d *Driver) AttemptTwice(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, again func(ctx context.Context, accelerator string) error) (*Live, error) {
 	return twice(ctx, d.Judge, l, attempts{
 		now: func(ctx context.Context) (*Live, error) { return d.Attempt(ctx, p, l, o) },
-		again: func(ctx context.Context) error {
+		again: func(ctx context.Context, accelerator string) error {
 			d.Log.Warn("a "+d.o.Stratum+" did not boot, and is booted once more", "id", p.ID, "accelerator", l.Notes.Boot.Accelerator)
-			return again(ctx)
+			return again(ctx, accelerator)
 		},
 	})
 }
@@ -45,13 +45,13 @@ func twice(ctx context.Context, j judge, l *Launch, a attempts) (*Live, error) {
 		return live, err
 	}
 	if l.hung(err) {
-		if err := a.again(ctx); err != nil {
+		if err := a.again(ctx, l.Notes.Boot.Accelerator); err != nil {
 			return nil, err
 		}
 		l.Last = true
 		return a.now(ctx)
 	}
-	if err := a.again(ctx); err != nil {
+	if err := a.again(ctx, qemu.TCG); err != nil {
 		return nil, err
 	}
 	l.Last, l.Proven, l.Notes.Boot.Accelerator, l.Notes.Boot.Why = true, false, qemu.TCG, accel.Unbooted(err)

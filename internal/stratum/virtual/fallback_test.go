@@ -80,7 +80,18 @@ func TestAGuestThatKVMDoesNotBootIsBootedByTCG(t *testing.T) {
 					l.Begun, l.Met = o.begun, o.met
 					return nil, o.err
 				},
-				again: func(context.Context) error { *l = *launched(c.with); l.Proven = c.proven; return nil },
+				again: func(_ context.Context, by string) error {
+					want := c.with
+					if !c.proven {
+						want = qemu.TCG
+					}
+					if by != want {
+						t.Errorf("it is prepared for %s once more, want %s", by, want)
+					}
+					*l = *launched(c.with)
+					l.Proven = c.proven
+					return nil
+				},
 			})
 			if len(by) == 2 && !l.Last {
 				t.Error("the second attempt does not know that it is the last")
