@@ -3,6 +3,8 @@ package keep
 import (
 	"bytes"
 	"os"
+	"os/exec"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
@@ -327,6 +329,33 @@ func TestAProgramThatStartsTooLateIsEndedAndForgotten(t *testing.T) {
 		}
 		if m.come(late, 1<<20); m.broken != "" || len(m.k.execs) != 0 || len(m.channels) != 1 {
 			t.Errorf("%s: broken %q, %d execs, %d channels", what, m.broken, len(m.k.execs), len(m.channels))
+		}
+	}
+}
+
+// TestASpareIsOfferedToTheKernelAsWhatItBecomes takes one that the kernel was to choose
+// before most others, for somebody with a guarantee.
+func TestASpareIsOfferedToTheKernelAsWhatItBecomes(t *testing.T) {
+	own, err := os.ReadFile("/proc/self/oom_score_adj")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for want, victim := range map[string]int{"321\n": 321, string(own): 0} {
+		payload := exec.Command("sleep", "1000")
+		if err := payload.Start(); err != nil {
+			t.Fatal(err)
+		}
+		defer payload.Wait()
+		defer payload.Process.Kill()
+		m := newTestMachine(t, starting)
+		m.k.pid, m.k.spec.Payload.Victim = payload.Process.Pid, 500
+		m.k.offer(m.k.pid)
+		if fault := m.k.take(&wire.Taken{Victim: victim}, -1); fault != nil {
+			t.Fatalf("%+v", fault)
+		}
+		path := "/proc/" + strconv.Itoa(m.k.pid) + "/oom_score_adj"
+		if now, err := os.ReadFile(path); string(now) != want || err != nil {
+			t.Errorf("taken with %d it has %q, %v; want %q", victim, now, err, want)
 		}
 	}
 }

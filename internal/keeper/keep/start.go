@@ -227,15 +227,35 @@ func (k *keeper) clone(files []int) error {
 // on, when the host is short of memory. Where the kernel refuses, it stays as the
 // keeper's is, with the host's own programs.
 func (k *keeper) offer(pid int) {
-	v := k.spec.Payload.Victim
-	if v == 0 {
+	if v := k.spec.Payload.Victim; v != 0 {
+		offerAs(pid, []byte(strconv.Itoa(v)))
+	}
+}
+
+// offerAgain is offer of a payload that was somebody else's until now, and so was offered.
+func (k *keeper) offerAgain() {
+	if k.spec.Payload.Victim != 0 {
+		k.offer(k.pid)
 		return
 	}
+	fd, err := unix.Open("/proc/self/oom_score_adj", unix.O_RDONLY|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return
+	}
+	var own [8]byte
+	n, err := unix.Read(fd, own[:])
+	unix.Close(fd)
+	if err == nil {
+		offerAs(k.pid, own[:n])
+	}
+}
+
+func offerAs(pid int, score []byte) {
 	fd, err := unix.Open("/proc/"+strconv.Itoa(pid)+"/oom_score_adj", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 	if err != nil {
 		return
 	}
-	unix.Write(fd, []byte(strconv.Itoa(v)))
+	unix.Write(fd, score)
 	unix.Close(fd)
 }
 

@@ -21,6 +21,8 @@ func (k *keeper) take(t *wire.Taken, client int) *wire.Failure {
 	s := &k.spec
 	s.ID, s.Socket, s.ExitFile, s.StatusFile, s.Log = t.ID, t.Socket, t.ExitFile, t.StatusFile, t.Log
 	s.System, s.TTY, s.Stdin, s.Machine.ConsoleLog = t.System, t.TTY, t.Stdin, t.ConsoleLog
+	s.Payload.Victim = t.Victim
+	k.offerAgain()
 	k.log = logfile.Writer{Dir: t.Log.Dir, Size: t.Log.Size, Files: t.Log.Files}
 	m.log = logfile.Writer{Dir: t.ConsoleLog.Dir, Size: t.ConsoleLog.Size, Files: t.ConsoleLog.Files}
 	k.main.tty, k.main.in.tty = t.TTY, t.TTY

@@ -216,6 +216,7 @@ type Taken struct {
 	System     bool   `json:"system,omitempty"`
 	TTY        bool   `json:"tty"`
 	Stdin      bool   `json:"stdin"`
+	Victim     int    `json:"victim"` // as a Payload's
 }
 
 // The types of Message.

@@ -223,7 +223,7 @@ func (d *Driver) taken(p stratum.Plan, l *Launch) wire.Taken {
 	w := d.spec(p, l, Wires{}, &Handed{})
 	return wire.Taken{
 		ID: w.ID, Socket: w.Socket, ExitFile: w.ExitFile, StatusFile: w.StatusFile, Log: w.Log, ConsoleLog: consoleLog(p),
-		System: w.System, TTY: w.TTY, Stdin: w.Stdin,
+		System: w.System, TTY: w.TTY, Stdin: w.Stdin, Victim: w.Payload.Victim,
 	}
 }
 
