@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum/held"
 )
@@ -81,7 +82,11 @@ func monitored(t *testing.T, state string) (*Live, *fakeMonitor) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	l := &Live{Run: &held.Run{ID: "a"}, d: &Driver{Held: runs, Log: log}, agent: agent{path: runs.Path("a", ControlSocket)}}
+	kernels, err := kernel.Open(filepath.Join(dir, "kernels"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := &Live{Run: &held.Run{ID: "a"}, d: &Driver{Held: runs, Log: log, o: Options{Kernels: kernels}}, agent: agent{path: runs.Path("a", ControlSocket)}}
 	if err := os.Mkdir(runs.Path("a"), 0o700); err != nil {
 		t.Fatal(err)
 	}
@@ -151,5 +156,19 @@ func TestWhatStandsStillForWantOfRoomIsNotPaused(t *testing.T) {
 				t.Errorf("it is %s, and was %s", state, c.state)
 			}
 		})
+	}
+}
+
+func TestWhatHasLostItsKernelIsNotSuspended(t *testing.T) {
+	l, f := monitored(t, "running")
+	l.notes.Form, l.notes.Boot.Kernel = "any", "old"
+	ctx, cancel := context.WithTimeout(t.Context(), require.Patience(10*time.Second))
+	defer cancel()
+	err := l.Suspend(ctx, filepath.Join(t.TempDir(), "suspended"))
+	if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "its kernel old was removed") {
+		t.Errorf("%v", err)
+	}
+	if state := f.now(); state != "running" || l.Paused() {
+		t.Errorf("it is %s, and says that it is paused: %v", state, l.Paused())
 	}
 }

@@ -32,6 +32,11 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	case l.notes.Form == "":
 		return fault.Unablef("it was started by a strata that kept no note of its hardware").Help("start it again first")
 	}
+	if k := l.notes.Boot.Kernel; k != "" { // what runs does not keep its kernel from being removed
+		if _, err := l.d.o.Kernels.Get(k); fault.Is(err, fault.Missing) {
+			return fault.Unablef("its kernel %s was removed, without which it could not go on", k).Help("add that again, or start it again first: it boots another one then")
+		}
+	}
 	if err := l.counted(ctx); err != nil { // the next machine has as many
 		return err
 	}
