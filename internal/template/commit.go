@@ -41,7 +41,7 @@ func (w *session) commit(ctx context.Context, f found, r Report) (Template, erro
 		return Template{}, fault.Invalidf("the image's manifest and configuration do not fit together")
 	}
 	for i, diffID := range diffIDs {
-		l, err := w.layerFromBlob(ctx, f.blobs[i], diffID, r)
+		l, err := w.layerFromBlob(ctx, f.blobs[i], m.Layers[i].Digest.String(), diffID, r)
 		if err != nil {
 			return Template{}, fault.Wrap(err, "layer %d of %d", i+1, len(diffIDs))
 		}
@@ -54,9 +54,8 @@ func (w *session) commit(ctx context.Context, f found, r Report) (Template, erro
 		rec.Template.Created = rec.Added
 	}
 	for i, path := range f.blobs {
-		digest := m.Layers[i].Digest.String()
-		rec.Blobs = append(rec.Blobs, digest)
-		if err := w.keepBlob(path, digest); err != nil {
+		rec.Blobs = append(rec.Blobs, m.Layers[i].Digest.String())
+		if err := w.keepBlob(path, m.Layers[i]); err != nil {
 			return Template{}, err
 		}
 	}
@@ -73,21 +72,17 @@ func (w *session) commit(ctx context.Context, f found, r Report) (Template, erro
 	return w.s.add(rec, f.names)
 }
 
-// keepBlob moves a blob that was checked to where it stays.
-func (w *session) keepBlob(path, digest string) error {
-	to := w.s.blobPath(digest)
+// keepBlob moves a blob that was checked to where it stays. What is there already stays
+// if it has the size that the manifest says: else it is damaged, and replaced.
+func (w *session) keepBlob(path string, d v1.Descriptor) error {
+	to := w.s.blobPath(d.Digest.String())
 	w.pin(to)
-	if path == to {
+	if path == to || hasSize(to, d.Size) {
 		return nil
 	}
-	if _, err := os.Stat(to); err == nil {
-		return nil // a blob is whole once it has its name
-	}
 	err := settle(path, to)
-	if os.IsNotExist(err) { // the same layer twice in one image, or another session was quicker
-		if _, serr := os.Stat(to); serr == nil {
-			return nil
-		}
+	if os.IsNotExist(err) && hasSize(to, d.Size) { // the same layer twice in one image, or another session was quicker
+		return nil
 	}
 	return err
 }

@@ -39,7 +39,7 @@ func (w *session) outgoing(ref string) (*outgoing, error) {
 		w.pins = append(w.pins, w.s.blobPath(d))
 	}
 	w.s.mu.Unlock()
-	for _, d := range digests {
+	for _, d := range digests[:2] {
 		if _, err := os.Stat(w.s.blobPath(d)); err != nil {
 			return nil, fault.Unablef("template %s is damaged: its blob %s is missing", refOf(o.template), short(d)).Help("fetch it again: it came from %s", o.template.Source)
 		}
@@ -52,6 +52,11 @@ func (w *session) outgoing(ref string) (*outgoing, error) {
 	}
 	if o.parsed, err = parseManifest(o.manifest); err != nil {
 		return nil, err
+	}
+	for _, d := range o.parsed.Layers {
+		if !hasSize(w.s.blobPath(d.Digest.String()), d.Size) {
+			return nil, fault.Unablef("template %s is damaged: its blob %s is missing or truncated", refOf(o.template), short(d.Digest.String())).Help("fetch it again: it came from %s", o.template.Source)
+		}
 	}
 	if o.media = o.parsed.MediaType; o.media == "" {
 		o.media = types.OCIManifestSchema1

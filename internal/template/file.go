@@ -29,6 +29,12 @@ func digestOf(data []byte) string {
 	return "sha256:" + hex.EncodeToString(sum[:])
 }
 
+// hasSize tells whether there is a file of that many bytes at path.
+func hasSize(path string, size int64) bool {
+	info, err := os.Stat(path)
+	return err == nil && info.Size() == size
+}
+
 // digestFile hashes a whole file.
 func digestFile(ctx context.Context, path string) (string, int64, error) {
 	f, err := os.Open(path)

@@ -77,9 +77,9 @@ func (w *session) haveLayer(diffID string) (Layer, bool) {
 	return l, err == nil && info.Size() == l.Size
 }
 
-// layerFromBlob makes the layer of a compressed tar, unless it is there already.
-// Two that want the same layer at once wait for one another.
-func (w *session) layerFromBlob(ctx context.Context, path, diffID string, r Report) (Layer, error) {
+// layerFromBlob makes the layer of a compressed tar, the blob of that digest, unless it
+// is there already. Two that want the same layer at once wait for one another.
+func (w *session) layerFromBlob(ctx context.Context, path, digest, diffID string, r Report) (Layer, error) {
 	unlock, err := w.s.work.Lock(ctx, diffID)
 	if err != nil {
 		return Layer{}, err
@@ -90,7 +90,7 @@ func (w *session) layerFromBlob(ctx context.Context, path, diffID string, r Repo
 	}
 	f, err := os.Open(path)
 	if os.IsNotExist(err) { // another session's template was whole first
-		f, err = os.Open(filepath.Join(w.s.dir, blobDir, filepath.Base(path)))
+		f, err = os.Open(w.s.blobPath(digest))
 	}
 	if err != nil {
 		return Layer{}, err

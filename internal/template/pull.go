@@ -2,8 +2,6 @@ package template
 
 import (
 	"context"
-	"os"
-	"path/filepath"
 	"strings"
 
 	"github.com/google/go-containerregistry/pkg/authn"
@@ -111,7 +109,7 @@ func (s *Store) pull(ctx context.Context, ref name.Reference, want v1.Platform, 
 			if f.blobs[i], err = w.fetch(gctx, client, d, r); err != nil {
 				return err
 			}
-			_, err = w.layerFromBlob(gctx, f.blobs[i], diffIDs[i], r)
+			_, err = w.layerFromBlob(gctx, f.blobs[i], d.Digest.String(), diffIDs[i], r)
 			return fault.Wrap(err, "layer %d of %d", i+1, len(m.Layers))
 		})
 	}
@@ -153,14 +151,14 @@ func isIndex(raw []byte) bool {
 func (w *session) fetch(ctx context.Context, client *registry.Client, d v1.Descriptor, r Report) (string, error) {
 	digest := d.Digest.String()
 	stays := w.s.blobPath(digest)
-	coming := filepath.Join(w.s.dir, downloadDir, d.Digest.Hex)
+	coming := w.s.downloadPath(d)
 	w.pin(stays, coming)
 	unlock, err := w.s.work.Lock(ctx, "blob "+digest)
 	if err != nil {
 		return "", err
 	}
 	defer unlock()
-	if info, err := os.Stat(stays); err == nil && info.Size() == d.Size {
+	if hasSize(stays, d.Size) {
 		r.tell("download", short(digest), d.Size, d.Size)
 		return stays, nil
 	}

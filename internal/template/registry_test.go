@@ -389,6 +389,97 @@ func TestPullLogsIn(t *testing.T) {
 	}
 }
 
+// written is a manifest as a test writes it.
+type written []byte
+
+func (m written) RawManifest() ([]byte, error)        { return m, nil }
+func (m written) MediaType() (types.MediaType, error) { return types.OCIManifestSchema1, nil }
+
+// blobOf returns the descriptor of an image's first layer.
+func blobOf(t testing.TB, img v1.Image) v1.Descriptor {
+	t.Helper()
+	m, err := img.Manifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	return m.Layers[0]
+}
+
+func TestAnImageWithAWrongSizeSpoilsNoOther(t *testing.T) {
+	s, reg := open(t), newRegistry(t)
+	big := makeTar(t, file("big", noise(1<<20)))
+	img := image(t, Host().Architecture, big, makeTar(t, file("b", "2")))
+	ref := reg.write(t, "app:1", img)
+	first := blobOf(t, img)
+	liar := image(t, Host().Architecture, big)
+	reg.write(t, "liar:1", liar)
+	raw, err := liar.RawManifest()
+	if err != nil {
+		t.Fatal(err)
+	}
+	lies := strings.Replace(string(raw), fmt.Sprint(first.Size), "10", 1)
+	lying := reg.put(t, "liar:2", written(lies))
+
+	come, asked, through := make(chan struct{}), make(chan struct{}), make(chan struct{})
+	var firsts atomic.Int32
+	second := must(img.Manifest()).Layers[1].Digest.String()
+	reg.blobs(func(w http.ResponseWriter, req *http.Request, inner http.Handler) {
+		switch filepath.Base(req.URL.Path) {
+		case second: // the honest pull waits with a whole first layer
+			<-asked
+		case first.Digest.String():
+			if firsts.Add(1) == 2 {
+				close(asked)
+				<-through
+			}
+		}
+		inner.ServeHTTP(w, req)
+	})
+	liars := make(chan error)
+	go func() {
+		<-come
+		_, err := s.Pull(t.Context(), lying, anonymous, nil)
+		liars <- err
+	}()
+	tm, err := s.Pull(t.Context(), ref, anonymous, func(p Progress) {
+		if p.Step == "download" && p.Done == first.Size {
+			close(come)
+		}
+	})
+	close(through)
+	if err != nil {
+		t.Errorf("the other image: %v", err)
+	}
+	wantKind(t, <-liars, fault.Invalid, "more than the 10 bytes")
+	if digest, _, err := digestFile(t.Context(), s.blobPath(first.Digest.String())); digest != first.Digest.String() {
+		t.Errorf("blob %s is %s, %v", first.Digest, digest, err)
+	}
+	if err := s.Push(t.Context(), tm.ID, reg.host+"/copy:1", anonymous, nil); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestADamagedBlobIsToldAndPulledAgain(t *testing.T) {
+	s, reg := open(t), newRegistry(t)
+	img := image(t, Host().Architecture, makeTar(t, file("big", noise(100_000))))
+	ref := reg.write(t, "app:1", img)
+	if _, err := s.Pull(t.Context(), ref, anonymous, nil); err != nil {
+		t.Fatal(err)
+	}
+	blob := s.blobPath(blobOf(t, img).Digest.String())
+	if err := os.Truncate(blob, 10); err != nil {
+		t.Fatal(err)
+	}
+	wantKind(t, s.Push(t.Context(), ref, reg.host+"/copy:1", anonymous, nil), fault.Unable, "damaged", "fetch it again")
+	wantKind(t, s.Export(t.Context(), ref, io.Discard, nil), fault.Unable, "damaged", "fetch it again")
+	if _, err := s.Pull(t.Context(), ref, anonymous, nil); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.Push(t.Context(), ref, reg.host+"/copy:1", anonymous, nil); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestPullsOfTheSameAtOnce(t *testing.T) {
 	s, reg := open(t), newRegistry(t)
 	layer := makeTar(t, file("big", noise(1<<20)))

@@ -3,6 +3,7 @@ package template
 import (
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"log/slog"
 	"os"
@@ -11,6 +12,8 @@ import (
 	"strings"
 	"sync"
 	"time"
+
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keyed"
@@ -62,7 +65,7 @@ const (
 	layerDir    = "layers"   // <digest>.erofs and <diff id>.json, which says which digest
 	wholeDir    = "whole"    // <digest of the list of layers>.erofs
 	blobDir     = "blobs"    // manifests, configurations, compressed layers as they came
-	downloadDir = "download" // blobs that are not whole, or whose template is not
+	downloadDir = "download" // <digest>-<size>: blobs that are not whole, or whose template is not
 	workDir     = "work"     // emptied at start
 	namesFile   = "names.json"
 )
@@ -227,6 +230,12 @@ func (s *Store) layerPath(digest string) string {
 
 func (s *Store) blobPath(digest string) string {
 	return filepath.Join(s.dir, blobDir, strings.TrimPrefix(digest, "sha256:"))
+}
+
+// downloadPath is where a blob comes. The size is in the name since it is the manifest's word: under
+// the digest alone, one image with a wrong size would have another's download cut.
+func (s *Store) downloadPath(d v1.Descriptor) string {
+	return filepath.Join(s.dir, downloadDir, fmt.Sprint(d.Digest.Hex, "-", d.Size))
 }
 
 func (s *Store) notePath(diffID string) string {
