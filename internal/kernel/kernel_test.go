@@ -5,6 +5,7 @@ import (
 	"compress/gzip"
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"os"
 	"os/exec"
@@ -14,6 +15,7 @@ import (
 	"testing"
 	"testing/fstest"
 	"testing/iotest"
+	"time"
 
 	"github.com/klauspost/compress/zstd"
 
@@ -305,6 +307,61 @@ func TestWhatGuestsCannotRunOnIsRefused(t *testing.T) {
 				t.Error("it was kept")
 			}
 		})
+	}
+}
+
+// needing is a kernel whose modules have these dependencies, and after a slash wishes.
+func needing(modules map[string]string) Kernel {
+	k := Kernel{index: map[string]module{}}
+	for name, words := range modules {
+		depends, before, _ := strings.Cut(words, "/")
+		k.index[name] = module{Name: name, Depends: strings.Fields(depends), Before: strings.Fields(before)}
+	}
+	return k
+}
+
+func TestAWishIsHeededWhereItCanBe(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		modules map[string]string
+		want    string // of a and z, in this order
+	}{
+		"a wish comes before":                            {map[string]string{"a": "d / w", "d": "", "w": "d", "z": ""}, "d w a z"},
+		"a wish that lacks something leaves nothing":     {map[string]string{"a": "/ w", "w": "x none", "x": "", "z": ""}, "a z"},
+		"what such a wish had is there for who needs it": {map[string]string{"a": "/ w", "w": "x none", "x": "y", "y": "", "z": "x"}, "a y x z"},
+		"a wish that needs who wishes comes after it":    {map[string]string{"a": "/ w", "w": "a", "z": "w"}, "a w z"},
+		"the same where both are needed at once":         {map[string]string{"b": "/ w", "w": "b", "a": "b w", "z": ""}, "b w a z"},
+		"two that wish for one another":                  {map[string]string{"a": "/ z", "z": "/ a"}, "z a"},
+	} {
+		set, err := needing(c.modules).Set(Wanted{Required: []string{"a", "z"}})
+		if err != nil || names(set) != c.want {
+			t.Errorf("%s: %q, %v, want %q", sentence, names(set), err, c.want)
+		}
+	}
+}
+
+func TestModulesThatWishForWhatFailsTakeNoTime(t *testing.T) {
+	for sentence, lacks := range map[string]func(level int) string{
+		"for want of a module": func(int) string { return "none" },
+		"in a circle":          func(level int) string { return fmt.Sprint("x", max(level-1, 0)) },
+	} {
+		modules := map[string]string{"a": "/ f0 g0"}
+		for level := range 40 {
+			needs := fmt.Sprintf("x%d %s", level, lacks(level))
+			modules[fmt.Sprint("f", level)], modules[fmt.Sprint("g", level)] = needs, needs
+			modules[fmt.Sprint("x", level)] = fmt.Sprintf("/ f%d g%d", level+1, level+1)
+		}
+		over := make(chan struct{})
+		go func() {
+			defer close(over)
+			if set, err := needing(modules).Set(Wanted{Required: []string{"a"}}); err != nil || !set.Has("a") {
+				t.Errorf("%s: %q, %v", sentence, names(set), err)
+			}
+		}()
+		select {
+		case <-over:
+		case <-time.After(require.Patience(20 * time.Second)):
+			t.Fatalf("%s: it goes on", sentence)
+		}
 	}
 }
 

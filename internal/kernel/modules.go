@@ -104,14 +104,12 @@ func (s Set) Has(name string) bool {
 // Set resolves w: dependencies come before what needs them. It reads no file.
 // Kinds: Unable where a required module, or a dependency of one, is missing.
 func (k Kernel) Set(w Wanted) (Set, error) {
-	r := resolver{k: k, state: map[string]state{}}
+	r := resolver{k: k, state: map[string]state{}, needs: map[string][]string{}, broken: map[string]*failure{}, taken: map[string]bool{}}
 	var errs []error
 	var missing []string
 	optional := func(names []string) {
 		for _, name := range names {
-			before := len(r.set.Modules)
-			if err := r.visit(name, ""); err != nil {
-				r.forget(before)
+			if err := r.add(name); err != nil {
 				r.set.Absent = append(r.set.Absent, name)
 			}
 		}
@@ -125,7 +123,7 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 				}
 				continue
 			}
-			if err := r.visit(name, ""); err != nil {
+			if err := r.add(name); err != nil {
 				errs = append(errs, err)
 			}
 		}
@@ -155,63 +153,94 @@ const (
 	done
 )
 
+// resolver finds what modules need first and takes them then, so that a wish that comes to
+// nothing leaves nothing, and what was found out on its way need not be found out again: a
+// hostile kernel could have that take for ever.
 type resolver struct {
-	k     Kernel
-	set   Set
-	state map[string]state
-	with  string // parameters of all that come now
-	later bool   // they are loaded once the first program runs
+	k      Kernel
+	set    Set
+	state  map[string]state
+	needs  map[string][]string // of those that are done, what is loaded before them
+	broken map[string]*failure
+	taken  map[string]bool
+	with   string // parameters of all that come now
+	later  bool   // they are loaded once the first program runs
 }
 
-// visit adds a module after what it depends on. by says what depends on it, "" where it is wanted itself.
-func (r *resolver) visit(name, by string) error {
+// failure says why a module cannot be loaded.
+type failure struct {
+	err    error
+	circle string // a module under way that it leads back to; it may be loaded after that. "": never
+}
+
+// add adds a wanted module after what it depends on.
+func (r *resolver) add(name string) error {
+	if f := r.visit(name, ""); f != nil {
+		return f.err
+	}
+	r.take(name)
+	return nil
+}
+
+// visit finds what a module needs. by says what depends on it, "" where it is wanted itself.
+func (r *resolver) visit(name, by string) *failure {
 	m, ok := r.k.index[name]
-	switch {
+	switch f := r.broken[name]; {
 	case r.state[name] == done:
 		return nil
 	case r.state[name] == underWay:
-		return fault.Unablef("modules %s and %s of kernel %s depend on one another", name, by, r.k.Name)
+		return &failure{fault.Unablef("modules %s and %s of kernel %s depend on one another", name, by, r.k.Name), name}
+	case f != nil && (f.circle == "" || r.state[f.circle] == underWay):
+		return f
 	case !ok && r.k.built.has(name):
 		if by == "" && !slices.Contains(r.set.BuiltIn, name) {
 			r.set.BuiltIn = append(r.set.BuiltIn, name)
 		}
 		return nil
 	case !ok && by == "":
-		return r.k.lacks([]string{name})
+		return &failure{err: r.k.lacks([]string{name})}
 	case !ok:
-		return fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name).Help("%s", elsewhere)
+		return &failure{err: fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name).Help("%s", elsewhere)}
 	}
 	r.state[name] = underWay
+	var needs []string
 	for _, other := range m.Depends {
-		if err := r.visit(other, name); err != nil {
-			r.state[name] = unseen
-			return err
+		f := r.visit(other, name)
+		if f == nil {
+			needs = append(needs, other)
+			continue
 		}
+		if f.circle == name { // it depends on itself
+			f = &failure{err: f.err}
+		}
+		r.state[name], r.broken[name] = unseen, f
+		return f
 	}
 	for _, other := range m.Before { // only wished for
-		if real := r.k.named(other); real != "" && r.state[real] == unseen {
-			before := len(r.set.Modules)
-			if r.visit(real, name) != nil {
-				r.forget(before)
-			}
+		if real := r.k.named(other); real != "" && r.visit(real, name) == nil {
+			needs = append(needs, real)
 		}
 	}
-	r.state[name] = done
+	r.state[name], r.needs[name] = done, needs
+	return nil
+}
+
+// take adds a module that is done to the set, after what it needs.
+func (r *resolver) take(name string) {
+	m, ok := r.k.index[name]
+	if !ok || r.taken[name] { // built in, or there
+		return
+	}
+	r.taken[name] = true
+	for _, other := range r.needs[name] {
+		r.take(other)
+	}
 	r.set.Modules = append(r.set.Modules, Module{
 		Name: name, Size: m.Size, Digest: m.Digest,
 		Path:       filepath.Join(r.k.dir, modulesDir, name+moduleTail),
 		Parameters: strings.TrimSpace(r.with + " " + parameters[name]),
 		Later:      r.later,
 	})
-	return nil
-}
-
-// forget takes back what a wish that came to nothing had added.
-func (r *resolver) forget(from int) {
-	for _, m := range r.set.Modules[from:] {
-		r.state[m.Name] = unseen
-	}
-	r.set.Modules = r.set.Modules[:from]
 }
 
 const elsewhere = "use a kernel that has it, as the distribution's have: strata kernel add debian"
