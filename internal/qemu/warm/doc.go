@@ -56,5 +56,6 @@
 // clone has ended, too.
 //
 // Locks: Store.mu guards the tables and is held for no reading, writing or booting.
-// One image is made or read by one goroutine at a time; others wait for it.
+// One image is made or read by one goroutine at a time; others wait for it, but for Get,
+// which waits for no boot.
 package warm

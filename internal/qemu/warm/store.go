@@ -74,9 +74,12 @@ func (r *resident) close() {
 }
 
 type flight struct {
-	done chan struct{}
-	err  error
+	boots chan struct{} // closed once it boots, for want of what could be read
+	done  chan struct{}
+	err   error
 }
+
+func newFlight() *flight { return &flight{boots: make(chan struct{}), done: make(chan struct{})} }
 
 const workDir = "work"
 
@@ -101,8 +104,8 @@ func (s *Store) Close() error {
 	return nil
 }
 
-// Get returns the image of k where there is one. Nothing is booted for it.
-// Kinds: Missing, Busy where ctx ended.
+// Get returns the image of k where there is one, after reading it. Nothing is booted
+// for it, nor does it wait for who boots. Kinds: Missing, Busy where ctx ended.
 func (s *Store) Get(ctx context.Context, k Key) (*Image, error) { return s.Image(ctx, k, nil) }
 
 // Image returns the image of k, which is made by boot where there is none. Of several
@@ -119,13 +122,19 @@ func (s *Store) Image(ctx context.Context, k Key, boot Boot) (*Image, error) {
 		}
 		f := s.flights[digest]
 		if f == nil {
-			f = &flight{done: make(chan struct{})}
+			f = newFlight()
 			s.flights[digest] = f
 			go s.fly(context.WithoutCancel(ctx), f, k, boot)
 		}
 		s.mu.Unlock()
+		var boots chan struct{} // who would boot waits for who does
+		if boot == nil {
+			boots = f.boots
+		}
 		select {
 		case <-f.done:
+		case <-boots:
+			return nil, errNoBoot
 		case <-ctx.Done():
 			return nil, fault.Busyf("the saved system is not ready yet: %w", ctx.Err())
 		}
@@ -147,7 +156,7 @@ func (s *Store) Make(k Key, boot Boot) {
 	if s.resident[digest] != nil || s.flights[digest] != nil || time.Since(s.failed[digest]) < retryAfter {
 		return
 	}
-	f := &flight{done: make(chan struct{})}
+	f := newFlight()
 	s.flights[digest] = f
 	go s.fly(context.Background(), f, k, boot)
 }
@@ -227,6 +236,7 @@ func (s *Store) fly(ctx context.Context, f *flight, k Key, boot Boot) {
 		s.o.Log.Debug("no saved system to read", "key", digest, "err", err)
 		r, err = nil, errNoBoot
 		if boot != nil {
+			close(f.boots)
 			r, err = s.make(ctx, k, boot)
 		}
 	}

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/warm"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -130,6 +131,26 @@ func TestABootThatFailsIsToldAndNotTriedAtOnceInTheBackground(t *testing.T) {
 	if _, err := s.Image(t.Context(), key(2), nothing); err == nil {
 		t.Error("an image without a state is one")
 	}
+}
+
+func TestWhoWouldNotBootWaitsForNoBoot(t *testing.T) {
+	s := open(t, t.TempDir(), warm.Options{})
+	var booted atomic.Int32
+	slow := make(chan struct{})
+	s.Make(key(1), func(ctx context.Context, memory, state *os.File) error {
+		<-slow
+		return pretend(&booted)(ctx, memory, state)
+	})
+	ctx, cancel := context.WithTimeout(t.Context(), require.Patience(10*time.Second))
+	defer cancel()
+	if _, err := s.Get(ctx, key(1)); fault.KindOf(err) != fault.Missing {
+		t.Errorf("while one boots: %v", err)
+	}
+	close(slow)
+	s.Settle(t.Context())
+	i, err := s.Get(t.Context(), key(1))
+	must(t, err)
+	i.Close()
 }
 
 func TestAnImageOutlivesItsDaemon(t *testing.T) {

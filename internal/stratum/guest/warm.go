@@ -65,20 +65,13 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 
 // prepareSaved has a system like l's saved in the background.
 func (d *Driver) prepareSaved(key warm.Key, l *launch) {
-	go func() {
-		image, err := d.saved.Image(d.Life, key, func(ctx context.Context, memory, state *os.File) error {
-			s, err := d.source(ctx, l, memory)
-			if err != nil {
-				return err
-			}
-			return errors.Join(s.save(ctx, state), s.close())
-		})
+	d.saved.Make(key, func(ctx context.Context, memory, state *os.File) error {
+		s, err := d.source(ctx, l, memory)
 		if err != nil {
-			d.Log.Debug("no system was saved for guests to go on from", "error", err)
-			return
+			return err
 		}
-		image.Close()
-	}()
+		return errors.Join(s.save(ctx, state), s.close())
+	})
 }
 
 // cold has l boot after all.
