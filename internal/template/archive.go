@@ -100,14 +100,14 @@ func (a *archive) spreadOut(ctx context.Context, r io.Reader) error {
 	return err
 }
 
-// writeBlob writes a stream to a new file and hashes it.
+// writeBlob writes a stream to a new file and hashes it. Kinds: Busy where the disk is full.
 func writeBlob(r io.Reader, to string) (spread, error) {
 	f, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
 		return spread{}, diskFault(err)
 	}
 	h := sha256.New()
-	n, err := io.Copy(io.MultiWriter(f, h), r)
+	n, err := io.Copy(io.MultiWriter(&sparing{file: f}, h), r)
 	if cerr := f.Close(); err == nil {
 		err = cerr
 	}

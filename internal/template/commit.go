@@ -128,7 +128,7 @@ func (w *session) fromTar(ctx context.Context, tarStream io.Reader, c v1.ConfigF
 	sum := make(chan error, 1)
 	h := sha256.New()
 	go func() {
-		z := gzip.NewWriter(io.MultiWriter(blob, h))
+		z := gzip.NewWriter(io.MultiWriter(&sparing{file: blob}, h))
 		_, err := io.Copy(z, pr)
 		if cerr := z.Close(); err == nil {
 			err = cerr

@@ -12,6 +12,7 @@ import (
 	"syscall"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/template/unpack"
 )
 
 // temporary starts the name of every file that is not whole yet.
@@ -58,6 +59,22 @@ func (s *stoppable) Read(p []byte) (int, error) {
 		return 0, err
 	}
 	return s.r.Read(p)
+}
+
+// sparing writes to a file and leaves room on its disk, as unpacking does.
+type sparing struct {
+	file *os.File
+	left int64 // until that is looked at again
+}
+
+func (s *sparing) Write(p []byte) (int, error) {
+	if s.left -= int64(len(p)); s.left < 0 {
+		s.left = unpack.SpareEvery
+		if err := unpack.Room(int(s.file.Fd())); err != nil {
+			return 0, err
+		}
+	}
+	return s.file.Write(p)
 }
 
 // writeFile puts data at path, wholly or not at all, and safe from a power cut.

@@ -16,6 +16,7 @@ import (
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/ulikunitz/xz"
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
@@ -264,6 +265,28 @@ func TestACancelledImportLeavesNothing(t *testing.T) {
 	_, err := s.Import(ctx, io.MultiReader(head, &endless{f: cancel}), ImportOptions{}, nil)
 	if err == nil || ctx.Err() == nil {
 		t.Fatalf("error is %v", err)
+	}
+	if left := files(t, s); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestAnImportLeavesRoomOnTheDisk(t *testing.T) {
+	require.Root(t)
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=200M"); err != nil { // less than must stay free
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	s := reopen(t, dir)
+	for what, stream := range map[string]io.Reader{
+		"an archive's blob":     makeTar(t, file("blobs/sha256/"+strings.Repeat("ab", 32), "x")),
+		"a root folder's layer": makeTar(t, folder("etc/")),
+	} {
+		_, err := s.Import(t.Context(), stream, ImportOptions{}, nil)
+		if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "the disk is full") {
+			t.Errorf("%s: %v", what, err)
+		}
 	}
 	if left := files(t, s); len(left) != 0 {
 		t.Errorf("left behind: %q", left)

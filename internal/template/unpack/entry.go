@@ -227,18 +227,26 @@ func (u *unpacker) file(p place, h *tar.Header) error {
 	return unix.Ftruncate(fd, size)
 }
 
+// Room fails with ENOSPC where the disk of an open file has less than Spare left.
+func Room(fd int) error {
+	var fs unix.Statfs_t
+	if err := unix.Fstatfs(fd, &fs); err != nil {
+		return err
+	}
+	if free := int64(min(fs.Bavail, math.MaxInt64/uint64(fs.Bsize))) * fs.Bsize; free < Spare {
+		return fmt.Errorf("%s are left: %w", unit.Size(free), unix.ENOSPC)
+	}
+	return nil
+}
+
 func (u *unpacker) write(fd int, data []byte, at int64) error {
 	if allZero(data) {
 		return nil
 	}
 	if u.written -= int64(len(data)); u.written < 0 {
-		u.written = spareEvery
-		var fs unix.Statfs_t
-		if err := unix.Fstatfs(fd, &fs); err != nil {
+		u.written = SpareEvery
+		if err := Room(fd); err != nil {
 			return err
-		}
-		if free := int64(min(fs.Bavail, math.MaxInt64/uint64(fs.Bsize))) * fs.Bsize; free < spare {
-			return fmt.Errorf("%s are left: %w", unit.Size(free), unix.ENOSPC)
 		}
 	}
 	for len(data) > 0 {

@@ -41,8 +41,8 @@ const (
 	// maxTime is the last moment that an ext4 inode holds. Unit: seconds since 1970.
 	// Source: Documentation/filesystems/ext4/inodes.rst (34 bits).
 	maxTime = 1<<34 - 1
-	// spare is the space that must stay free on the host's disk. Unit: bytes.
-	spare = 256 * unit.MiB
-	// spareEvery is after how many written bytes that is looked at again.
-	spareEvery = 64 * unit.MiB
+	// Spare is the space that must stay free on the host's disk. Unit: bytes.
+	Spare = 256 * unit.MiB
+	// SpareEvery is after how many written bytes that is looked at again.
+	SpareEvery = 64 * unit.MiB
 )
