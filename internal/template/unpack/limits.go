@@ -7,14 +7,16 @@ type Limits struct {
 	Entries int   // headers in the tar
 	Bytes   int64 // of all files, unpacked, holes counted
 	Folders int64 // total length of the names of folders, which are held in memory
+	Steps   int64 // how often a path leads into a folder; through links that is the square of its depth
 }
 
 // Defaults are the limits of a layer from elsewhere. The largest public images
-// known have some 500,000 entries and 30 GiB.
+// known have some 500,000 entries and 30 GiB. All the steps take a minute or two.
 var Defaults = Limits{
 	Entries: 2_000_000,
 	Bytes:   64 * unit.GiB,
 	Folders: 64 * unit.MiB,
+	Steps:   256 * 2_000_000,
 }
 
 // Bounds that no caller changes.

@@ -104,6 +104,9 @@ func components(target string) []string {
 // readlink reads the link at a path whose folders were resolved already.
 // EINVAL: it is there and no link.
 func (u *unpacker) readlink(clean string) (string, error) {
+	if err := u.step(1); err != nil {
+		return "", err
+	}
 	dir, name := path.Split(clean)
 	fd := u.root
 	if dir != "" {
@@ -121,8 +124,19 @@ func (u *unpacker) readlink(clean string) (string, error) {
 	return string(buf[:n]), nil
 }
 
+// step counts what paths cost, so that a few deep ones cannot take hours.
+func (u *unpacker) step(n int) error {
+	if u.steps += int64(n); u.steps > u.limits.Steps {
+		return fault.Invalidf("the layer's paths lead into folders more than %d times, which is not accepted", u.limits.Steps)
+	}
+	return nil
+}
+
 // open opens a resolved path. It cannot leave the root whatever the path says.
 func (u *unpacker) open(clean string, flags uint64) (int, error) {
+	if err := u.step(1 + strings.Count(clean, "/")); err != nil {
+		return -1, err
+	}
 	how := unix.OpenHow{
 		Flags:   flags | unix.O_CLOEXEC,
 		Resolve: unix.RESOLVE_BENEATH | unix.RESOLVE_NO_SYMLINKS | unix.RESOLVE_NO_MAGICLINKS | unix.RESOLVE_NO_XDEV,

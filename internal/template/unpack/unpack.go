@@ -97,6 +97,7 @@ type unpacker struct {
 	stats   Stats
 	written int64 // since the free space was looked at
 	names   int64 // total length in folders
+	steps   int64 // so far
 	folders []folderTime
 	last    struct { // the folder of the entry before, kept open
 		fd        int

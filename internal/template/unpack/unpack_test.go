@@ -222,7 +222,7 @@ func TestLayerRefuses(t *testing.T) {
 		m.PAXRecords = map[string]string{"SCHILY.xattr." + name: value}
 		return m
 	}
-	small := Limits{Entries: 3, Bytes: 1000, Folders: 200}
+	small := Limits{Entries: 3, Bytes: 1000, Folders: 200, Steps: 1000}
 	for name, c := range map[string]struct {
 		in     []made
 		limits Limits
@@ -251,6 +251,7 @@ func TestLayerRefuses(t *testing.T) {
 		"too many entries":                  {[]made{file("a", ""), file("b", ""), file("c", ""), file("d", "")}, small, "3 entries"},
 		"too many bytes":                    {[]made{file("a", strings.Repeat("x", 600)), file("b", strings.Repeat("x", 600))}, small, "larger than"},
 		"too many folders":                  {[]made{file(strings.Repeat("a/", 20)+"x", "")}, small, "more folders"},
+		"too many steps by deep links":      {deepAgain(), Limits{Entries: 300, Bytes: 1000, Folders: 1 << 20, Steps: 300 * 100}, "more than 30000 times"},
 		"an attribute that is too long":     {[]made{attr("user.x", strings.Repeat("x", 70000))}, Defaults, "more than what is accepted"},
 		"a capability that is none":         {[]made{attr("security.capability", "nonsense")}, Defaults, "refuses"},
 	} {
@@ -269,6 +270,15 @@ func TestLayerRefuses(t *testing.T) {
 func deepLinks() []made {
 	long := strings.Repeat(strings.Repeat("a", 250)+"/", 8) // 2008 bytes
 	return []made{symlink("l", long+"m"), symlink(long+"m", strings.Repeat("b/", 900)), file("l/x", "x")}
+}
+
+// deepAgain are many entries in one deep folder that a link leads to, with others between.
+func deepAgain() []made {
+	all := []made{symlink("l", strings.Repeat("a/", 50))}
+	for i := range 100 {
+		all = append(all, file(fmt.Sprint("l/", i), ""), file(fmt.Sprint(i), ""))
+	}
+	return all
 }
 
 func TestBrokenTarsAreInvalid(t *testing.T) {
@@ -376,7 +386,7 @@ func FuzzLayer(f *testing.F) {
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
 		y := newYard(t)
-		stats, err := Layer(t.Context(), bytes.NewReader(data), y.root, Limits{Entries: 100, Bytes: 1 << 20, Folders: 1 << 16})
+		stats, err := Layer(t.Context(), bytes.NewReader(data), y.root, Limits{Entries: 100, Bytes: 1 << 20, Folders: 1 << 16, Steps: 1 << 20})
 		if stats.Bytes > 1<<20 || stats.Entries > 101 {
 			t.Errorf("limits passed: %+v", stats)
 		}
@@ -429,7 +439,7 @@ func FuzzEntries(f *testing.F) {
 	f.Add([]byte("\x02\x00\x00\x80\x80\x04\x80\x80\x80\x02\x00\x80\x80\x80\x03\x03\x80\x80\x00\x00\x00\x05\x06\x00\x00\x00\x00"))
 	f.Fuzz(func(t *testing.T, data []byte) {
 		y := newYard(t)
-		stats, err := Layer(t.Context(), bytes.NewReader(tarOf(t, script(data)...)), y.root, Limits{Entries: 100, Bytes: 1 << 20, Folders: 1 << 16})
+		stats, err := Layer(t.Context(), bytes.NewReader(tarOf(t, script(data)...)), y.root, Limits{Entries: 100, Bytes: 1 << 20, Folders: 1 << 16, Steps: 1 << 20})
 		if err != nil && !fault.Is(err, fault.Invalid) {
 			t.Errorf("after %d entries: %v (%s)", stats.Entries, err, fault.KindOf(err))
 		}
