@@ -53,9 +53,7 @@ func Find(root string) (Places, error) {
 	if err != nil {
 		return Places{}, fault.Invalidf("%q is not a folder: %w", root, err).At("root")
 	}
-	if resolved, err := filepath.EvalSymlinks(abs); err == nil {
-		abs = resolved
-	}
+	abs = resolve(abs)
 	if abs == "/" {
 		return Places{}, fault.Invalidf("the root folder / cannot be a private root").At("root").Help("name a folder of its own, such as /srv/strata-test")
 	}
@@ -70,6 +68,19 @@ func Find(root string) (Places, error) {
 		Socket: filepath.Join(abs, "strata.sock"),
 		Tag:    hex.EncodeToString(sum[:3]),
 	}, nil
+}
+
+// resolve follows the links in a path, of which the end may not be there yet: a root
+// has the same Tag before it is made and after.
+func resolve(abs string) string {
+	rest := ""
+	for dir := abs; dir != "/"; dir = filepath.Dir(dir) {
+		if real, err := filepath.EvalSymlinks(dir); err == nil {
+			return filepath.Join(real, rest)
+		}
+		rest = filepath.Join(filepath.Base(dir), rest)
+	}
+	return abs
 }
 
 // Name joins word and the tag: "strata" for the installed root, "strata-1a2b3c" for a private one.

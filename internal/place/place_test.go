@@ -1,6 +1,7 @@
 package place
 
 import (
+	"os"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -27,6 +28,31 @@ func TestFind(t *testing.T) {
 		if _, err := Find(bad); !fault.Is(err, fault.Invalid) {
 			t.Errorf("Find(%.20q) = %v; want an invalid fault", bad, err)
 		}
+	}
+}
+
+func TestATagStays(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "real"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Symlink("real", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	root := filepath.Join(dir, "link", "new", "root")
+	before, err := Find(root)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.MkdirAll(root, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	after, err := Find(root)
+	if err != nil || before != after || after.Root != filepath.Join(dir, "real", "new", "root") {
+		t.Errorf("before %+v, after %+v, %v", before, after, err)
 	}
 }
 
