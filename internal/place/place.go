@@ -13,6 +13,8 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
+	"time"
 
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -36,9 +38,24 @@ type Places struct {
 // Source: linux/un.h, UNIX_PATH_MAX less the closing zero.
 const maxSocketPath = 107
 
-// runSocketTail is the longest path that strata puts a socket at below Run:
-// "/env/" + a 12-digit id + "/keeper.sock".
-const runSocketTail = 5 + 12 + 12
+// What the longest paths of sockets below Run are made of: the folder of guests, the ids of
+// those that are nobody's, which end in a Moment, and the agent's socket. An
+// environment's id is shorter, by more than the names of other folders are longer.
+const (
+	Guests        = "vm"
+	SparePrefix   = "standby-" // made ahead
+	SavingPrefix  = "saving-"  // booted to be saved
+	ControlSocket = "control.sock"
+)
+
+// momentLength is that of a Moment, until the year 2120. Unit: bytes.
+const momentLength = 12
+
+// Moment returns a word for this moment, for what is made more than once.
+func Moment() string { return strconv.FormatInt(time.Now().UnixNano(), 36) }
+
+// runSocketTail is the longest path that strata puts a socket at below Run. Unit: bytes.
+const runSocketTail = len("/"+Guests+"/") + max(len(SparePrefix), len(SavingPrefix)) + momentLength + len("/"+ControlSocket)
 
 // Find returns the places of a private root, of STRATA_ROOT where root is
 // empty, and the installed ones where both are. Kinds: Invalid.

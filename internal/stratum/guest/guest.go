@@ -40,7 +40,7 @@ type Driver struct {
 // New returns a Driver. Kinds: Missing where a program of strata's own is not found.
 func New(o Options) (*Driver, error) {
 	v, err := virtual.New(virtual.Options{
-		Stratum: stratum.Guest, Dir: filepath.Join(o.Places.Run, "vm"),
+		Stratum: stratum.Guest, Dir: filepath.Join(o.Places.Run, place.Guests),
 		Places: o.Places, Kernels: o.Kernels, Pool: o.Pool, Resources: o.Resources, Log: o.Log, Patience: o.Patience,
 	})
 	if err != nil {

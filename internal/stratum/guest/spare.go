@@ -15,6 +15,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/stratum"
@@ -107,7 +108,7 @@ func (d *Driver) spareOf(ctx context.Context, c class) (_ spare, err error) {
 	defer l.Saved.Close()
 	ctx, cancel := context.WithTimeout(ctx, d.Patience())
 	defer cancel()
-	name := strconv.FormatInt(time.Now().UnixNano(), 36)
+	name := place.Moment()
 	disk := filepath.Join(d.standbyDir(), name)
 	if err := d.o.Pool.Create(ctx, disk, blankDisk); err != nil {
 		return nil, err

@@ -13,6 +13,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/warm"
@@ -123,7 +124,7 @@ type source struct {
 // source boots a machine like l's in memory, with nothing behind its devices, and
 // returns when its agent waits.
 func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *source, err error) {
-	s := &source{d: d, id: "saving-" + strconv.FormatInt(time.Now().UnixNano(), 36)}
+	s := &source{d: d, id: place.SavingPrefix + place.Moment()}
 	defer s.back.Unless(ctx, &err)
 	d.background.Add(1)
 	s.back.Push("note the end", func(context.Context) error { d.background.Done(); return nil })

@@ -3,15 +3,46 @@ package guest
 import (
 	"bytes"
 	"log/slog"
+	"net"
 	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
 )
+
+func TestTheLongestRootHasRoomForEverySocket(t *testing.T) {
+	dir, err := os.MkdirTemp("", "strg")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	var places place.Places
+	for root := filepath.Join(dir, strings.Repeat("x", 100)); ; root = root[:len(root)-1] {
+		if places, err = place.Find(root); err == nil {
+			break
+		}
+	}
+	for _, id := range []string{"0123456789ab", place.SparePrefix + place.Moment(), place.SavingPrefix + place.Moment()} {
+		for _, name := range []string{held.Socket, virtual.ControlSocket, virtual.MonitorSocket} {
+			path := filepath.Join(places.Run, place.Guests, id, name)
+			if err := os.MkdirAll(filepath.Dir(path), 0o700); err != nil {
+				t.Fatal(err)
+			}
+			l, err := net.Listen("unix", path)
+			if err != nil {
+				t.Errorf("%d bytes: %v", len(path), err)
+				continue
+			}
+			l.Close()
+		}
+	}
+}
 
 func TestASystemThatCouldNotBeSavedIsNotTriedAtEveryStart(t *testing.T) {
 	var log bytes.Buffer

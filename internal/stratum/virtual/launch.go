@@ -9,6 +9,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/stratum"
@@ -18,9 +19,9 @@ import (
 
 // The sockets of a run folder, besides the keeper's.
 const (
-	ControlSocket = "control.sock" // the agent's, by QEMU
-	MonitorSocket = "qmp.sock"     // QEMU's
-	guestSocket   = "guest.sock"   // qemu-guest-agent's, by QEMU
+	ControlSocket = place.ControlSocket // the agent's, by QEMU
+	MonitorSocket = "qmp.sock"          // QEMU's
+	guestSocket   = "guest.sock"        // qemu-guest-agent's, by QEMU
 )
 
 // Hardware is a stratum's own part of a launch.

@@ -14,6 +14,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
@@ -21,9 +22,6 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
-
-// sparePrefix begins the ids of spares, which no environment's can be.
-const sparePrefix = "standby-"
 
 // The users of QEMUs that begin as spares: below the ranges of environments, and above
 // what useradd gives out (SUB_UID_MAX, 600,100,000). Source: login.defs(5).
@@ -53,7 +51,7 @@ type Spare struct {
 // makes its id; images opens what is behind its disks. Of l only the hardware, the
 // accelerator and the memory count.
 func (d *Driver) Spare(ctx context.Context, l *Launch, name string, images func(*Wires, *Handed) error) (_ *Spare, err error) {
-	s := &Spare{ID: sparePrefix + name, d: d}
+	s := &Spare{ID: place.SparePrefix + name, d: d}
 	defer s.back.Unless(ctx, &err)
 	s.release, err = d.Held.Claim(s.ID)
 	if err != nil {
@@ -230,7 +228,7 @@ func (d *Driver) taken(p stratum.Plan, l *Launch) wire.Taken {
 // IsSpare tells whether an id is that of a spare of this driver's, or of one that is being made.
 func (d *Driver) IsSpare(id string) bool {
 	_, ours := d.spares.Load(id)
-	return ours && strings.HasPrefix(id, sparePrefix)
+	return ours && strings.HasPrefix(id, place.SparePrefix) // no environment's id can begin so
 }
 
 // spareUser returns a user that no QEMU of this root runs as, nor one that another root's

@@ -187,7 +187,7 @@ func (r *Root) Host(t *testing.T, dir string) string {
 			all = append(all, "mount "+strings.TrimSpace(line))
 		}
 	}
-	all = slices.DeleteFunc(all, func(line string) bool { return strings.Contains(line, "saving-") })
+	all = slices.DeleteFunc(all, func(line string) bool { return strings.Contains(line, place.SavingPrefix) })
 	slices.Sort(all)
 	return strings.Join(slices.Compact(all), "\n")
 }
