@@ -12,6 +12,7 @@ import (
 	"testing"
 
 	"github.com/google/go-containerregistry/pkg/name"
+	v1 "github.com/google/go-containerregistry/pkg/v1"
 	"github.com/google/go-containerregistry/pkg/v1/tarball"
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
@@ -134,6 +135,48 @@ func TestExportAndImportGiveTheSameTemplate(t *testing.T) {
 	labelled, err := other.Import(t.Context(), &again, ImportOptions{Kind: KindSystem}, nil)
 	if err != nil || labelled.ID == tm.ID || !labelled.Config.System || labelled.Config.Env[0] != "A=b" {
 		t.Errorf("with another kind: %+v, %v", labelled, err)
+	}
+}
+
+// reindexed is a layout with its index changed.
+func reindexed(t *testing.T, layout io.Reader, change func(*v1.IndexManifest)) io.Reader {
+	t.Helper()
+	var all []entry
+	for r := tar.NewReader(layout); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			return makeTar(t, all...)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		data := must(io.ReadAll(r))
+		if h.Name == "index.json" {
+			index := must(v1.ParseIndexManifest(bytes.NewReader(data)))
+			change(index)
+			data = must(json.Marshal(index))
+		}
+		all = append(all, file(h.Name, string(data)))
+	}
+}
+
+func TestImportOfALayoutWithTwoNamesAndNoPlatform(t *testing.T) {
+	s := open(t)
+	tm := importRoot(t, s, "team/app:1", file("a", "1"))
+	if err := s.Tag("team/app:1", "team/app:2"); err != nil {
+		t.Fatal(err)
+	}
+	var out bytes.Buffer
+	if err := s.Export(t.Context(), tm.ID, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	back, err := open(t).Import(t.Context(), reindexed(t, &out, func(index *v1.IndexManifest) {
+		for i := range index.Manifests {
+			index.Manifests[i].Platform = nil
+		}
+	}), ImportOptions{}, nil)
+	if err != nil || back.ID != tm.ID || len(back.Names) != 2 {
+		t.Errorf("%+v, %v", back, err)
 	}
 }
 

@@ -104,7 +104,9 @@ func (p *picking) look(raw []byte, depth int) error {
 			}
 		case !d.MediaType.IsImage(), d.Annotations["vnd.docker.reference.type"] == "attestation-manifest":
 		case d.Platform == nil:
-			p.plain = append(p.plain, d)
+			if !slices.ContainsFunc(p.plain, func(o v1.Descriptor) bool { return o.Digest == d.Digest }) { // else a further name
+				p.plain = append(p.plain, d)
+			}
 		case fits(*d.Platform, p.want):
 			p.fit = append(p.fit, d)
 		default:
