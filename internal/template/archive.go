@@ -84,7 +84,7 @@ func (a *archive) spreadOut(ctx context.Context, r io.Reader) error {
 				target = path.Clean(h.Linkname)
 			}
 			a.links[name] = target
-		case tar.TypeReg:
+		case tar.TypeReg, tar.TypeGNUSparse:
 			if left -= h.Size; left < 0 {
 				return fault.Invalidf("the archive is larger than %s", unit.Size(maxArchiveBytes))
 			}

@@ -5,7 +5,9 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
 	"io"
+	"os"
 	"os/exec"
 	"strings"
 	"syscall"
@@ -135,6 +137,68 @@ func TestExportAndImportGiveTheSameTemplate(t *testing.T) {
 	labelled, err := other.Import(t.Context(), &again, ImportOptions{Kind: KindSystem}, nil)
 	if err != nil || labelled.ID == tm.ID || !labelled.Config.System || labelled.Config.Env[0] != "A=b" {
 		t.Errorf("with another kind: %+v, %v", labelled, err)
+	}
+}
+
+// sparseTar is what `tar -cS` makes of the files of a folder.
+func sparseTar(t *testing.T, dir string, files ...string) *bytes.Buffer {
+	t.Helper()
+	cmd := exec.Command(require.Tool(t, "tar"), append([]string{"--format=gnu", "-cSf", "-", "-C", dir}, files...)...)
+	out := new(bytes.Buffer)
+	cmd.Stdout, cmd.Stderr = out, os.Stderr
+	if err := cmd.Run(); err != nil {
+		t.Fatal(err)
+	}
+	for r := tar.NewReader(bytes.NewReader(out.Bytes())); ; {
+		h, err := r.Next()
+		if err != nil {
+			t.Fatalf("no entry is sparse: %v", err)
+		}
+		if h.Typeflag == tar.TypeGNUSparse {
+			return out
+		}
+	}
+}
+
+func TestSparseFilesAreImported(t *testing.T) {
+	s := open(t)
+	dir, hole := t.TempDir(), int64(4<<20)
+	f, err := os.Create(dir + "/big")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = f.WriteAt([]byte("end"), hole)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	tm, err := s.Import(t.Context(), sparseTar(t, dir, "big"), ImportOptions{Name: "x/y"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	mounted(t, s, tm.Layers[0], func(dir string) {
+		if got, err := os.ReadFile(dir + "/big"); int64(len(got)) != hole+3 || string(got[hole:]) != "end" || err != nil {
+			t.Errorf("it has %d bytes, %v", len(got), err)
+		}
+	})
+}
+
+func TestSparseLayersOfAnArchiveAreImported(t *testing.T) {
+	s, dir := open(t), t.TempDir()
+	layer := makeTar(t, file("zeros", strings.Repeat("\x00", 4<<20)), file("a", "1")).Bytes()
+	config := must(json.Marshal(map[string]any{"os": "linux", "architecture": "amd64", "rootfs": map[string]any{"type": "layers", "diff_ids": []string{digestOf(layer)}}}))
+	f, err := os.Create(dir + "/layer.tar")
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, head := f.WriteAt(layer[:512], 0)
+	_, tail := f.WriteAt(layer[4<<20:], 4<<20) // between them there is a hole
+	err = errors.Join(head, tail, f.Close(), os.WriteFile(dir+"/config.json", config, 0o600),
+		os.WriteFile(dir+"/manifest.json", must(json.Marshal([]dockerEntry{{Config: "config.json", Layers: []string{"layer.tar"}}})), 0o600))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if tm, err := s.Import(t.Context(), sparseTar(t, dir, "manifest.json", "config.json", "layer.tar"), ImportOptions{}, nil); err != nil || tm.ID != digestOf(config) {
+		t.Errorf("%+v, %v", tm, err)
 	}
 }
 

@@ -44,6 +44,9 @@ func (u *unpacker) entry(h *tar.Header) error {
 	if strings.HasPrefix(name, whiteoutPrefix) {
 		return u.whiteout(parts, name)
 	}
+	if h.Typeflag == tar.TypeGNUSparse { // its holes come as zeros
+		h.Typeflag = tar.TypeReg
+	}
 	if err := u.checkSize(h); err != nil {
 		return err
 	}
