@@ -83,12 +83,12 @@ func (s *Store) Prepare() error {
 		if enough {
 			return nil
 		}
-		name := fmt.Sprint(os.Getpid(), "-", s.temp.Add(1))
-		path := filepath.Join(s.stock.dir, name)
-		err := os.Mkdir(path, 0o700)
-		if err == nil {
-			err = os.Mkdir(filepath.Join(path, spareLog), 0o700)
+		// A name of its own: what an earlier process made, which may have had this one's pid, is in use.
+		path, err := os.MkdirTemp(s.stock.dir, "")
+		if err != nil {
+			return fmt.Errorf("make a spare folder: %w", err)
 		}
+		err = os.Mkdir(filepath.Join(path, spareLog), 0o700)
 		if err == nil {
 			err = os.WriteFile(filepath.Join(path, spareFile), nil, 0o600)
 		}
@@ -96,7 +96,7 @@ func (s *Store) Prepare() error {
 			return errors.Join(fmt.Errorf("make a spare folder: %w", err), os.RemoveAll(path))
 		}
 		s.stock.mu.Lock()
-		s.stock.names = append(s.stock.names, name)
+		s.stock.names = append(s.stock.names, filepath.Base(path))
 		s.stock.mu.Unlock()
 	}
 }

@@ -2,6 +2,7 @@ package store_test
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -206,6 +207,31 @@ func FuzzDecode(f *testing.F) {
 			t.Fatalf("%s became %s", once, twice)
 		}
 	})
+}
+
+func TestSpareFoldersOfADaemonWithTheSamePidStay(t *testing.T) {
+	s, dir := opened(t)
+	if err := s.Prepare(); err != nil {
+		t.Fatal(err)
+	}
+	many := 0
+	for entries, err := os.ReadDir(filepath.Join(dir, "spare")); many < len(entries)/2; many++ {
+		if err := errors.Join(err, s.Make(fmt.Sprintf("aaaaaaaaaa%02d", many))); err != nil {
+			t.Fatal(err)
+		}
+	}
+	again, err := store.Open(dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := again.Prepare(); err != nil {
+		t.Error(err)
+	}
+	for n := range many + 1 { // one that is adopted at the least
+		if err := again.Make(fmt.Sprintf("bbbbbbbbbb%02d", n)); err != nil {
+			t.Error(err)
+		}
+	}
 }
 
 func TestSpareFolders(t *testing.T) {
