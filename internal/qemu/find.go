@@ -74,7 +74,8 @@ func Find(ctx context.Context) (Program, error) {
 	if found.stamp == stamp {
 		return found.program, nil
 	}
-	ctx, cancel := context.WithTimeout(ctx, findPatience)
+	asked := ctx
+	ctx, cancel := context.WithTimeout(asked, findPatience)
 	defer cancel()
 	text, err := exec.CommandContext(ctx, path, "--version").Output()
 	if err != nil {
@@ -91,6 +92,9 @@ func Find(ctx context.Context) (Program, error) {
 		return Program{}, fault.Unablef("%s knows no machine %q, which guests are", path, machineType).Help("install %s of Debian or Ubuntu", want[1])
 	}
 	p.Ring = hasRing(ctx, path)
+	if err := asked.Err(); err != nil { // then that says nothing, and is not to be remembered
+		return Program{}, fault.Unablef("%s does not say whether it has io_uring: %w", path, err)
+	}
 	for _, dir := range places {
 		if name := filepath.Join(dir, "qboot.rom"); p.Firmware == "" && exists(name) {
 			p.Firmware = name

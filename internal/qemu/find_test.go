@@ -1,10 +1,15 @@
 package qemu
 
 import (
+	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"runtime"
 	"strings"
 	"testing"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
@@ -19,6 +24,40 @@ func TestFind(t *testing.T) {
 	t.Logf("%+v", p)
 	if again, err := Find(t.Context()); err != nil || again != p {
 		t.Errorf("asked again, it is %+v, %v", again, err)
+	}
+}
+
+func TestWhoGoesBeforeItAnswersSpoilsNothing(t *testing.T) {
+	text, err := os.ReadFile(ringSetting)
+	require.Host(t, "io_uring", err != nil || strings.TrimSpace(string(text)) == "0", "the host allows it to nobody")
+	dir := t.TempDir()
+	t.Setenv("PATH", dir+":/bin:/usr/bin")
+	asked, answer := filepath.Join(dir, "asked"), filepath.Join(dir, "answer")
+	script := `#!/bin/sh
+case "$*" in
+--version) echo QEMU emulator version 9.0.0;;
+"-M help") echo "microvm  x";;
+*) [ -e ` + answer + ` ] || { echo > ` + asked + `; exec sleep 60; };;
+esac
+`
+	if err := errors.Join(unix.Mkfifo(asked, 0o600), os.WriteFile(filepath.Join(dir, packages[runtime.GOARCH][0]), []byte(script), 0o755)); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	go func() {
+		defer cancel()
+		if _, err := os.ReadFile(asked); err != nil { // which waits for who writes
+			t.Error(err)
+		}
+	}()
+	if p, err := Find(ctx); !errors.Is(err, context.Canceled) {
+		t.Errorf("who was gone is told %+v, %v", p, err)
+	}
+	if err := os.WriteFile(answer, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if p, err := Find(t.Context()); err != nil || !p.Ring {
+		t.Errorf("the next is told %+v, %v", p, err)
 	}
 }
 
