@@ -45,6 +45,34 @@ func TestPublishedPortsAreReachedFromEverywhere(t *testing.T) {
 	}
 }
 
+func TestWhatIsPublishedOnLoopbackIsTheHostsOwn(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	o := outside(t)
+	h := open(t, "")
+	a := join(t, h, Default, 1, Port{HostIP: netip.MustParseAddr("127.0.0.1"), HostPort: 8083, Port: 80, Protocol: "tcp"})
+	a.serve("tcp", ":80", "a")
+	n, err := h.Network(Default)
+	if err != nil {
+		t.Fatal(err)
+	}
+	// A neighbour on the uplink that sends to 127.0.0.1 over the wire.
+	o.must("ip", "address", "flush", "dev", "lo")
+	if err := o.within(func() error { return setSysctl("ipv4/conf/all/route_localnet", "1") }); err != nil {
+		t.Fatal(err)
+	}
+	o.must("ip", "rule", "add", "pref", "0", "table", "main")
+	o.must("ip", "route", "add", "127.0.0.1/32", "via", "192.0.2.2", "src", "192.0.2.1")
+	o.fails("tcp", "127.0.0.1:8083")
+	wants(t, "tcp", "127.0.0.1:8083", "a from "+n.Gateway4.String())
+	// The rule it is that kept it out.
+	handle := strings.Fields(host(t, "sh", "-c", "nft -a list chain inet strata prerouting | grep 127.0.0.0/8"))
+	host(t, "nft", "delete", "rule", "inet", "strata", "prerouting", "handle", handle[len(handle)-1])
+	o.wants("tcp", "127.0.0.1:8083", "a from 192.0.2.1")
+}
+
 // Where br_netfilter is loaded, as Docker may do, what stays on the bridge passes the filters for
 // routed packets too. It is on by default in a new namespace if the kernel has it at all.
 func TestPublishedPortsAreReachedFromEverywhereWithoutBridgeFilters(t *testing.T) {

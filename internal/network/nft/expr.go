@@ -34,6 +34,11 @@ var (
 		equal(binaryutil.NativeEndian.PutUint32(unix.RTN_LOCAL)),
 	}
 
+	notFromLoopback = []expr.Any{
+		&expr.Meta{Key: expr.MetaKeyIIFNAME, Register: reg},
+		&expr.Cmp{Op: expr.CmpOpNeq, Register: reg, Data: []byte(ifname("lo"))},
+	}
+
 	established = bits(&expr.Ct{Key: expr.CtKeySTATE, Register: reg}, expr.CtStateBitESTABLISHED|expr.CtStateBitRELATED)
 
 	// translated: the connection's destination was rewritten.

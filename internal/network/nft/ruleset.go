@@ -100,7 +100,7 @@ func chains() []chainPlan {
 		},
 		{
 			name: "prerouting", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookPrerouting, priority: *nftables.ChainPriorityNATDest,
-			head: "type nat hook prerouting priority dstnat; policy accept;", rules: published(),
+			head: "type nat hook prerouting priority dstnat; policy accept;", rules: append([]rule{keepLoopback}, published()...),
 		},
 		{
 			name: "output", kind: nftables.ChainTypeNAT, hook: nftables.ChainHookOutput, priority: *nftables.ChainPriorityNATDest,
@@ -150,6 +150,11 @@ func chains() []chainPlan {
 		},
 	}
 }
+
+// keepLoopback leaves what somebody else on a link sends to 127/8 as it is, so that the
+// kernel drops it (ip-sysctl, route_localnet): translated, it would be let in to what is
+// published on 127.0.0.1. The host's own packets are translated at output.
+var keepLoopback = rule{`iifname != "lo" ip daddr 127.0.0.0/8 accept`, all(notFromLoopback, loopback4(toAddress), accept)}
 
 // published are the rules of both chains that find published ports.
 func published() []rule {
