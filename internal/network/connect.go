@@ -289,6 +289,7 @@ const grace = time.Second
 // connected is no error.
 func (h *Host) Disconnect(ctx context.Context, id string) error {
 	h.mu.Lock()
+	delete(h.unsynced, id)
 	e, ok := h.environments[id]
 	if !ok || e.link == "" {
 		h.mu.Unlock()

@@ -47,6 +47,6 @@
 //
 // # Lock order
 //
-// Host.ensuring, then nft.Table's or zoneFile's, then Host.mu, then rtnl's and
-// zoneFile's counters. Host.mu is never held while the filter is changed.
+// Host.syncing, then Host.ensuring, then nft.Table's or zoneFile's, then Host.mu, then
+// rtnl's and zoneFile's counters. Host.mu is never held while the filter is changed.
 package network

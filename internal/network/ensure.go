@@ -19,6 +19,9 @@ func (h *Host) Ensure(ctx context.Context, name string) error {
 	if h.ready(name) {
 		return nil
 	}
+	if err := h.syncLate(ctx); err != nil {
+		return err
+	}
 	h.ensuring.Lock()
 	defer h.ensuring.Unlock()
 	if h.ready(name) {
@@ -230,6 +233,20 @@ func (h *Host) Destroy(ctx context.Context) error {
 	return fault.Join(failed...)
 }
 
+// patience is how often an interrupted dump is repeated.
+const patience = 10
+
+// whole calls list until nothing changed meanwhile: links of others come and go, and
+// some may be missing in what an interrupted dump returns.
+func whole[T any](list func() ([]T, error)) (found []T, err error) {
+	for range patience {
+		if found, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return found, err
+}
+
 // bridgePort is one outer end of a link.
 type bridgePort struct {
 	name, bridge string
@@ -237,7 +254,7 @@ type bridgePort struct {
 
 // portsOf lists strata's links on the given bridges.
 func portsOf(bridges []string) ([]bridgePort, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fault.Wrap(err, "list links")
 	}

@@ -42,6 +42,7 @@ type Host struct {
 
 	generation atomic.Uint32 // tells the runs of one environment apart in their links' names
 
+	syncing  sync.Mutex // one at a time takes over what runs
 	ensuring sync.Mutex // one at a time makes bridges and tables
 
 	counters struct { // a leaf
@@ -52,7 +53,8 @@ type Host struct {
 	mu           sync.Mutex
 	networks     map[string]*networkState
 	environments map[string]*environment
-	watched      map[string]bool // links that are gone or going, still in nft's set of ports
+	watched      map[string]bool    // links that are gone or going, still in nft's set of ports
+	unsynced     map[string]Running // what Sync was told and has not taken over; nil: nothing
 	closed       bool
 	namesFault   error // why names are not answered
 }
@@ -259,6 +261,9 @@ func (h *Host) Create(ctx context.Context, n Network) (Network, error) {
 func (h *Host) Remove(ctx context.Context, name string, used []string) error {
 	if name == Default {
 		return fault.Conflictf("the network %q cannot be removed", name).At("network").Help("every root has it")
+	}
+	if err := h.syncLate(ctx); err != nil {
+		return err
 	}
 	h.ensuring.Lock()
 	defer h.ensuring.Unlock()

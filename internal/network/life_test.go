@@ -173,6 +173,103 @@ func TestConnectionsOutliveTheDaemon(t *testing.T) {
 	wants(t, "tcp", "192.0.2.2:8082", "cut from 192.0.2.2")
 }
 
+func TestASyncThatCouldNotLookIsMadeUpFor(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	a, ended := join(t, h, Default, 1, tcp(8080, 80)), join(t, h, Default, 2, tcp(8081, 80))
+	a.serve("tcp", ":80", "a")
+	h = reopen(t, h)
+	running := map[string]Running{
+		a.id:     {PID: a.pid, Address: a.address, Ports: []Port{tcp(8080, 80)}},
+		ended.id: {PID: ended.pid, Address: ended.address, Ports: []Port{tcp(8081, 80)}},
+	}
+	for id, r := range running {
+		if err := h.Reserve(id, id, r.Address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	none := limit
+	none.Cur = 0
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &none); err != nil {
+		t.Fatal(err)
+	}
+	err := h.Sync(t.Context(), running)
+	if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		t.Fatal(err)
+	}
+	if !errors.Is(err, unix.EMFILE) {
+		t.Fatal("it could look:", err)
+	}
+	n, _ := h.Network(Default)
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+n.Gateway4.String())
+	if err := h.Disconnect(t.Context(), ended.id); err != nil {
+		t.Fatal(err)
+	}
+	b := join(t, h, Default, 3)
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+n.Gateway4.String())
+	b.wants("tcp", at(a.address, "4", 80), "a from "+b.address.IPv4.String())
+	if id, ok := h.PortOwner(tcp(8080, 80)); !ok || id != a.id {
+		t.Error(id, ok)
+	}
+	if id, ok := h.PortOwner(tcp(8081, 80)); ok {
+		t.Error("what ended meanwhile was connected again:", id)
+	}
+	if err := h.Sync(t.Context(), map[string]Running{a.id: running[a.id], b.id: {PID: b.pid, Address: b.address}}); err != nil {
+		t.Error(err)
+	}
+	wants(t, "tcp", "127.0.0.1:8080", "a from "+n.Gateway4.String())
+}
+
+// What links come and go meanwhile does not matter to who lists them.
+func TestDumpsAreWholeWhileLinksChange(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	join(t, h, Default, 1)
+	for i := range 40 { // more than one answer of the kernel holds
+		host(t, "ip", "link", "add", fmt.Sprintf("other%d", i), "type", "bridge")
+	}
+	changing, stop := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(changing)
+		var r rtnl
+		defer r.close()
+		for {
+			select {
+			case <-stop:
+				return
+			default:
+				add := &request{what: "add a link", kind: unix.RTM_NEWLINK, flags: unix.NLM_F_CREATE, body: ifinfo(0, false)}
+				add.attr(unix.IFLA_IFNAME, text("passing")).nest(unix.IFLA_LINKINFO, func(q *request) { q.attr(unix.IFLA_INFO_KIND, []byte("bridge")) })
+				if err := errors.Join(r.do(nil, add), r.deleteLink("passing")); err != nil {
+					t.Error(err)
+					return
+				}
+			}
+		}
+	}()
+	for range 300 {
+		ports, err := portsOf([]string{"strata0"})
+		if err != nil || len(ports) != 1 {
+			t.Fatal(ports, err)
+		}
+		if _, err := readFacts(); err != nil {
+			t.Fatal(err)
+		}
+	}
+	close(stop)
+	<-changing
+}
+
 func sendAcknowledgement(t *testing.T, c net.Conn) {
 	t.Helper()
 	raw, err := c.(*net.TCPConn).SyscallConn()

@@ -66,14 +66,14 @@ func (f *facts) overlap(p netip.Prefix) string {
 func readFacts() (*facts, error) {
 	f := &facts{ipv6: exists("/proc/sys/net/ipv6")}
 	names := map[int]string{}
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return nil, fault.Wrap(err, "list links")
 	}
 	for _, l := range links {
 		names[l.Attrs().Index] = l.Attrs().Name
 	}
-	addresses, err := netlink.AddrList(nil, netlink.FAMILY_ALL)
+	addresses, err := whole(func() ([]netlink.Addr, error) { return netlink.AddrList(nil, netlink.FAMILY_ALL) })
 	if err != nil {
 		return nil, fault.Wrap(err, "list addresses")
 	}
@@ -81,7 +81,9 @@ func readFacts() (*facts, error) {
 		f.add(prefixOf(a.IPNet), "the address "+a.IPNet.String()+" of "+names[a.LinkIndex])
 	}
 	// Table 0 stands for all of them.
-	routes, err := netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	routes, err := whole(func() ([]netlink.Route, error) {
+		return netlink.RouteListFiltered(netlink.FAMILY_ALL, &netlink.Route{}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fault.Wrap(err, "list routes")
 	}
@@ -231,7 +233,7 @@ type uplink struct {
 func uplinks() []uplink {
 	var found []uplink
 	for _, family := range []int{netlink.FAMILY_V4, netlink.FAMILY_V6} {
-		routes, err := netlink.RouteList(nil, family)
+		routes, err := whole(func() ([]netlink.Route, error) { return netlink.RouteList(nil, family) })
 		if err != nil {
 			continue
 		}

@@ -2,6 +2,7 @@ package network
 
 import (
 	"context"
+	"maps"
 	"strings"
 
 	"github.com/strata-project/strata/internal/fault"
@@ -23,20 +24,54 @@ const idDigits = 12
 // keeps its link and ports, or gets back what is missing; links, published ports
 // and names of everything else go. Every id in running must be Reserved.
 // Environments that stay lose no packet. Where nothing runs and nothing is on
-// the host, nothing is touched.
+// the host, nothing is touched. Where it cannot be seen what is on the host,
+// nothing is touched either, and the next Ensure or Connect syncs first.
 func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
+	h.syncing.Lock()
+	defer h.syncing.Unlock()
 	h.mu.Lock()
-	bridges := h.bridges()
+	h.unsynced = maps.Clone(running)
+	if h.unsynced == nil {
+		h.unsynced = map[string]Running{}
+	}
 	h.mu.Unlock()
-	ports, err := portsOf(bridges)
+	return h.sync(ctx)
+}
+
+// syncLate makes up for a Sync that could not see what is on the host: what runs
+// would be nobody's when the filter is matched.
+func (h *Host) syncLate(ctx context.Context) error {
+	if h.synced() {
+		return nil
+	}
+	h.syncing.Lock()
+	defer h.syncing.Unlock()
+	if h.synced() {
+		return nil
+	}
+	err := h.sync(ctx)
+	if !h.synced() {
+		return err
+	}
+	if err != nil { // what is left is others' own
+		h.log.Debug("networks were restored late, and not all", "err", err)
+	}
+	return nil
+}
+
+func (h *Host) synced() bool {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return h.unsynced == nil
+}
+
+// sync does the work, with h.syncing held.
+func (h *Host) sync(ctx context.Context) error {
+	present, ports, err := h.look()
 	if err != nil {
 		return err
 	}
-	leftover, missing := h.adopt(ports, running)
-	present, err := h.table.Present()
-	if err != nil {
-		return err
-	}
+	running, leftover, missing := h.adopt(ports)
 	var failed []error
 	used := map[string]bool{}
 	for _, r := range running {
@@ -80,11 +115,24 @@ func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
 	return fault.Join(failed...)
 }
 
-// adopt takes over the links that are there, and says which are nobody's, and
-// which ids have none.
-func (h *Host) adopt(ports []bridgePort, running map[string]Running) (leftover, missing []string) {
+// look reads what is on the host: whether the filter is, and strata's links.
+func (h *Host) look() (present bool, ports []bridgePort, err error) {
+	h.mu.Lock()
+	bridges := h.bridges()
+	h.mu.Unlock()
+	if present, err = h.table.Present(); err != nil {
+		return false, nil, err
+	}
+	ports, err = portsOf(bridges)
+	return present, ports, err
+}
+
+// adopt takes over the links that are there, and says what runs, which links are
+// nobody's, and which ids have none.
+func (h *Host) adopt(ports []bridgePort) (running map[string]Running, leftover, missing []string) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
+	running, h.unsynced = h.unsynced, nil
 	for _, p := range ports {
 		id := strings.TrimPrefix(p.name, linkPrefix)
 		if len(id) > idDigits {
@@ -108,7 +156,7 @@ func (h *Host) adopt(ports []bridgePort, running map[string]Running) (leftover, 
 		}
 		missing = append(missing, id)
 	}
-	return leftover, missing
+	return running, leftover, missing
 }
 
 func (h *Host) networkOf(bridge string) string {

@@ -181,7 +181,7 @@ func (h *Host) retake(ctx context.Context, id string, r Running) error {
 
 // strayTap finds a tap of id's that is a port of nothing; "" where there is none.
 func strayTap(id string) (string, error) {
-	links, err := netlink.LinkList()
+	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return "", fault.Wrap(err, "list links")
 	}
