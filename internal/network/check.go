@@ -5,12 +5,16 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strings"
+	"time"
 
 	"github.com/google/nftables"
 	"github.com/google/nftables/expr"
+	"github.com/miekg/dns"
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/network/nft"
 	"github.com/strata-project/strata/internal/thread"
 )
@@ -54,14 +58,41 @@ func probe() Finding {
 }
 
 func (h *Host) checkNames() Finding {
-	f := Finding{Name: "name service", OK: true, How: "asked how the last start of the name service went", Detail: "it answers, or was not needed yet",
+	f := Finding{Name: "name service", How: "asked each gateway for a name", Detail: "it was not needed yet",
 		Lost: "environments do not find each other by name; other names are asked of the host's servers",
 		Fix:  "let the program that listens on port 53 of every address listen on the addresses that need it (bind: listen-on; dnsmasq: bind-interfaces), then restart stratad"}
-	if err := h.NamesFault(); err != nil {
-		f.OK, f.Detail = false, err.Error()
+	err := h.NamesFault()
+	h.mu.Lock()
+	var gateways []netip.Addr
+	for _, n := range h.networks {
+		if n.index != 0 && len(h.o.DNSCommand) > 0 {
+			gateways = append(gateways, n.Gateway4)
+		}
+	}
+	h.mu.Unlock()
+	for _, g := range gateways {
+		if err == nil {
+			err = answers(g)
+			f.Detail = "it answers"
+		}
+	}
+	if f.OK = err == nil; !f.OK {
+		f.Detail = err.Error()
 	}
 	return f
 }
+
+// answers asks the name service at a gateway's address, which has some answer for the host too.
+func answers(gateway netip.Addr) error {
+	question := new(dns.Msg)
+	question.SetQuestion("strata.", dns.TypeSOA)
+	client := dns.Client{Timeout: 2 * time.Second}
+	_, _, err := client.Exchange(question, netip.AddrPortFrom(gateway, dnsPort).String())
+	return fault.Wrap(err, "ask the name service")
+}
+
+// dnsPort is where the gateways answer names. Source: RFC 1035 4.2.
+const dnsPort = 53
 
 // inThrowaway runs f on a thread with a new network namespace; both end with it.
 func inThrowaway(f func()) error {

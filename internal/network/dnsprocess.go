@@ -29,10 +29,15 @@ const pidFile = "names.pid"
 
 // EnsureDNS has the answering process running, of this build and in this network
 // namespace, listening on every network that is up. One that an earlier daemon
-// started is kept. Kinds: Unable where it cannot be started.
+// started is kept; one that ends later is started anew. Kinds: Unable where it cannot be started.
 func (h *Host) EnsureDNS(ctx context.Context) error {
 	h.ensuring.Lock()
 	defer h.ensuring.Unlock()
+	return h.ensureDNS(ctx)
+}
+
+// ensureDNS does the work, with h.ensuring held.
+func (h *Host) ensureDNS(ctx context.Context) error {
 	err := h.syncDNS(ctx, true)
 	h.mu.Lock()
 	h.namesFault = err
@@ -67,6 +72,7 @@ func (h *Host) syncDNS(ctx context.Context, start bool) error {
 			return fault.Wrap(errIdentity, "start name service")
 		}
 		if answer == "ok "+want {
+			h.watchDNS()
 			return nil
 		}
 		if reason, bad := strings.CutPrefix(answer, "error "); bad {
@@ -76,7 +82,11 @@ func (h *Host) syncDNS(ctx context.Context, start bool) error {
 	if err := h.stopDNS(ctx); err != nil {
 		return err
 	}
-	return h.startDNS(ctx)
+	if err := h.startDNS(ctx); err != nil {
+		return err
+	}
+	h.watchDNS()
+	return nil
 }
 
 // tellDNS sends one line to the process and returns its answer.
@@ -158,6 +168,109 @@ func (h *Host) stopDNS(ctx context.Context) error {
 		}
 	}
 	return removeFile(path)
+}
+
+// answering is the process that answers names, as long as it is watched.
+type answering struct {
+	process  *os.File // pidfd_open(2)
+	recorded string   // in pidFile
+	since    time.Time
+}
+
+// The wait before the process is started anew doubles from the shortest to the
+// longest, and begins again for one that lived longer than that.
+const (
+	shortestWait = 100 * time.Millisecond
+	longestWait  = time.Minute
+)
+
+// watchDNS has the recorded process started anew when it ends, with h.ensuring held.
+func (h *Host) watchDNS() {
+	path := filepath.Join(h.o.RunDir, pidFile)
+	recorded, err := readFile(path)
+	h.mu.Lock()
+	same := h.closed || h.names != nil && h.names.recorded == recorded
+	h.mu.Unlock()
+	if same {
+		return
+	}
+	process := -1
+	if err == nil {
+		process, err = openRecorded(path)
+	}
+	if err == nil && process >= 0 {
+		err = unix.SetNonblock(process, true) // so that waiting for it takes no thread
+	}
+	if err != nil || process < 0 {
+		h.log.Debug("the name service is not watched", "err", err)
+		return
+	}
+	h.unwatchDNS()
+	a := &answering{os.NewFile(uintptr(process), "name service"), recorded, time.Now()}
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.closed {
+		a.process.Close()
+		return
+	}
+	h.names = a
+	go h.awaitDNS(a)
+}
+
+// unwatchDNS lets the process end as it likes.
+func (h *Host) unwatchDNS() {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.names != nil {
+		h.names.process.Close()
+		h.names = nil
+	}
+}
+
+// awaitDNS waits for the end of a's process.
+func (h *Host) awaitDNS(a *answering) {
+	raw, err := a.process.SyscallConn()
+	if err == nil {
+		err = raw.Read(func(process uintptr) bool {
+			n, err := unix.Poll([]unix.PollFd{{Fd: int32(process), Events: unix.POLLIN}}, 0)
+			return err == nil && n > 0
+		})
+	}
+	a.process.Close()
+	if err == nil {
+		h.renewDNS(a, fault.Unablef("the name service has ended and is started anew"))
+	}
+}
+
+// renewDNS starts the process anew after a while, unless somebody else does it
+// before or it is not wanted any more. why is what is wrong until then.
+func (h *Host) renewDNS(a *answering, why error) {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.names != a {
+		return
+	}
+	h.log.Debug("names are not answered", "err", why)
+	h.namesFault = why
+	h.namesWait = min(2*h.namesWait, longestWait)
+	if time.Since(a.since) > longestWait {
+		h.namesWait = 0
+	}
+	h.namesWait = max(h.namesWait, shortestWait)
+	time.AfterFunc(h.namesWait, func() {
+		h.ensuring.Lock()
+		defer h.ensuring.Unlock()
+		h.mu.Lock()
+		wanted := h.names == a
+		h.mu.Unlock()
+		if !wanted {
+			return
+		}
+		if err := h.ensureDNS(context.Background()); err != nil {
+			a.since = time.Now() // of the attempt
+			h.renewDNS(a, err)
+		}
+	})
 }
 
 // openRecorded opens the process that path tells of, -1 where it is gone.

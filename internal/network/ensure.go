@@ -81,11 +81,7 @@ func (h *Host) ensure(ctx context.Context, name string) (int32, error) {
 		return failed(fault.Wrap(err, "publish names"))
 	}
 	// Without names much still works: environments start, and NamesFault says so.
-	err = h.syncDNS(ctx, true)
-	h.mu.Lock()
-	h.namesFault = err
-	h.mu.Unlock()
-	if err != nil {
+	if err := h.ensureDNS(ctx); err != nil {
 		h.log.Debug("names are not answered", "err", err)
 	}
 	return index, nil
@@ -220,6 +216,7 @@ func (h *Host) Destroy(ctx context.Context) error {
 	}
 	clear(h.watched)
 	h.mu.Unlock()
+	h.unwatchDNS()
 	failed = append(failed, h.stopDNS(ctx))
 	links, err := portsOf(bridges)
 	failed = append(failed, err)

@@ -56,7 +56,9 @@ type Host struct {
 	watched      map[string]bool    // links that are gone or going, still in nft's set of ports
 	unsynced     map[string]Running // what Sync was told and has not taken over; nil: nothing
 	closed       bool
-	namesFault   error // why names are not answered
+	namesFault   error         // why names are not answered
+	names        *answering    // nil: no process is watched
+	namesWait    time.Duration // before the last start anew
 }
 
 type networkState struct {
@@ -105,6 +107,7 @@ func (h *Host) Close() {
 	h.mu.Lock()
 	h.closed = true
 	h.mu.Unlock()
+	h.unwatchDNS()
 	h.zone.stop()
 	h.table.Close()
 	h.rtnl.close()

@@ -208,3 +208,63 @@ func TestEnvironmentsStartWhereNamesCannotBeAnswered(t *testing.T) {
 		t.Fatal(err)
 	}
 }
+
+func TestTheNameServiceIsStartedAnewWhenItEnds(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := withNames(t)
+	answered := func() bool {
+		for _, f := range h.Check(t.Context()) {
+			if f.Name == "name service" {
+				return f.OK
+			}
+		}
+		return false
+	}
+	a, b := join(t, h, Default, 1), join(t, h, Default, 2)
+	n, _ := h.Network(Default)
+	// The second time it is one that this Host did not start.
+	for _, when := range []string{"of its own", "kept"} {
+		path := filepath.Join(h.o.RunDir, pidFile)
+		first, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		number := strings.Fields(string(first))[0]
+		if !answered() {
+			t.Error(when, "it answers, which was not seen")
+		}
+		host(t, "kill", "-STOP", number)
+		if answered() {
+			t.Error(when, "it does not answer, which was not seen")
+		}
+		host(t, "kill", "-KILL", number)
+		eventually(t, "another is started", func() bool {
+			now, err := os.ReadFile(path)
+			return err == nil && string(now) != string(first) && h.NamesFault() == nil
+		})
+		if said, err := a.query("udp", n.Gateway4.String()+":53", "guest2", dns.TypeA); err != nil || said != b.address.IPv4.String() {
+			t.Error(when, said, err)
+		}
+		h = reopen(t, h)
+		running := map[string]Running{}
+		for i, g := range []*guest{a, b} {
+			if err := h.Reserve(g.id, "guest"+itoa(i+1), g.address); err != nil {
+				t.Fatal(err)
+			}
+			running[g.id] = Running{PID: g.pid, Address: g.address}
+		}
+		if err := h.Sync(t.Context(), running); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Destroy(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	time.Sleep(3 * shortestWait) // for what must not happen there is no event
+	if exists(filepath.Join(h.o.RunDir, pidFile)) {
+		t.Error("one that was ended on purpose was started anew")
+	}
+}
