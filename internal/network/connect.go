@@ -61,7 +61,11 @@ func (h *Host) admit(ctx context.Context, back *undo.Stack, id string, a Address
 			return linkPlan{}, err
 		}
 	}
-	return plan, h.put(elements)
+	if err := h.put(elements); err != nil {
+		return linkPlan{}, err
+	}
+	h.forgetSenders(ports)
+	return plan, nil
 }
 
 // claim books the ports and the link's name for id, and says what is to be done.
@@ -295,7 +299,7 @@ func (h *Host) Disconnect(ctx context.Context, id string) error {
 		h.mu.Unlock()
 		return nil
 	}
-	link, elements, limited := e.link, e.elements, e.rate != Rate{}
+	link, elements, ports, limited := e.link, e.elements, e.ports, e.rate != Rate{}
 	e.link, e.ports, e.elements, e.rate = "", nil, nil, Rate{}
 	if e.unlease != nil {
 		e.unlease()
@@ -310,13 +314,13 @@ func (h *Host) Disconnect(ctx context.Context, id string) error {
 		}
 	}
 	err := h.table.Change(elements, nil)
-	if !nft.Missing(err) {
-		return err
+	if nft.Missing(err) { // not all of it was there: Connect failed half way, or somebody else removed some
+		h.ensuring.Lock()
+		err = h.match()
+		h.ensuring.Unlock()
 	}
-	// Not all of it was there: Connect failed half way, or somebody else removed some.
-	h.ensuring.Lock()
-	defer h.ensuring.Unlock()
-	return h.match()
+	h.forgetSenders(ports)
+	return err
 }
 
 // reap removes a link that should be gone, and ends its watch.

@@ -26,7 +26,8 @@
 // A system that nobody else tells its address is told by DHCP (Lease, package dhcp), over
 // its own tap, by this process and for as long as that lives.
 //
-// Nothing else is touched, and none of it before the first Ensure or Connect.
+// What the kernel remembers of datagrams to a published port is forgotten when the port comes or
+// goes. Nothing else is touched, and none of it before the first Ensure or Connect.
 //
 // # Lifetimes
 //

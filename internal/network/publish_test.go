@@ -143,6 +143,77 @@ func reachEverywhere(t *testing.T) {
 	b.fails("tcp", a.address.IPv4.String()+":80")
 }
 
+func TestWhoGoesOnSendingDatagramsFindsWhatIsPublished(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	o := outside(t)
+	h := open(t, "")
+	port := Port{HostPort: 8081, Port: 81, Protocol: "udp"}
+	a, b := join(t, h, Default, 1, port), join(t, h, Default, 2)
+	for _, g := range []*guest{a, b} {
+		g.serve("udp", g.address.IPv4.String()+":81", g.id)
+		g.serve("udp", "["+g.address.IPv6.String()+"]:81", g.id)
+	}
+	for _, way := range []struct {
+		from   *guest
+		to, as string
+	}{{o, "192.0.2.2:8081", "192.0.2.1"}, {o, "[fd00:99::2]:8081", "fd00:99::1"}, {onHost(t), "127.0.0.1:8081", gatewayOf(h, a).IPv4.String()}} {
+		var c net.Conn
+		if err := way.from.within(func() (err error) { c, err = net.Dial("udp", way.to); return err }); err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		answer := func() string {
+			buffer := make([]byte, 100)
+			_, _ = c.Write([]byte("?"))
+			_ = c.SetReadDeadline(time.Now().Add(300 * time.Millisecond))
+			n, _ := c.Read(buffer)
+			return string(buffer[:n])
+		}
+		reached := func(by string) {
+			t.Helper()
+			want := by + " from " + way.as
+			for end := time.Now().Add(3 * time.Second); time.Now().Before(end); {
+				if answer() == want {
+					return
+				}
+			}
+			t.Errorf("%s does not reach %s by %s", way.from.id, by, way.to)
+		}
+		move := func(from, to *guest) {
+			t.Helper()
+			if err := h.Disconnect(t.Context(), from.id); err != nil {
+				t.Fatal(err)
+			}
+			if said := answer(); said != "" {
+				t.Errorf("by %s what is not published says %q", way.to, said)
+			}
+			for _, g := range []*guest{a, b} {
+				_ = h.Disconnect(t.Context(), g.id)
+				again := startGuest(t, g.id)
+				again.address = g.address
+				var ports []Port
+				if g == to {
+					ports = []Port{port}
+				}
+				if _, err := h.Connect(t.Context(), again.id, again.pid, again.address, ports); err != nil {
+					t.Fatal(err)
+				}
+				again.serve("udp", g.address.IPv4.String()+":81", g.id)
+				again.serve("udp", "["+g.address.IPv6.String()+"]:81", g.id)
+			}
+		}
+		reached(a.id)
+		move(a, a)
+		reached(a.id)
+		move(a, b)
+		reached(b.id)
+		move(b, a)
+	}
+}
+
 func TestPortThatIsTakenSaysByWhom(t *testing.T) {
 	if !fresh.Namespace(t) {
 		return

@@ -173,6 +173,7 @@ func (h *Host) retake(ctx context.Context, id string, r Running) error {
 	if err := h.put(elements); err != nil {
 		return err
 	}
+	h.forgetSenders(r.Ports)
 	if err := h.makeLink(ctx, plan, linkPlan.enslave, r.Address.Network); err != nil {
 		return err
 	}
