@@ -82,12 +82,15 @@ func (p *Pool) Mount(ctx context.Context, path string) (*mount.Tree, error) {
 		return nil, err
 	}
 	defer image.Close()
+	if err := mend(ctx, image); err != nil {
+		return nil, err
+	}
 	return mountImage(image)
 }
 
 // Hold is the package's Hold for who attaches the image by other means than Mount, as
 // a virtual machine does. Where the pool has it mounted, it is unmounted first: two
-// kernels would spoil it. Kinds: Missing, Conflict (it is attached).
+// kernels would spoil it. Kinds: Missing, Conflict (it is attached), Unable (damaged).
 func (p *Pool) Hold(ctx context.Context, path string) (*os.File, error) {
 	if err := p.release(path); err != nil {
 		return nil, err
@@ -96,10 +99,14 @@ func (p *Pool) Hold(ctx context.Context, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	// What is not to block is refused by io_uring where it would.
-	if err := unix.SetNonblock(int(f.Fd()), false); err != nil {
+	err = mend(ctx, f)
+	if err == nil {
+		// What is not to block is refused by io_uring where it would.
+		err = fault.Wrap(unix.SetNonblock(int(f.Fd()), false), "open disk %s", path)
+	}
+	if err != nil {
 		f.Close()
-		return nil, fmt.Errorf("open disk %s: %w", path, err)
+		return nil, err
 	}
 	return f, nil
 }

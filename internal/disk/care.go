@@ -2,10 +2,13 @@ package disk
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"os"
 	"path/filepath"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -26,7 +29,8 @@ func Usage(path string) (used, size int64, err error) {
 	return st.Blocks * 512, st.Size, nil // stat(2): st_blocks counts 512 bytes, whatever the file system
 }
 
-// Grow makes the disk at path larger. Kinds: Invalid (smaller than it is, or
+// Grow makes the disk at path larger. Once it has begun it goes on to its end, whatever
+// becomes of ctx. Kinds: Invalid (smaller than it is, or
 // above the ceiling), Missing, Conflict (it is attached), Unable (damaged).
 func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	size = roundUp(size)
@@ -48,12 +52,10 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	if have := unit.Size(info.Size()); size < have {
 		return fault.Invalidf("the disk has %s and cannot become smaller", have).At("disk").Help("ask for %s or more", have)
 	}
-	// resize2fs wants a checked file system. Exit status 1: errors were mended.
-	// Source: e2fsck(8), EXIT CODE.
-	if status, err := run(ctx, "e2fsck", "-f", "-p", path); err != nil && status != 1 {
-		if status > 1 {
-			return fault.Unablef("the disk %s is damaged: %w", path, err).Help("run e2fsck on the image by hand")
-		}
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := check(ctx, image, "-f"); err != nil { // which resize2fs wants
 		return err
 	}
 	if err := image.Truncate(int64(size)); err != nil {
@@ -61,10 +63,55 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	}
 	// If this fails the file stays long: the file system in it is whole, at its
 	// old size, and growing again goes on from there.
-	if _, err := run(ctx, "resize2fs", "-f", path); err != nil {
+	if _, err := treat(ctx, image, "resize2fs", "-f", path); err != nil {
 		return fmt.Errorf("grow disk %s: %w", path, err)
 	}
 	return image.Sync()
+}
+
+// treatment bounds how long a tool may work on a disk: it has all inodes to read, and a
+// large disk's many groups to write.
+const treatment = time.Hour
+
+// treat runs a tool on a held image to its end: cut short it would leave the file system
+// damaged, so it does not matter who waits. The tool holds the image, too, in case it
+// outlives this process.
+func treat(ctx context.Context, image *os.File, name string, args ...string) (int, error) {
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), treatment)
+	defer cancel()
+	return runWith(ctx, []*os.File{image}, name, args...)
+}
+
+// check has e2fsck mend a held image as far as that needs no questions. Kinds: Unable (damaged).
+func check(ctx context.Context, image *os.File, options ...string) error {
+	// Exit status 1: errors were mended. Source: e2fsck(8), EXIT CODE.
+	status, err := treat(ctx, image, "e2fsck", append(options, "-p", image.Name())...)
+	if status > 1 {
+		return fault.Unablef("the disk %s is damaged: %w", image.Name(), err).Help("run e2fsck on the image by hand")
+	}
+	if status == 1 {
+		return nil
+	}
+	return err
+}
+
+// mend checks a held image whose file system says that it needs it: resize2fs writes that
+// down until it is done, and the kernel when it has met an error. Not so one that is
+// mounted as far as it knows: the system that has it so may be suspended, and would go on
+// with what it remembers of it.
+func mend(ctx context.Context, image *os.File) error {
+	super := make([]byte, superSize)
+	if n, err := image.ReadAt(super, superAt); n < len(super) {
+		if errors.Is(err, io.EOF) {
+			return nil // no file system, which who mounts it tells
+		}
+		return fmt.Errorf("read the superblock of %s: %w", image.Name(), err)
+	}
+	le := binary.LittleEndian
+	if le.Uint16(super[stateAt:])&stateErrors == 0 || le.Uint32(super[incompatAt:])&incompatRecover != 0 {
+		return nil
+	}
+	return check(ctx, image)
 }
 
 // Clone copies the disk at src, which nobody may have attached, to the new file

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/mount/loop"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -88,6 +89,90 @@ func TestGrow(t *testing.T) {
 	must(t, os.WriteFile(path, make([]byte, disk.FloorSize), 0o600))
 	if err := p.Grow(ctx, path, unit.GiB); !fault.Is(err, fault.Unable) {
 		t.Errorf("grown what is no file system: %v", err)
+	}
+}
+
+func TestGrowingGoesOnWhenNobodyWaits(t *testing.T) {
+	const large = 512 * unit.GiB
+	p, path := made(t, 2*unit.GiB)
+	inTime, cancel := context.WithCancel(ctx)
+	defer cancel()
+	grown := make(chan error, 1)
+	go func() { grown <- p.Grow(inTime, path, large) }()
+	for size := int64(0); size < int64(large) && len(grown) == 0; {
+		_, size, _ = disk.Usage(path)
+	}
+	cancel() // resize2fs is about to work
+	must(t, <-grown)
+	kept(t, p, path)
+	use(t, p, path, func(upper string) {
+		if free := room(t, upper); free < large*8/10 {
+			t.Errorf("only %v are free", free)
+		}
+	})
+	if err := p.Grow(inTime, path, 2*large); err == nil {
+		t.Error("begun though nobody waited")
+	}
+}
+
+func TestWhatGrowsADiskHoldsIt(t *testing.T) {
+	p, path := made(t, 64*unit.MiB)
+	folder := t.TempDir()
+	for _, name := range []string{"e2fsck", "resize2fs"} {
+		tool := require.Tool(t, name)
+		script := "#!/bin/sh\nreadlink /proc/$$/fd/3 >" + folder + "/" + name + ".holds\nexec " + tool + " \"$@\"\n"
+		must(t, os.WriteFile(filepath.Join(folder, name), []byte(script), 0o700))
+	}
+	t.Setenv("PATH", folder+":"+os.Getenv("PATH"))
+	must(t, p.Grow(ctx, path, 65*unit.MiB))
+	for _, name := range []string{"e2fsck", "resize2fs"} {
+		if held, err := os.ReadFile(filepath.Join(folder, name+".holds")); err != nil || string(held) != path+"\n" {
+			t.Errorf("%s holds %q, %v", name, held, err)
+		}
+	}
+}
+
+func TestADiskWhoseGrowthWasCutIsMendedBeforeItIsUsed(t *testing.T) {
+	debugfs := require.Tool(t, "debugfs")
+	edit := func(path string, commands ...string) {
+		t.Helper()
+		for _, c := range commands {
+			out, err := exec.Command(debugfs, "-w", "-R", c, path).CombinedOutput()
+			if err != nil {
+				t.Fatalf("debugfs %s: %v\n%s", c, err, out)
+			}
+		}
+	}
+	cut := "set_super_value state 3" // as resize2fs leaves it until it is done
+	counts := []string{"set_block_group 0 free_blocks_count 7", "set_block_group 0 checksum calc", cut}
+	p, path := made(t, disk.FloorSize)
+	edit(path, counts...)
+	kept(t, p, path)
+	edit(path, counts...)
+	held, err := p.Hold(ctx, path)
+	must(t, err)
+	fsck(t, path)
+	must(t, held.Close())
+	// A suspended system goes on with the disk as it knows it.
+	edit(path, append(counts, "feature needs_recovery")...)
+	before, err := os.ReadFile(path)
+	must(t, err)
+	held, err = p.Hold(ctx, path)
+	must(t, err)
+	if now, err := os.ReadFile(path); err != nil || !bytes.Equal(now, before) {
+		t.Errorf("the disk of a suspended system was changed, %v", err)
+	}
+	must(t, held.Close())
+	edit(path, "feature -needs_recovery", "clri <2>", cut)
+	if _, err := p.Mount(ctx, path); !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "damaged") {
+		t.Errorf("mounted without a root folder: %v", err)
+	}
+	if _, err := p.Hold(ctx, path); !fault.Is(err, fault.Unable) {
+		t.Errorf("held without a root folder: %v", err)
+	}
+	must(t, os.WriteFile(path, nil, 0o600))
+	if _, err := p.Mount(ctx, path); !fault.Is(err, fault.Unable) {
+		t.Errorf("mounted what is empty: %v", err)
 	}
 }
 

@@ -102,14 +102,17 @@ func copyThrough(src, dst *os.File, at, length int64) (int, error) {
 // Where things are in an ext4 superblock.
 // Source: fs/ext4/ext4.h, struct ext4_super_block.
 const (
-	superAt      = 1024
-	superSize    = 1024
-	superMagic   = 0xEF53
-	magicAt      = 0x38
-	incompatAt   = 0x60
-	uuidAt       = 0x68
-	superSumAt   = 0x3FC
-	incompatSeed = 0x2000 // EXT4_FEATURE_INCOMPAT_CSUM_SEED
+	superAt         = 1024
+	superSize       = 1024
+	superMagic      = 0xEF53
+	magicAt         = 0x38
+	stateAt         = 0x3A
+	stateErrors     = 2 // EXT4_ERROR_FS
+	incompatAt      = 0x60
+	uuidAt          = 0x68
+	superSumAt      = 0x3FC
+	incompatRecover = 0x4    // EXT4_FEATURE_INCOMPAT_RECOVER
+	incompatSeed    = 0x2000 // EXT4_FEATURE_INCOMPAT_CSUM_SEED
 )
 
 var castagnoli = crc32.MakeTable(crc32.Castagnoli)

@@ -33,8 +33,8 @@
 // host's once the blocks are there, 3 to 6 times on a new disk.
 //
 // Hostile input: a guest's kernel writes the image itself, so its ext4 may be
-// crafted. The host then mounts it for a zone and runs e2fsck and resize2fs on
-// it for Grow. It is mounted nodev, errors=remount-ro, and its folders are
+// crafted. The host then mounts it for a zone, runs e2fsck and resize2fs on
+// it for Grow, and e2fsck before it is attached where its superblock tells of errors. It is mounted nodev, errors=remount-ro, and its folders are
 // opened without following links; what remains is the kernel's ext4 driver
 // parsing it, which docs/threat-model.md counts among the host's kernel.
 //

@@ -213,11 +213,18 @@ func tool(name string) (string, error) {
 
 // run runs a tool and returns its exit status; err is set for one other than 0.
 func run(ctx context.Context, name string, args ...string) (int, error) {
+	return runWith(ctx, nil, name, args...)
+}
+
+// runWith is run for a tool that holds further files.
+func runWith(ctx context.Context, held []*os.File, name string, args ...string) (int, error) {
 	path, err := tool(name)
 	if err != nil {
 		return -1, err
 	}
-	out, err := exec.CommandContext(ctx, path, args...).CombinedOutput()
+	cmd := exec.CommandContext(ctx, path, args...)
+	cmd.ExtraFiles = held
+	out, err := cmd.CombinedOutput()
 	if err == nil {
 		return 0, nil
 	}
