@@ -1,6 +1,7 @@
 package resource
 
 import (
+	"cmp"
 	"errors"
 	"os"
 	"path/filepath"
@@ -34,14 +35,14 @@ func (g *Group) pinned() string {
 }
 
 // setCPUSet binds the group to processors, or to all.
-func (g *Group) setCPUSet(l Limits, fresh bool) error {
+func (c *change) setCPUSet(l Limits) error {
 	switch {
-	case l.CPUSet == "" && fresh:
+	case l.CPUSet == "" && c.fresh:
 		return nil
-	case g.root.cpuset != "":
-		return g.setCPUSetV1(l.CPUSet)
-	case g.root.nested:
-		return g.setCPUSetV2(l.CPUSet)
+	case c.root.cpuset != "":
+		return c.setCPUSetV1(l.CPUSet)
+	case c.root.nested:
+		return c.setCPUSetV2(l.CPUSet)
 	case l.CPUSet == "":
 		return nil
 	}
@@ -51,13 +52,13 @@ func (g *Group) setCPUSet(l Limits, fresh bool) error {
 var errNoCPUSet = fault.Unablef("this host has no controller that binds a group to processors").
 	At("resources.cpuset_cpus").Help("mount cgroup v1's cpuset, or boot with cgroup v2")
 
-func (g *Group) setCPUSetV1(list string) error {
-	dir := g.root.cpuset + "/" + g.folder()
+func (c *change) setCPUSetV1(list string) error {
+	dir := c.root.cpuset + "/" + c.folder()
 	if list == "" && !exists(dir) {
 		return nil
 	}
-	for _, d := range []string{g.root.cpuset, dir} {
-		if err := g.root.tree.mkdir(d); err != nil && !errors.Is(err, unix.EEXIST) {
+	for _, d := range []string{c.root.cpuset, dir} {
+		if err := c.root.tree.mkdir(d); err != nil && !errors.Is(err, unix.EEXIST) {
 			return explain(err, "make control group %s", d)
 		}
 		if have, err := get(d, "cpuset.mems"); err != nil || have != "" {
@@ -75,14 +76,14 @@ func (g *Group) setCPUSetV1(list string) error {
 	}
 	if list == "" {
 		var err error
-		if list, err = get(g.root.cpuset, "cpuset.cpus"); err != nil {
-			return explain(err, "read the processors of %s", g.root.cpuset)
+		if list, err = get(c.root.cpuset, "cpuset.cpus"); err != nil {
+			return explain(err, "read the processors of %s", c.root.cpuset)
 		}
 	}
-	if err := put(dir, "cpuset.cpus", list); err != nil {
-		return g.refusedCPUs(err, list)
+	if err := c.put(dir, "cpuset.cpus", list); err != nil {
+		return c.refusedCPUs(err, list)
 	}
-	return g.gather(dir)
+	return c.gather(dir)
 }
 
 // gather moves what runs in the group into its folder of cpuset, until none is left that
@@ -94,39 +95,43 @@ func (g *Group) gather(dir string) error {
 		home = g.dir("memory")
 	}
 	own := strconv.Itoa(os.Getpid())
+	tried := map[string]bool{own: true} // one that is ending cannot be moved
 	for range 10 {
 		inside, err := get(dir, "cgroup.procs")
 		if err != nil {
 			return explain(err, "read the processes of %s", dir)
 		}
-		have, moved := strings.Fields(inside), false
+		have, found := strings.Fields(inside), false
 		err = walk(home, func(from string) error {
 			all, err := get(from, "cgroup.procs")
+			if err != nil && !noProcesses(err) {
+				return err
+			}
 			for _, pid := range strings.Fields(all) {
-				if pid == own || slices.Contains(have, pid) {
+				if tried[pid] || slices.Contains(have, pid) {
 					continue
 				}
-				moved = true
+				tried[pid], found = true, true
 				if err := put(dir, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
 					return err
 				}
 			}
-			return err
+			return nil
 		})
-		if err != nil || !moved {
+		if err != nil || !found {
 			return explain(err, "bind processes to processors")
 		}
 	}
-	return nil
+	return fault.Busyf("programs are started faster than they are bound to processors").Help("try again when it is quieter, or while it is stopped")
 }
 
 // setCPUSetV2 hands the controller down on the way to the group, where it is not yet.
-func (g *Group) setCPUSetV2(list string) error {
-	dir := g.unified()
+func (c *change) setCPUSetV2(list string) error {
+	dir := c.unified()
 	if list == "" && !exists(dir+"/cpuset.cpus") {
 		return nil
 	}
-	for _, d := range []string{filepath.Dir(g.root.unified), g.root.unified} {
+	for _, d := range []string{filepath.Dir(c.root.unified), c.root.unified} {
 		have, err := get(d, "cgroup.subtree_control")
 		if err == nil && !slices.Contains(strings.Fields(have), cpuset) {
 			err = put(d, "cgroup.subtree_control", "+"+cpuset)
@@ -138,14 +143,17 @@ func (g *Group) setCPUSetV2(list string) error {
 			return explain(err, "hand cpuset down in %s", d)
 		}
 	}
-	if list == "" { // which the kernel refuses for a group with processes
-		var err error
-		if list, err = get(g.root.unified, "cpuset.cpus.effective"); err != nil {
-			return explain(err, "read the processors of %s", g.root.unified)
-		}
+	before, err := get(dir, "cpuset.cpus")
+	if err == nil && (list == "" || before == "") { // which the kernel refuses for a group with processes
+		var all string
+		all, err = get(c.root.unified, "cpuset.cpus.effective")
+		list, before = cmp.Or(list, all), cmp.Or(before, all)
 	}
-	if err := put(dir, "cpuset.cpus", list); err != nil {
-		return g.refusedCPUs(err, list)
+	if err != nil {
+		return explain(err, "read the processors of %s", c.root.unified)
+	}
+	if err := c.putOver(dir, "cpuset.cpus", list, before); err != nil {
+		return c.refusedCPUs(err, list)
 	}
 	return nil
 }

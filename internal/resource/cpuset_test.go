@@ -1,6 +1,8 @@
 package resource
 
 import (
+	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -9,6 +11,7 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
+	"golang.org/x/sys/unix"
 )
 
 // canPin skips t where no controller binds groups to processors.
@@ -77,5 +80,70 @@ func TestAGroupIsBoundToProcessors(t *testing.T) {
 		if r.cpuset != "" && exists(r.cpuset+"/"+one.id) {
 			t.Errorf("%s is left in cpuset", one.id)
 		}
+	}
+}
+
+func TestAGroupWithThreadedOnesBelowIsBound(t *testing.T) {
+	r := realRoot(t)
+	canPin(t, r)
+	g, err := r.Create(t.Context(), "threads", Limits{}, DefaultDevices(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	p := spawn(t, g, "wait")
+	threaded := g.leaf(payloadLeaf) + "/threaded"
+	err = os.Mkdir(threaded, 0o755)
+	if err == nil {
+		err = put(threaded, "cgroup.type", "threaded")
+	}
+	require.Host(t, "cgroup.type", err == nil, fmt.Sprint("no threaded groups: ", err))
+	if err := g.Set(Limits{CPUSet: "0"}); err != nil {
+		t.Error(err)
+	}
+	if got := runsOn(t, p.Process.Pid); got != "0" {
+		t.Errorf("it runs on %s", got)
+	}
+	p.Process.Kill()
+	p.Wait()
+	if err := g.Remove(t.Context()); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestProcessesThatComeFasterThanTheyAreBoundAreToldOf(t *testing.T) {
+	home, dir := t.TempDir(), t.TempDir()
+	list := home + "/a/cgroup.procs"
+	if err := errors.Join(os.Mkdir(home+"/a", 0o755), unix.Mkfifo(list, 0o600), os.WriteFile(dir+"/cgroup.procs", nil, 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	stop := make(chan struct{})
+	t.Cleanup(func() { close(stop) })
+	go func() { // each time that it is read there is another one
+		for pid := 1 << 22; ; pid++ {
+			pipe, err := os.OpenFile(list, os.O_WRONLY, 0)
+			select {
+			case <-stop:
+				return
+			default:
+			}
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			fmt.Fprintln(pipe, pid)
+			pipe.Close()
+		}
+	}()
+	g := (&Root{unified: home}).group("a")
+	if err := g.gather(dir); !fault.Is(err, fault.Busy) {
+		t.Errorf("got %v", err)
+	}
+	// One that is ending stays where it is.
+	home = t.TempDir()
+	if err := errors.Join(os.Mkdir(home+"/a", 0o755), os.WriteFile(home+"/a/cgroup.procs", []byte("1\n2\n"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	if err := (&Root{unified: home}).group("a").gather(dir); err != nil {
+		t.Error(err)
 	}
 }

@@ -221,6 +221,30 @@ func TestV2KeepsLimitsAboveWhatAnOwnerWrites(t *testing.T) {
 	}
 }
 
+func TestLimitsThatAreRefusedLeaveTheFormerOnes(t *testing.T) {
+	f, host := newFakeV2(t, "cpu io memory pids")
+	r, err := open("strata", host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	none := unit.Size(0)
+	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB, Swap: &none, CPUs: 1500, Weight: 300, PIDs: 99}, nil, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	dir := f.top + "/strata/a"
+	files := []string{"memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max"}
+	before := read(t, dir, files...)
+	one := unit.Size(1)
+	err = g.Set(Limits{Memory: 2 * unit.GiB, Swap: &one, CPUs: 2500, Weight: 400, PIDs: 88, IO: IO{Read: unit.MiB, Disks: []string{"8:0"}}})
+	if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "io.max") {
+		t.Errorf("got %v, want that there is no io.max", err)
+	}
+	if diff := cmp.Diff(before, read(t, dir, files...)); diff != "" {
+		t.Error(diff)
+	}
+}
+
 func TestV2FiguresAreRead(t *testing.T) {
 	f, host := newFakeV2(t, "cpu io memory pids")
 	r, err := open("strata", host)

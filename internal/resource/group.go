@@ -5,6 +5,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 
 	"github.com/strata-project/strata/internal/fault"
@@ -68,7 +69,7 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 	if r.cpuset != "" && l.CPUSet != "" {
 		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, r.cpuset+"/"+g.folder()) })
 	}
-	if err := g.apply(l, true); err != nil {
+	if err := (&change{Group: g, fresh: true}).apply(l); err != nil {
 		return nil, err
 	}
 	if err := g.allow(devices); err != nil {
@@ -220,35 +221,90 @@ func (g *Group) open(leaf string) (*os.File, error) {
 }
 
 // Set changes the limits while processes run; what is not in l is unlimited
-// from then on. Kinds: Invalid, Busy where the group holds more than the new limit
-// and cannot give it back.
+// from then on. If Set fails, the limits are what they were. Kinds: Invalid, Unable,
+// Busy where the group holds more than the new limit and cannot give it back.
 func (g *Group) Set(l Limits) error {
 	if err := l.Check(); err != nil {
 		return err
 	}
-	return g.apply(l, false)
+	c := &change{Group: g}
+	if err := c.apply(l); err != nil {
+		return fault.Join(err, c.undo())
+	}
+	return nil
 }
 
-func (g *Group) apply(l Limits, fresh bool) error {
-	v2 := func(c string) bool { return g.root.homes[c] == g.root.unified }
-	if l.Swap != nil && !g.root.layout.Swap {
-		return fault.Unablef("this host does not count swap space, so that it cannot be limited").At("resources.swap").Help("boot with swapaccount=1")
+// change is the setting of a group's limits, under way.
+type change struct {
+	*Group
+	fresh bool      // the group is new: it has no limits, and is removed if it cannot have them
+	over  []written // in the order that it was
+}
+
+// written is what a control file held before it was written.
+type written struct {
+	dir, file, before string
+}
+
+// put writes a value that stands for all that the file holds.
+func (c *change) put(dir, file, value string) error {
+	if c.fresh {
+		return put(dir, file, value)
 	}
-	if !fresh || l.Memory > 0 {
-		if err := g.setMemory(l, fresh); err != nil {
+	before, err := get(dir, file)
+	if err != nil {
+		return err
+	}
+	return c.putOver(dir, file, value, before)
+}
+
+// putOver is put where before, written again, is what takes value back.
+func (c *change) putOver(dir, file, value, before string) error {
+	if err := put(dir, file, value); err != nil {
+		return err
+	}
+	c.over = append(c.over, written{dir, file, before})
+	return nil
+}
+
+func (c *change) write(dir string, all []setting) error {
+	for _, s := range all {
+		if err := c.put(dir, s.file, s.value); err != nil {
 			return err
 		}
 	}
-	all := append(l.cpuSettings(v2("cpu"), fresh), l.pidsSettings(fresh)...)
+	return nil
+}
+
+// undo takes back what was written, the last first.
+func (c *change) undo() error {
+	var failed []error
+	for _, w := range slices.Backward(c.over) {
+		failed = append(failed, explain(put(w.dir, w.file, w.before), "set %s back to %s", w.file, w.before))
+	}
+	return fault.Join(failed...)
+}
+
+func (c *change) apply(l Limits) error {
+	v2 := c.root.homes["cpu"] == c.root.unified
+	if l.Swap != nil && !c.root.layout.Swap {
+		return fault.Unablef("this host does not count swap space, so that it cannot be limited").At("resources.swap").Help("boot with swapaccount=1")
+	}
+	if !c.fresh || l.Memory > 0 {
+		if err := c.setMemory(l); err != nil {
+			return err
+		}
+	}
+	all := append(l.cpuSettings(v2, c.fresh), l.pidsSettings(c.fresh)...)
 	for _, s := range all {
-		if err := put(g.dir(s.controller), s.file, s.value); err != nil {
+		if err := c.put(c.dir(s.controller), s.file, s.value); err != nil {
 			return refused(err, s.controller, "set %s to %s", s.file, s.value)
 		}
 	}
-	if err := g.setCPUSet(l, fresh); err != nil {
+	if err := c.setCPUSet(l); err != nil {
 		return err
 	}
-	return g.setIO(l.IO, fresh)
+	return c.setIO(l.IO)
 }
 
 // refused explains a limit that the kernel does not take.
@@ -260,26 +316,26 @@ func refused(err error, field, format string, args ...any) error {
 	return explain(err, format, args...)
 }
 
-func (g *Group) setMemory(l Limits, fresh bool) error {
-	dir := g.dir("memory")
-	if g.root.homes["memory"] == g.root.unified {
-		return g.setMemoryV2(dir, l, fresh)
+func (c *change) setMemory(l Limits) error {
+	dir := c.dir("memory")
+	if c.root.homes["memory"] == c.root.unified {
+		return c.setMemoryV2(dir, l)
 	}
 	limit, both := count(int64(l.Memory), "-1"), "-1"
 	if swap := l.swap(); swap != Unlimited {
 		both = strconv.FormatInt(int64(l.Memory)+swap, 10)
 	}
 	steps := []setting{{"memory", "memory.limit_in_bytes", limit}}
-	if g.root.layout.Swap {
+	if c.root.layout.Swap {
 		steps = append(steps, setting{"memory", "memory.memsw.limit_in_bytes", both})
 	}
-	err := write(dir, steps)
+	err := c.write(dir, steps)
 	if errors.Is(err, unix.EINVAL) && len(steps) == 2 {
 		// The kernel keeps memory below memory and swap: growing goes the other way.
-		err = write(dir, []setting{steps[1], steps[0]})
+		err = c.write(dir, []setting{steps[1], steps[0]})
 	}
 	if errors.Is(err, unix.EBUSY) {
-		return g.tooMuch(l, "memory.usage_in_bytes")
+		return c.tooMuch(l, "memory.usage_in_bytes")
 	}
 	if err != nil {
 		return refused(err, "memory", "limit memory")
@@ -289,31 +345,31 @@ func (g *Group) setMemory(l Limits, fresh bool) error {
 
 // setMemoryV2 first lets the kernel reclaim down to the new limit: memory.max
 // alone would kill what does not fit.
-func (g *Group) setMemoryV2(dir string, l Limits, fresh bool) error {
+func (c *change) setMemoryV2(dir string, l Limits) error {
 	limit := count(int64(l.Memory), "max")
-	if !fresh && l.Memory > 0 {
+	if !c.fresh && l.Memory > 0 {
 		if used, err := number(dir, "memory.current"); err == nil && used > int64(l.Memory) {
 			err := put(dir, "memory.high", limit)
 			used, _ = number(dir, "memory.current")
 			_ = put(dir, "memory.high", "max")
 			if err == nil && used > int64(l.Memory) {
-				return g.tooMuch(l, "memory.current")
+				return c.tooMuch(l, "memory.current")
 			}
 		}
 	}
 	steps := []setting{{"memory", "memory.max", limit}}
-	if g.root.layout.Swap {
+	if c.root.layout.Swap {
 		swap := "max"
 		if n := l.swap(); n != Unlimited {
 			swap = strconv.FormatInt(n, 10)
 		}
 		steps = append(steps, setting{"memory", "memory.swap.max", swap})
 	}
-	if l.Memory > 0 && fresh {
+	if l.Memory > 0 && c.fresh {
 		// One process's death is the environment's only for PID 1: no oom.group.
 		_ = put(dir, "memory.oom.group", "0")
 	}
-	if err := write(dir, steps); err != nil {
+	if err := c.write(dir, steps); err != nil {
 		return refused(err, "memory", "limit memory")
 	}
 	return nil
@@ -323,13 +379,4 @@ func (g *Group) tooMuch(l Limits, file string) error {
 	used, _ := number(g.dir("memory"), file)
 	return fault.Busyf("%s of memory are in use, more than the limit of %s", sizeText(used), sizeText(int64(l.Memory))).
 		At("memory").Help("choose a limit above what is in use, or stop programs first")
-}
-
-func write(dir string, all []setting) error {
-	for _, s := range all {
-		if err := put(dir, s.file, s.value); err != nil {
-			return err
-		}
-	}
-	return nil
 }

@@ -10,6 +10,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -153,5 +154,32 @@ func TestIOLimitsAreWhatTheKernelSays(t *testing.T) {
 	}
 	if text, _ = os.ReadFile(r.unified + "/a/io.max"); strings.Contains(string(text), "bps=1") {
 		t.Errorf("io.max is %q after the limits were taken away", text)
+	}
+}
+
+func TestARateThatIsRefusedLeavesTheFormerOne(t *testing.T) {
+	r := realRoot(t)
+	disk, err := Disk(t.TempDir())
+	require.Host(t, "block-device", err == nil, fmt.Sprint(err))
+	g := create(t, r, "a", Limits{}, 0)
+	dir, file := g.dir("io"), "io.max"
+	if dir == "" {
+		dir, file = g.dir("blkio"), "blkio.throttle.read_bps_device"
+	}
+	require.Host(t, "io", dir != "" && exists(dir+"/"+file), "the kernel limits no reads and writes")
+	for _, before := range []IO{{}, {Read: 10 * unit.MiB, Disks: []string{disk}}} {
+		if err := g.Set(Limits{IO: before}); err != nil {
+			t.Fatal(err)
+		}
+		want, err := get(dir, file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := g.Set(Limits{IO: IO{Read: 20 * unit.MiB, Disks: []string{disk, "1023:77"}}}); !fault.Is(err, fault.Unable) {
+			t.Errorf("a disk that is not there: %v", err)
+		}
+		if got, err := get(dir, file); err != nil || got != want {
+			t.Errorf("the rates are %q, %v; want %q", got, err, want)
+		}
 	}
 }

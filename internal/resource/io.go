@@ -78,14 +78,14 @@ func Disks(paths []string) ([]string, error) {
 }
 
 // setIO writes what of l differs from a group without any limit, or all.
-func (g *Group) setIO(l IO, fresh bool) error {
-	if fresh && !l.Limited() && l.Weight == 0 {
+func (c *change) setIO(l IO) error {
+	if c.fresh && !l.Limited() && l.Weight == 0 {
 		return nil
 	}
-	v2 := g.dir("io") != ""
-	dir := g.dir("io")
+	v2 := c.dir("io") != ""
+	dir := c.dir("io")
 	if !v2 {
-		dir = g.dir("blkio")
+		dir = c.dir("blkio")
 	}
 	if dir == "" {
 		if !l.Limited() && l.Weight == 0 {
@@ -93,7 +93,7 @@ func (g *Group) setIO(l IO, fresh bool) error {
 		}
 		return fault.Unablef("this host has no controller for disks (io, or blkio on cgroup v1)").At(l.field())
 	}
-	if err := g.ioWeight(dir, v2, l.Weight); err != nil {
+	if err := c.ioWeight(dir, v2, l.Weight); err != nil {
 		return err
 	}
 	if l.Limited() && len(l.Disks) == 0 {
@@ -104,11 +104,12 @@ func (g *Group) setIO(l IO, fresh bool) error {
 		rates = v2Rates
 	}
 	for _, disk := range l.Disks {
-		for _, s := range rates(disk, l) {
-			if fresh && !l.Limited() {
+		none := rates(disk, IO{})
+		for i, s := range rates(disk, l) {
+			if c.fresh && !l.Limited() {
 				continue
 			}
-			err := put(dir, s.file, s.value)
+			err := c.putRate(dir, disk, s, none[i].value)
 			switch {
 			case err == nil, !l.Limited() && errors.Is(err, unix.ENOENT):
 			case errors.Is(err, unix.ENOENT):
@@ -121,6 +122,22 @@ func (g *Group) setIO(l IO, fresh bool) error {
 		}
 	}
 	return nil
+}
+
+// putRate writes one disk's rate, besides those of others in the same file. none is
+// what stands for no rate.
+func (c *change) putRate(dir, disk string, s setting, none string) error {
+	all, err := get(dir, s.file)
+	if err != nil {
+		return err
+	}
+	before := none
+	for line := range strings.Lines(all) {
+		if strings.HasPrefix(line, disk+" ") {
+			before = strings.TrimSpace(line)
+		}
+	}
+	return c.putOver(dir, s.file, s.value, before)
 }
 
 // field is the first setting that l has, for faults.
@@ -151,7 +168,7 @@ var (
 // Source: Documentation/block/bfq-iosched.rst, "weight".
 const maxBFQ = 1000
 
-func (g *Group) ioWeight(dir string, v2 bool, weight int) error {
+func (c *change) ioWeight(dir string, v2 bool, weight int) error {
 	files, value := weightFilesV1, weight
 	if v2 {
 		files = weightFilesV2
@@ -166,7 +183,12 @@ func (g *Group) ioWeight(dir string, v2 bool, weight int) error {
 		if file != "io.weight" {
 			value = min(value, maxBFQ)
 		}
-		return refused(put(dir, file, strconv.Itoa(value)), "resources.io_weight", "set %s to %d", file, value)
+		text, err := get(dir, file)
+		if err == nil {
+			first, _, _ := strings.Cut(text, "\n") // "100" or "default 100", then disks' own
+			err = c.putOver(dir, file, strconv.Itoa(value), strings.TrimPrefix(first, "default "))
+		}
+		return refused(err, "resources.io_weight", "set %s to %d", file, value)
 	}
 	if weight == 0 {
 		return nil

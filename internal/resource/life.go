@@ -134,8 +134,7 @@ func (g *Group) Processes() ([]int, error) {
 	found := map[int]bool{}
 	err := walk(top, func(dir string) error {
 		text, err := get(dir, "cgroup.procs")
-		// A threaded group's processes are listed by the group above it.
-		if err != nil && !errors.Is(err, os.ErrNotExist) && !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
+		if err != nil && !noProcesses(err) {
 			return err
 		}
 		for _, word := range strings.Fields(text) {
@@ -154,6 +153,12 @@ func (g *Group) Processes() ([]int, error) {
 	}
 	slices.Sort(pids)
 	return pids, nil
+}
+
+// noProcesses tells whether err means that a group lists none: it is gone, or threaded,
+// so that the group above lists its processes.
+func noProcesses(err error) bool {
+	return errors.Is(err, os.ErrNotExist) || errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.ENODEV)
 }
 
 // walk visits dir and every group below it, parents first.
