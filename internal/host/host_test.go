@@ -12,7 +12,9 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -149,10 +151,68 @@ func TestAnOrdinaryUserIsToldSo(t *testing.T) {
 	}
 }
 
+// TestWhatVolumesNeedIsNeeded makes a zone's volume without each capability.
+func TestWhatVolumesNeedIsNeeded(t *testing.T) {
+	require.Root(t)
+	needed := map[string]bool{}
+	for _, p := range capabilities() {
+		needed[p.Name] = p.Needed
+	}
+	volume := func(without uintptr) (said string, err error) {
+		failed := thread.Spare(func() error {
+			if err := unix.Prctl(unix.PR_CAPBSET_DROP, without, 0, 0, 0); err != nil {
+				return err
+			}
+			cmd := exec.Command("/proc/self/exe")
+			cmd.Env = []string{childVariable + "=" + t.TempDir()}
+			out, wrong := cmd.CombinedOutput()
+			said, err = string(out), wrong
+			return nil
+		})
+		if failed != nil {
+			t.Fatal(failed)
+		}
+		return said, err
+	}
+	if said, err := volume(unix.CAP_SYS_TIME); err != nil {
+		t.Fatalf("with what strata needs: %v\n%s", err, said)
+	}
+	for name, bit := range map[string]uintptr{"CAP_SYS_PTRACE": unix.CAP_SYS_PTRACE, "CAP_SYS_CHROOT": unix.CAP_SYS_CHROOT} {
+		if said, err := volume(bit); (err != nil) != needed[name] {
+			t.Errorf("without %s: %v\n%s, yet that it is needed is said to be %v", name, err, said, needed[name])
+		}
+	}
+}
+
 const childVariable = "STRATA_HOST_CHILD"
 
+// volumeOf makes a volume of a folder, for environments of some range, in a process that
+// is not dumpable, as the daemon is once package mount has acted as another user.
+func volumeOf(path string) error {
+	if err := unix.Prctl(unix.PR_SET_DUMPABLE, 0, 0, 0, 0); err != nil {
+		return err
+	}
+	var maps mount.IDMaps
+	defer maps.Close()
+	users, err := maps.Get(context.Background(), mount.IDMap{Base: 7 * mount.IDs})
+	if err != nil {
+		return err
+	}
+	tree, err := mount.Bind(context.Background(), path, users, false)
+	if err != nil {
+		return err
+	}
+	return tree.Close()
+}
+
 func TestMain(m *testing.M) {
-	if os.Getenv(childVariable) != "" {
+	if path := os.Getenv(childVariable); filepath.IsAbs(path) {
+		if err := volumeOf(path); err != nil {
+			os.Stdout.WriteString(err.Error())
+			os.Exit(1)
+		}
+		os.Exit(0)
+	} else if path != "" {
 		for _, f := range fault.All(Ready(Check(context.Background(), ""))) {
 			os.Stdout.WriteString(f.Message + " | " + f.Hint + "\n")
 		}

@@ -320,10 +320,10 @@ func capabilities() []probe {
 		{"DAC_OVERRIDE", unix.CAP_DAC_OVERRIDE, true, "reading and writing what belongs to environments"},
 		{"FOWNER", unix.CAP_FOWNER, true, "modes of what belongs to environments"},
 		{"KILL", unix.CAP_KILL, true, "stopping environments"},
+		{"SYS_PTRACE", unix.CAP_SYS_PTRACE, true, "roots and volumes of zones, and entering environments"},
+		{"SYS_CHROOT", unix.CAP_SYS_CHROOT, true, "roots and volumes of zones, and entering environments"},
 		{"MKNOD", unix.CAP_MKNOD, false, "devices in imported layers"},
 		{"SETFCAP", unix.CAP_SETFCAP, false, "file capabilities in imported layers"},
-		{"SYS_PTRACE", unix.CAP_SYS_PTRACE, false, "entering environments whose programs hide from the host"},
-		{"SYS_CHROOT", unix.CAP_SYS_CHROOT, false, "entering the mount namespaces of environments"},
 		{"SYS_RESOURCE", unix.CAP_SYS_RESOURCE, false, "raising rlimits and lowering oom_score_adj, growing a disk in use"},
 	} {
 		out = append(out, row(c.needed, "CAP_"+c.name, "asked the kernel with capget", c.lost, "give stratad CAP_"+c.name+" (a container or a service unit took it away)",
