@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -71,6 +72,70 @@ func useFileVolume() error {
 	c.content(place, "below")
 	c.no(os.WriteFile(place, []byte("below"), 0o644), "write")
 	return errors.Join(c...)
+}
+
+// runOut has a process meet its limit of open files at each step of its first volume.
+func runOut() error {
+	ctx := context.Background()
+	dir, err := os.MkdirTemp("", "volume-")
+	if err != nil {
+		return err
+	}
+	defer os.Remove(dir)
+	var maps mount.IDMaps
+	users, err := maps.Get(ctx, testMap)
+	if err != nil {
+		return err
+	}
+	var limit unix.Rlimit
+	if err := unix.Getrlimit(unix.RLIMIT_NOFILE, &limit); err != nil {
+		return err
+	}
+	next, err := unix.Dup(2) // the first that is free
+	if err != nil {
+		return err
+	}
+	unix.Close(next)
+	var c checks
+	met := 0
+	for room := uint64(0); room < 100; room++ {
+		low := limit
+		low.Cur = uint64(next) + room
+		if err := unix.Setrlimit(unix.RLIMIT_NOFILE, &low); err != nil {
+			return err
+		}
+		tree, err := mount.Bind(ctx, dir, users, false)
+		if back := unix.Setrlimit(unix.RLIMIT_NOFILE, &limit); back != nil {
+			return back
+		}
+		if err == nil {
+			c.that(met > 1, "the crossing met the limit %d times only", met)
+			c.that(tree.Close() == nil, "not closed")
+			return errors.Join(c...)
+		}
+		if !errors.Is(err, unix.EMFILE) {
+			return err
+		}
+		if strings.Contains(err.Error(), "where mounts are locked") {
+			met++
+		}
+		free, err := unix.Dup(2)
+		if err != nil {
+			return err
+		}
+		unix.Close(free)
+		c.that(free == next, "with room for %d files some are left open", room)
+	}
+	return errors.New("there was never room enough")
+}
+
+func TestAFailureThatPassesIsNotKept(t *testing.T) {
+	require.Root(t)
+	cmd := exec.Command("/proc/self/exe")
+	cmd.Env = []string{insideVariable + "=run out of files", "TMPDIR=" + t.TempDir()}
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Errorf("%v\n%s", err, out)
+	}
 }
 
 func newVolume(t *testing.T) string {

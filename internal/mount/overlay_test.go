@@ -56,6 +56,7 @@ var inside = map[string]func() error{
 	"use the volume of a file": useFileVolume,
 	"lift the protection":      liftProtection,
 	"fill the disk":            fillDisk,
+	"run out of files":         runOut,
 }
 
 // all joins the faults of checks.

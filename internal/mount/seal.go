@@ -27,13 +27,35 @@ type crossing struct {
 	work         chan func() // done by one thread that lives between the two
 }
 
-// theCrossing is made at first use and kept for good: two descriptors and a thread.
-var theCrossing = sync.OnceValues(newCrossing)
+// kept is the crossing, made at first use and kept for good: two descriptors and a
+// thread. What kept it from being made may pass: the next use tries again.
+var kept struct {
+	sync.Mutex
+	crossing *crossing
+}
+
+func theCrossing() (*crossing, error) {
+	kept.Lock()
+	defer kept.Unlock()
+	if kept.crossing == nil {
+		c, err := newCrossing()
+		if err != nil {
+			return nil, err
+		}
+		kept.crossing = c
+	}
+	return kept.crossing, nil
+}
 
 // newCrossing makes the pair. No process stays in it.
-func newCrossing() (*crossing, error) {
+func newCrossing() (_ *crossing, err error) {
 	c := &crossing{work: make(chan func())}
-	err := thread.Spare(func() error {
+	defer func() {
+		if err != nil {
+			c.close()
+		}
+	}()
+	err = thread.Spare(func() error {
 		proc, err := unix.Open("/proc", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 		if err != nil {
 			return err
@@ -71,6 +93,15 @@ func newCrossing() (*crossing, error) {
 		})
 	}()
 	return c, <-ready
+}
+
+// close gives back what a half-made crossing has.
+func (c *crossing) close() {
+	for _, side := range []*os.File{c.ours, c.theirs} {
+		if side != nil {
+			side.Close()
+		}
+	}
 }
 
 func openNamespace(proc int, task string) (*os.File, error) {
