@@ -96,7 +96,13 @@ func TestSubnetsKeepClearOfTheHost(t *testing.T) {
 	if err := complete(&n, "", f, "b"); !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), "the route of a VPN") {
 		t.Error(err)
 	}
-	for _, bad := range []string{"8.8.8.0/24", "10.0.0.0/30", "10.0.0.0/7", "fd00::/64"} {
+	for _, good := range []string{"10.0.0.0/8", "172.16.0.0/12", "172.31.255.0/29", "192.168.7.9/24"} {
+		n := Network{Name: "x", IPv4: netip.MustParsePrefix(good)}
+		if err := complete(&n, "", &facts{}, "b"); err != nil || n.IPv4 != netip.MustParsePrefix(good).Masked() {
+			t.Errorf("%s: %v, %v", good, n.IPv4, err)
+		}
+	}
+	for _, bad := range []string{"8.8.8.0/24", "10.0.0.0/30", "10.0.0.0/7", "172.16.0.0/8", "172.16.0.0/11", "172.32.0.0/12", "192.168.0.0/12", "169.254.0.0/24", "fd00::/64"} {
 		n := Network{Name: "x", IPv4: netip.MustParsePrefix(bad)}
 		if err := complete(&n, "", &facts{}, "b"); !fault.Is(err, fault.Invalid) {
 			t.Errorf("%s: %v", bad, err)

@@ -7,6 +7,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 	"strconv"
 
 	"github.com/vishvananda/netlink"
@@ -29,11 +30,16 @@ const MaxConnected = 1023
 // environment gets; 1 is the gateway.
 const firstHost = 2
 
-// smallest and largest IPv4 subnets that a user may name.
-const (
-	minBits4 = 8
-	maxBits4 = 29
-)
+// maxBits4 is of the smallest IPv4 subnet that a user may name.
+const maxBits4 = 29
+
+// private4 are the IPv4 subnets that a user may name a part of. Source: RFC 1918 3.
+var private4 = []netip.Prefix{netip.MustParsePrefix("10.0.0.0/8"), netip.MustParsePrefix("172.16.0.0/12"), netip.MustParsePrefix("192.168.0.0/16")}
+
+// private tells whether all of p is in one of private4.
+func private(p netip.Prefix) bool {
+	return slices.ContainsFunc(private4, func(all netip.Prefix) bool { return all.Bits() <= p.Bits() && all.Contains(p.Addr()) })
+}
 
 // facts are what must be known of the host to choose a subnet.
 type facts struct {
@@ -122,7 +128,7 @@ func complete(n *Network, tag string, f *facts, bridge string) error {
 
 func complete4(n *Network, tag string, f *facts) error {
 	if n.IPv4.IsValid() {
-		if !n.IPv4.Addr().Is4() || !n.IPv4.Addr().IsPrivate() || n.IPv4.Bits() < minBits4 || n.IPv4.Bits() > maxBits4 {
+		if !private(n.IPv4) || n.IPv4.Bits() > maxBits4 {
 			return fault.Invalidf("%s is not a subnet that a network can have", n.IPv4).At("ipv4").
 				Help("name a part of 10.0.0.0/8, 172.16.0.0/12 or 192.168.0.0/16, /%d at the smallest, such as 10.99.0.0/24", maxBits4)
 		}
