@@ -240,7 +240,7 @@ func hostPorts(ports []api.Port) ([]network.Port, error) {
 			if err != nil {
 				return nil, fault.Invalidf("%q is not an address", p.HostIP).At("ports[" + itoa(i) + "].host_ip")
 			}
-			one.HostIP = ip
+			one.HostIP = ip.Unmap()
 		}
 		all = append(all, one)
 	}

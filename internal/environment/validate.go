@@ -365,8 +365,12 @@ func (c *check) port(field string, p api.Port) {
 	}
 	c.oneOf(field+".protocol", p.Protocol, "tcp", "udp")
 	if p.HostIP != "" {
-		if a, err := netip.ParseAddr(p.HostIP); err != nil || a.Zone() != "" {
+		a, err := netip.ParseAddr(p.HostIP)
+		switch {
+		case err != nil || a.Zone() != "":
 			c.fault(field+".host_ip", "%q is not an address", clip(p.HostIP)).Help("write an address of the host, or leave it out for all")
+		case a == netip.IPv6Loopback(): // Linux routes no packets of it off the loopback link
+			c.fault(field+".host_ip", "nothing can be published on ::1").Help("publish on 127.0.0.1, or on all addresses")
 		}
 	}
 }
@@ -381,6 +385,7 @@ func PortsMeet(a, b api.Port) bool {
 	if errA != nil || errB != nil {
 		return true // none given: all addresses
 	}
+	one, two = one.Unmap(), two.Unmap()
 	if one.Is4() != two.Is4() {
 		return false
 	}

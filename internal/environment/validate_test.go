@@ -59,6 +59,8 @@ func TestValidate(t *testing.T) {
 		"the same host port twice":           {api.Spec{Ports: []api.Port{{HostPort: 80, Port: 80}, {HostPort: 80, Port: 81, HostIP: "127.0.0.1"}}}, []string{"ports[1]"}},
 		"the same port of two protocols":     {api.Spec{Ports: []api.Port{{HostPort: 53, Port: 53}, {HostPort: 53, Port: 53, Protocol: "udp"}}}, nil},
 		"the same port at two addresses":     {api.Spec{Ports: []api.Port{{HostPort: 53, Port: 53, HostIP: "127.0.0.1"}, {HostPort: 53, Port: 53, HostIP: "127.0.0.2"}}}, nil},
+		"two ways to write one address":      {api.Spec{Ports: []api.Port{{HostPort: 53, Port: 53, HostIP: "127.0.0.1"}, {HostPort: 53, Port: 53, HostIP: "::ffff:127.0.0.1"}}}, []string{"ports[1]"}},
+		"IPv6's loopback":                    {api.Spec{Ports: []api.Port{{HostPort: 53, Port: 53, HostIP: "::1"}}}, []string{"ports[0].host_ip"}},
 		"port 0, odd protocol and address":   {api.Spec{Ports: []api.Port{{Protocol: "sctp", HostIP: "all"}}}, []string{"ports[0].host_port", "ports[0].port", "ports[0].protocol", "ports[0].host_ip"}},
 		"ports without a network":            {api.Spec{Network: "none", Ports: []api.Port{{HostPort: 80, Port: 80}}}, []string{"ports"}},
 		"an unknown stop signal":             {api.Spec{StopSignal: "SIGWHAT"}, []string{"stop_signal"}},

@@ -14,7 +14,7 @@ import (
 
 // Port is one published port.
 type Port struct {
-	HostIP   netip.Addr // not valid: every address of both versions; 0.0.0.0 or ::, every one of that version
+	HostIP   netip.Addr // not valid: every address of both versions; 0.0.0.0 or ::, every one of that version; no IPv4 address in an IPv6 one
 	HostPort uint16
 	Port     uint16 // inside
 	Protocol string // tcp or udp
@@ -128,9 +128,9 @@ func (h *Host) checkHost(p Port) error {
 	for _, a := range p.binds() {
 		err := tryBind(a, p)
 		switch {
-		case err == nil, errors.Is(err, unix.EAFNOSUPPORT):
+		case err == nil, errors.Is(err, unix.EAFNOSUPPORT) && !p.HostIP.IsValid():
 			continue
-		case errors.Is(err, unix.EADDRNOTAVAIL):
+		case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
 			return fault.Invalidf("this host has no address %s", p.HostIP).At("ports").Help("use an address of this host, or none for all of them")
 		case !errors.Is(err, unix.EADDRINUSE):
 			return fault.Internalf("try %s: %w", p.listens(), err)
