@@ -18,7 +18,7 @@ func (a *app) complain(err error) {
 	for _, f := range fault.All(err) {
 		b.WriteString(a.paint(red, "strata:") + " " + oneLine(f.Message) + "\n")
 		if f.Field != "" {
-			b.WriteString("  field: " + f.Field + "\n")
+			b.WriteString("  field: " + printable(f.Field) + "\n")
 		}
 		if f.Hint != "" {
 			b.WriteString("  hint: " + oneLine(f.Hint) + "\n")
@@ -32,8 +32,15 @@ func (a *app) say(format string, args ...any) {
 	fmt.Fprintf(a.err, "strata: "+format+"\n", args...)
 }
 
-// oneLine keeps a message of several lines together, indented.
-func oneLine(text string) string { return strings.ReplaceAll(strings.TrimSpace(text), "\n", "\n    ") }
+// oneLine keeps a message of several lines together, indented and printable: its words
+// may come from an image, an agent or a registry.
+func oneLine(text string) string {
+	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\t", " ")), "\n")
+	for i, line := range lines {
+		lines[i] = printable(line)
+	}
+	return strings.Join(lines, "\n    ")
+}
 
 const (
 	red  = "31"

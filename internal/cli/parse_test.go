@@ -56,6 +56,14 @@ func TestParseMoment(t *testing.T) {
 	}
 }
 
+func TestComplaintsDoNotSteerATerminal(t *testing.T) {
+	var said bytes.Buffer
+	(&app{err: &said}).complain(fault.Unablef("one\x1b[2J\ttwo\nthree").At("a\x1bb").Help("four\rfive\u009b"))
+	if want := "strata: one?[2J two\n    three\n  field: a?b\n  hint: four?five?\n"; said.String() != want {
+		t.Errorf("%q", said.String())
+	}
+}
+
 func TestDetachKeysLeaveTheSessionAndNothingElseIsLost(t *testing.T) {
 	keys, err := parseKeys("")
 	if err != nil || !bytes.Equal(keys, []byte{16, 17}) {

@@ -214,14 +214,15 @@ func call[Q, A any](ctx context.Context, f func(context.Context, Q) (A, error), 
 	case ctx.Err() != nil || status.Code(err) == codes.DeadlineExceeded || errors.Is(err, context.DeadlineExceeded):
 		return none, fault.Busyf("the agent inside did not answer in time")
 	case status.Code(err) == codes.Unimplemented:
-		return none, fault.Unablef("the agent inside is of another version: %w", err).Help("start the environment again")
+		return none, fault.Unablef("the agent inside is of another version: %s", plain(err.Error())).Help("start the environment again")
 	}
 	return none, fault.Unablef("the agent inside cannot be asked: %w", broken{err})
 }
 
-// broken is what ended a session.
+// broken is what ended a session. Its words may be the agent's own.
 type broken struct{ error }
 
+func (b broken) Error() string { return plain(b.error.Error()) }
 func (b broken) Unwrap() error { return b.error }
 
 // Broken tells whether err means that the session is over, and that another one

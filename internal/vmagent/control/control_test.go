@@ -3,6 +3,7 @@ package control_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"io"
 	"net"
 	"os"
@@ -130,6 +131,33 @@ func TestAnAnswerThatIsTooLongIsRefused(t *testing.T) {
 	}))
 	if _, err := c.KernelLog(t.Context()); fault.KindOf(err) != fault.Unable {
 		t.Errorf("got %v", err)
+	}
+}
+
+func TestWhatAnAgentRefusesWithIsBoundedAndPlain(t *testing.T) {
+	for _, code := range []int64{2, 12} { // unknown, unimplemented
+		var status, refusal answer.Message
+		status.Int(1, code)
+		status.Text(2, "\x1b]0;owned\a"+strings.Repeat("long ", 100<<10))
+		refusal.Bytes(1, status)
+		frame := append(binary.BigEndian.AppendUint32(nil, uint32(len(refusal))), 0, 0, 0, 1, 2, 0)
+		c, err := again(t.Context(), t, append(frame, refusal...))
+		if err != nil {
+			t.Fatal(err)
+		}
+		_, err = c.Info(t.Context())
+		if fault.KindOf(err) != fault.Unable || !strings.Contains(err.Error(), "owned") {
+			t.Errorf("code %d: %.100v", code, err)
+		}
+		fitToPrint(t, err)
+	}
+}
+
+// fitToPrint checks that an error's words are bounded, and nothing that a terminal acts on.
+func fitToPrint(t *testing.T, err error) {
+	t.Helper()
+	if text := err.Error(); len(text) > 16<<10 || strings.ContainsFunc(text, unicode.IsControl) {
+		t.Errorf("it fails with %d bytes: %.100q", len(text), text)
 	}
 }
 
@@ -291,6 +319,7 @@ func FuzzAnswers(f *testing.F) {
 	answer := func(b ...byte) []byte { return append([]byte{0, 0, 0, byte(len(b)), 0, 0, 0, 1, 2, 0}, b...) }
 	f.Add(answer(0x12, 4, 0x0a, 2, 'v', 0x1b))                        // a version
 	f.Add(answer(0x0a, 4, 0x08, 5, 0x12, 0))                          // a status
+	f.Add(answer(0x0a, 6, 0x08, 12, 0x12, 2, 'a', 0x1b))              // another one, with words
 	f.Add(answer(0x12, 9, 0x12, 7, 0x08, 1, 0x32, 3, 'a', 0x1b, 'b')) // a process
 	f.Add(append(answer(0x12, 0), answer(0x12, 0)...))
 	f.Add([]byte{0xff, 0xff, 0xff, 0xff, 0, 0, 0, 1, 2, 0})
@@ -318,6 +347,7 @@ func FuzzAnswers(f *testing.F) {
 		if err == nil {
 			return
 		}
+		fitToPrint(t, err)
 		if c, err = again(ctx, t, hostile); err != nil {
 			t.Fatal(err)
 		}
@@ -327,6 +357,7 @@ func FuzzAnswers(f *testing.F) {
 			t.Fatal("it waits for ever")
 		}
 		if err != nil {
+			fitToPrint(t, err)
 			return
 		}
 		for _, text := range append(info.Faults, info.Version, info.Kernel, info.BootId) {
