@@ -6,7 +6,6 @@ import (
 	"errors"
 	"net"
 	"strings"
-	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -40,27 +39,6 @@ type Client struct {
 // What ttrpc has to say is of what the agent has sent, as often as that likes; it is
 // nothing for the daemon's log.
 func init() { _ = log.SetLevel(log.PanicLevel.String()) } // a level that there is
-
-// answering is a connection on which an agent only answers: what it says at all after
-// each request is bounded by what all requests that may be under way ask for.
-type answering struct {
-	net.Conn
-	heard atomic.Int64 // bytes, since something was asked
-}
-
-func (a *answering) Write(b []byte) (int, error) {
-	a.heard.Store(0)
-	return a.Conn.Write(b)
-}
-
-func (a *answering) Read(b []byte) (int, error) {
-	if a.heard.Load() > maxStale {
-		return 0, errFlood
-	}
-	n, err := a.Conn.Read(b)
-	a.heard.Add(int64(n))
-	return n, err
-}
 
 // Dial meets the agent whose control port is the unix socket path.
 // Kinds: Busy where it does not answer before ctx ends, Unable.

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"os"
+	"runtime"
 	"strings"
 	"testing"
 	"time"
@@ -158,6 +159,54 @@ func fitToPrint(t *testing.T, err error) {
 	t.Helper()
 	if text := err.Error(); len(text) > 16<<10 || strings.ContainsFunc(text, unicode.IsControl) {
 		t.Errorf("it fails with %d bytes: %.100q", len(text), text)
+	}
+}
+
+func TestAnAnswerOfManyPartsCostsNoMoreThanItsBytes(t *testing.T) {
+	processes := func(c *control.Client) error { _, _, err := c.Processes(t.Context()); return err }
+	info := func(c *control.Client) error { _, err := c.Info(t.Context()); return err }
+	for what, row := range map[string]struct {
+		outer int
+		part  byte
+		ask   func(*control.Client) error
+	}{
+		"processes":           {2, 0x12, processes},
+		"faults":              {2, 0x2a, info},
+		"details of a status": {1, 0x1a, info},
+	} {
+		t.Run(what, func(t *testing.T) {
+			var m answer.Message
+			m.Bytes(row.outer, bytes.Repeat([]byte{row.part, 0}, 2<<20-64))
+			c, err := again(t.Context(), t, append(binary.BigEndian.AppendUint32(nil, uint32(len(m))), append([]byte{0, 0, 0, 1, 2, 0}, m...)...))
+			if err != nil {
+				t.Fatal(err)
+			}
+			var before, after runtime.MemStats
+			runtime.ReadMemStats(&before)
+			if err := row.ask(c); fault.KindOf(err) != fault.Unable {
+				t.Errorf("it is taken: %v", err)
+			}
+			runtime.ReadMemStats(&after)
+			if n := after.TotalAlloc - before.TotalAlloc; n > 32<<20 {
+				t.Errorf("4 MiB of an agent's took %d MiB", n>>20)
+			}
+		})
+	}
+}
+
+func TestTheLongestListIsTaken(t *testing.T) {
+	c := dial(t, agent(t, func(string, []byte) (m answer.Message, ok bool) {
+		for i := range control.MaxProcesses {
+			var p answer.Message
+			p.Int(1, int64(i+1))
+			p.Text(6, "sh")
+			m.Bytes(2, p)
+		}
+		m.Bool(3, true)
+		return m, true
+	}))
+	if list, more, err := c.Processes(t.Context()); err != nil || !more || len(list) != control.MaxProcesses {
+		t.Errorf("%d processes, %v, %v", len(list), more, err)
 	}
 }
 

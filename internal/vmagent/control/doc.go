@@ -7,8 +7,9 @@
 // call has a deadline, its context's or Patience, because a system that is paused,
 // or that lies, never answers.
 //
-// The agent is hostile: its messages are bounded by the protocol (4 MiB), the lists
-// and texts that are passed on by Bounds, and what it says is never more than words and numbers.
+// The agent is hostile: its messages are bounded by the protocol (4 MiB) and by what they
+// decode to (maxFields), the lists and texts that are passed on by bounds of their own, and
+// what it says is never more than words and numbers, also where it refuses.
 package control
 
 //go:generate protoc --go_out=. --go_opt=paths=source_relative --go-ttrpc_out=. --go-ttrpc_opt=paths=source_relative agent.proto

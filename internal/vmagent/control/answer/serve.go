@@ -12,10 +12,11 @@ import (
 // Source: github.com/containerd/ttrpc, messageLengthMax.
 const MaxMessage = 4 << 20
 
-// headerSize and the types of message are ttrpc's.
+// HeaderSize is what stands before a message: its length, the number of the request, its
+// type and flags. It and the types are ttrpc's.
 // Source: github.com/containerd/ttrpc, PROTOCOL.md.
 const (
-	headerSize   = 10
+	HeaderSize   = 10
 	typeRequest  = 1
 	typeResponse = 2
 )
@@ -129,17 +130,17 @@ func (s *Server) greet(port io.Writer, number uint64) error {
 // requests takes the whole requests off the beginning of b and returns the rest;
 // ok is false where b is malformed.
 func (s *Server) requests(b []byte) (rest []byte, ok bool) {
-	for len(b) >= headerSize {
+	for len(b) >= HeaderSize {
 		size := binary.BigEndian.Uint32(b)
 		stream := binary.BigEndian.Uint32(b[4:])
 		if size > MaxMessage || b[8] != typeRequest || stream%2 == 0 {
 			return b, false
 		}
-		if len(b)-headerSize < int(size) {
+		if len(b)-HeaderSize < int(size) {
 			return b, true
 		}
-		s.request(stream, b[headerSize:headerSize+int(size)])
-		b = b[headerSize+int(size):]
+		s.request(stream, b[HeaderSize:HeaderSize+int(size)])
+		b = b[HeaderSize+int(size):]
 	}
 	return b, true
 }
@@ -196,7 +197,7 @@ func status(code int64, message string) Message {
 
 // send writes a response, if the host that asked is still there.
 func (s *Server) send(host int, stream uint32, response Message) {
-	b := make([]byte, headerSize, headerSize+len(response))
+	b := make([]byte, HeaderSize, HeaderSize+len(response))
 	binary.BigEndian.PutUint32(b, uint32(len(response)))
 	binary.BigEndian.PutUint32(b[4:], stream)
 	b[8] = typeResponse
