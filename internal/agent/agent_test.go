@@ -128,6 +128,22 @@ func TestVolumeTargetsThroughLinks(t *testing.T) {
 	}
 }
 
+func TestTheKeeperIsGivenTheMainProgram(t *testing.T) {
+	r := newRig(t)
+	z := r.start(ready("/bin/sleep", "100"))
+	m := z.goOn()
+	if m.Type != wire.Started || m.file == nil {
+		t.Fatalf("%+v", m)
+	}
+	defer m.file.Close()
+	if err := unix.PidfdSendSignal(int(m.file.Fd()), unix.SIGUSR1, nil, 0); err != nil {
+		t.Fatal(err)
+	}
+	if got := z.end(); got.Signal() != unix.SIGUSR1 {
+		t.Errorf("the main program ended with %#x", int(got))
+	}
+}
+
 func TestTheEndOfTheKeeperIsTheEndOfTheZone(t *testing.T) {
 	r := newRig(t)
 	z := r.start(ready("/bin/sleep", "100"))

@@ -16,7 +16,7 @@ func initialize(k *keeper) int {
 	r := newReaper(k)
 	s, err := start(r)
 	if err == nil {
-		err = k.say(wire.Message{Type: wire.Started}, -1)
+		err = k.started(r.main)
 	}
 	if err != nil {
 		k.settle(err)

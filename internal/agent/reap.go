@@ -19,7 +19,8 @@ const maxSignal = 64
 const settleAfter = 50 * time.Millisecond
 
 // reaper is PID 1 once the main program runs: it reaps every process that has
-// lost its parent, forwards signals to the main program, and ends with it.
+// lost its parent, forwards signals to the main program, and ends with it. The
+// keeper's signals need no forwarding (see started), those from inside do.
 type reaper struct {
 	k       *keeper
 	signals chan os.Signal

@@ -28,6 +28,20 @@ func (k *keeper) say(m wire.Message, fd int) error {
 	})
 }
 
+// started tells the keeper that the main program runs, and hands it over, so that
+// signals from outside reach it and not process 1. Where the kernel refuses, process 1
+// forwards them.
+func (k *keeper) started(main int) error {
+	fd := -1
+	if main > 0 {
+		if p, err := unix.PidfdOpen(main, 0); err == nil {
+			fd = p
+			defer unix.Close(fd)
+		}
+	}
+	return k.say(wire.Message{Type: wire.Started}, fd)
+}
+
 // failed tells the keeper why nothing was started.
 func (k *keeper) failed(err error) {
 	_ = k.say(wire.Message{Type: wire.Failed, Fault: root.FailureOf(err)}, -1) // a keeper that is gone needs no answer

@@ -194,6 +194,40 @@ func TestTerminal(t *testing.T) {
 	}
 }
 
+func TestAProgramIsStoppedAndItsEndIsSeen(t *testing.T) {
+	c, conn := pipe(t)
+	r := launch(t, newSpec(t, "sh", "echo $$; exec sleep 100"), conn)
+	pid, err := strconv.Atoi(strings.TrimSpace(c.until("\n")))
+	if err != nil {
+		t.Fatal(err)
+	}
+	c.send(stream.Signal, []byte{byte(syscall.SIGSTOP)})
+	eventually(t, "the program is stopped", func() bool { return state(pid) == "T" })
+	if got := state(r.PID); got == "T" {
+		t.Error("so is process 1")
+	}
+	syscall.Kill(pid, syscall.SIGKILL)
+	if e := r.end(); e.Signal != 9 {
+		t.Errorf("%+v", e)
+	}
+}
+
+// state is a process's, as proc(5) has it: T where it is stopped.
+func state(pid int) string {
+	b, _ := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/stat")
+	_, rest, _ := strings.Cut(string(b), ") ")
+	return rest[:min(1, len(rest))]
+}
+
+func TestProcessOneIsNotStopped(t *testing.T) {
+	s := newSpec(t, "sh", "sleep 100")
+	s.System = true
+	r := launch(t, s, nil)
+	if err := r.Signal(within10(t), syscall.SIGSTOP); !fault.Is(err, fault.Unable) || fault.All(err)[0].Field != "signal" {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestSignalFrameReachesTheProgram(t *testing.T) {
 	c, conn := pipe(t)
 	launch(t, newSpec(t, "sh", "trap 'echo usr1; exit 5' USR1; echo set; while :; do sleep 0.02; done"), conn)

@@ -151,7 +151,12 @@ func runScript(sock int, tty bool, args []string) int {
 	if err := cmd.Start(); err != nil {
 		return 39
 	}
-	say(sock, wire.Message{Type: wire.Started}, -1)
+	pidfd, err := unix.PidfdOpen(cmd.Process.Pid, 0)
+	if err != nil {
+		return 37
+	}
+	say(sock, wire.Message{Type: wire.Started}, pidfd)
+	unix.Close(pidfd)
 	go func() {
 		for s := range signals {
 			cmd.Process.Signal(s)

@@ -137,6 +137,10 @@ func (c *conn) serve(r wire.Request, fd int) {
 	case opSignal:
 		if err := k.main.signal(r.Signal); err == unix.EAGAIN {
 			reply = wire.Reply{Fault: busy("the machine does not take the signal; is it paused?")}
+		} else if err == unix.EOPNOTSUPP {
+			reply = wire.Reply{Fault: &wire.Failure{
+				Kind: "unable", Field: "signal", Message: "process 1 of an environment cannot be stopped", Hint: "`strata pause` holds all of its programs",
+			}}
 		} else if err != nil {
 			reply = wire.Reply{Fault: internal("signal the program", err)}
 		}

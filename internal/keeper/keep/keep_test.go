@@ -3,10 +3,14 @@ package keep
 import (
 	"bytes"
 	"encoding/json"
+	"os"
+	"os/exec"
+	"syscall"
 	"testing"
 
 	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/keeper/enter"
+	"github.com/strata-project/strata/internal/require"
 	"golang.org/x/sys/unix"
 )
 
@@ -129,6 +133,31 @@ func FuzzReports(f *testing.F) {
 	})
 }
 
+func TestOnlyAProcessOfThePayloadsIsItsMainProgram(t *testing.T) {
+	require.Root(t)
+	self, err := unix.PidfdOpen(os.Getpid(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(self)
+	if err := checkProcess(self, os.Getpid()); err != nil {
+		t.Errorf("its own: %v", err)
+	}
+	if err := checkProcess(0, os.Getpid()); err == nil {
+		t.Error("a descriptor of no process is taken")
+	}
+	other := exec.Command("sleep", "100")
+	other.SysProcAttr = &syscall.SysProcAttr{Cloneflags: unix.CLONE_NEWPID}
+	if err := other.Start(); err != nil {
+		t.Fatal(err)
+	}
+	defer other.Wait()
+	defer other.Process.Kill()
+	if err := checkProcess(self, other.Process.Pid); err == nil {
+		t.Error("a process out of the payload's sight is taken")
+	}
+}
+
 func TestQueueKeepsOrderAndGivesBack(t *testing.T) {
 	var q queue
 	var want, got []byte
@@ -157,6 +186,11 @@ func TestSmallReaders(t *testing.T) {
 	}
 	if n, ok := parseCounter([]byte("low 0\noom_kill_x 3\noom_kill 7\n"), "oom_kill"); !ok || n != 7 {
 		t.Errorf("parseCounter = %d, %v", n, ok)
+	}
+	for b, want := range map[string]int{"pos:\t0\nPid:\t12\nNSpid:\t12\t2\n": 12, "Pid:\t-1\n": 0, "Pid:\t0\n": 0, "pos:\t0\n": 0, "Pid:\t": 0} {
+		if pid, ok := parsePidfd([]byte(b)); pid != want && ok || ok != (want > 0) {
+			t.Errorf("parsePidfd(%q) = %d, %v", b, pid, ok)
+		}
 	}
 	for b, want := range map[string]bool{"READY=1": true, "STATUS=x\nREADY=1\n": true, "READY=10": false, "": false, "XREADY=1": false} {
 		if saysReady([]byte(b)) != want {

@@ -319,6 +319,10 @@ func (k *keeper) hear(m wire.Message, fd int) {
 		}
 	case m.Type == wire.Started && k.phase == starting && k.machine == nil:
 		k.begin()
+		if fd >= 0 && checkProcess(fd, k.pid) == nil {
+			k.main.inner = fd
+			return
+		}
 	case m.Type == wire.Failed && k.phase == starting:
 		k.fail(bounded(m.Fault))
 	case m.Type == wire.Ended && k.phase == running && k.told == nil:
@@ -358,6 +362,7 @@ func (k *keeper) end(ws unix.WaitStatus) {
 	k.close(&k.payload)
 	k.close(&k.notify)
 	k.close(&k.main.pidfd)
+	k.close(&k.main.inner)
 	k.deadline = time.Time{}
 	if k.machine != nil {
 		k.machine.drain()

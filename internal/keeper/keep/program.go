@@ -29,6 +29,7 @@ const (
 type program struct {
 	k       *keeper
 	pidfd   int // closed by who has seen its end; -1: not known, or over
+	inner   int // a zone's main program, pidfd being its process 1; -1: there is no other
 	out     [2]source
 	in      input
 	peer    int // the terminal's other side, held open so that its output never ends early; -1: none
@@ -45,7 +46,7 @@ type program struct {
 }
 
 func (p *program) init(k *keeper) {
-	p.k, p.pidfd, p.peer = k, -1, -1
+	p.k, p.pidfd, p.inner, p.peer = k, -1, -1, -1
 	p.out[0] = source{p: p, fd: -1, kind: stream.Stdout, log: logfile.Stdout}
 	p.out[1] = source{p: p, fd: -1, kind: stream.Stderr, log: logfile.Stderr}
 	p.in = input{p: p, fd: -1}
@@ -236,14 +237,27 @@ func (p *program) waits() bool {
 	return false
 }
 
+// signal sends the program a signal. SIGKILL is for process 1, whose end is that of all.
+// EOPNOTSUPP is that of SIGSTOP for process 1: a stopped one would never see an end.
 func (p *program) signal(sig int) error {
+	first := p.x == nil && (p.k.spec.System || p.far == nil && p.inner < 0)
+	if first && sig == int(unix.SIGSTOP) {
+		return unix.EOPNOTSUPP
+	}
 	if p.far != nil {
 		return p.far.signal(sig)
 	}
 	if p.pidfd < 0 {
 		return unix.ESRCH
 	}
-	return unix.PidfdSendSignal(p.pidfd, unix.Signal(sig), nil, 0)
+	if p.inner < 0 || sig == int(unix.SIGKILL) {
+		return unix.PidfdSendSignal(p.pidfd, unix.Signal(sig), nil, 0)
+	}
+	err := unix.PidfdSendSignal(p.inner, unix.Signal(sig), nil, 0)
+	if err == unix.ESRCH { // it is over, and process 1 about to say so
+		return nil
+	}
+	return err
 }
 
 func (p *program) resize(rows, cols uint16) {

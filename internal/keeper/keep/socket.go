@@ -1,7 +1,9 @@
 package keep
 
 import (
+	"bytes"
 	"encoding/json"
+	"strconv"
 	"unsafe"
 
 	"github.com/strata-project/strata/internal/keeper/wire"
@@ -123,4 +125,40 @@ func checkDatagram(fd int) error {
 		return unix.ENOTSOCK
 	}
 	return nil
+}
+
+// checkProcess tells whether fd is of a process (pidfd) in the pid namespace of process
+// first: nobody else is to get the signals of first's main program.
+func checkProcess(fd, first int) error {
+	b, err := readFile("/proc/self/fdinfo/"+strconv.Itoa(fd), 4096)
+	if err != nil {
+		return err
+	}
+	pid, ok := parsePidfd(b)
+	if !ok {
+		return unix.EBADF
+	}
+	var its, wanted unix.Stat_t
+	if err := unix.Stat("/proc/"+strconv.Itoa(pid)+"/ns/pid", &its); err != nil {
+		return err
+	}
+	if err := unix.Stat("/proc/"+strconv.Itoa(first)+"/ns/pid", &wanted); err != nil {
+		return err
+	}
+	if its.Dev != wanted.Dev || its.Ino != wanted.Ino {
+		return unix.EPERM
+	}
+	return nil
+}
+
+// parsePidfd returns the process that a pidfd is of; ok is false where that is over, or
+// out of sight, or b is of another descriptor. Source: proc(5), fdinfo.
+func parsePidfd(b []byte) (pid int, ok bool) {
+	for line := range bytes.Lines(b) {
+		if text, found := bytes.CutPrefix(line, []byte("Pid:\t")); found {
+			pid, err := strconv.Atoi(string(bytes.TrimSpace(text)))
+			return pid, err == nil && pid > 0
+		}
+	}
+	return 0, false
 }

@@ -30,7 +30,9 @@
 //	payload → keeper {tty} + fd           master side of the main program's terminal
 //	payload → keeper {notify} + fd        datagram socket on which the init says READY=1
 //	keeper → payload {go}                 as soon as the daemon said so; tty and notify may come before
-//	payload → keeper {started} | {failed}
+//	payload → keeper {started} + fd | {failed}
+//	                                      the descriptor, if any, is the main program's process (pidfd),
+//	                                      where that is not the payload's first
 //	payload → keeper {ended, status}      how the main program ended, before the payload exits;
 //	                                      where it is missing, the payload's own wait status counts
 //

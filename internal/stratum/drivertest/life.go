@@ -22,6 +22,7 @@ var lifeCases = []one{
 	{"an app is ready at once", 0, readyAtOnce},
 	{"kill ends every process", 0, killAll},
 	{"a signal reaches the main program", 0, signalReaches},
+	{"a signal stops the main program, and nothing else", 0, signalStops},
 	{"the end of the main program is the end of the others", 0, endOfOthers},
 	{"an environment runs once at a time", 0, startTwice},
 	{"cleaning twice is no error", 0, cleanTwice},
@@ -118,7 +119,7 @@ func killAll(s *suite) {
 }
 
 func signalReaches(s *suite) {
-	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH, 37} {
+	for _, sig := range []syscall.Signal{syscall.SIGTERM, syscall.SIGUSR1, syscall.SIGHUP, syscall.SIGINT, syscall.SIGQUIT, syscall.SIGWINCH, syscall.SIGURG, 37} {
 		r := s.start(s.sh(fmt.Sprintf("trap 'echo got; exit 7' %d; echo ready; while :; do sleep 0.01; done", sig)))
 		s.awaitOutput(r)
 		if err := r.live.Signal(s.ctx, sig); err != nil {
@@ -128,6 +129,30 @@ func signalReaches(s *suite) {
 		s.equal(fmt.Sprintf("the status after signal %d", sig), int(got.ended.Status), 7)
 		s.contains("the output", got.stdout, "got")
 	}
+}
+
+func signalStops(s *suite) {
+	r := s.start(s.sh("echo $$ >/tmp/main; exec sleep 99"))
+	state := func(want string) {
+		s.Helper()
+		s.eventually("the main program's state is "+want, func() bool {
+			return strings.Contains(r.exec("sh", "-c", "grep State: /proc/$(cat /tmp/main)/status").stdout, want)
+		})
+	}
+	send := func(sig syscall.Signal) {
+		s.Helper()
+		if err := r.live.Signal(s.ctx, sig); err != nil {
+			s.Fatal(err)
+		}
+	}
+	send(syscall.SIGSTOP)
+	state("(stopped)")
+	send(syscall.SIGCONT)
+	state("(sleeping)")
+	send(syscall.SIGSTOP)
+	state("(stopped)")
+	r.exec("sh", "-c", "kill -KILL $(cat /tmp/main)")
+	s.equal("the signal of its end", int(r.wait().ended.Signal), 9)
 }
 
 // awaitOutput waits until the script has set itself up. The output goes to the
