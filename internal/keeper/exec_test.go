@@ -207,6 +207,25 @@ func TestClientOfAnExecThatGoesEndsItsInputOnly(t *testing.T) {
 	}
 }
 
+// What nobody takes at all is read no faster, however many programs write it.
+func TestAFloodOfExecsWhoseClientsHaveGoneIsHeldUp(t *testing.T) {
+	const least = 900 * time.Millisecond // for 24 MiB, of which 8 are read at once and the rest at 16 a second
+	r := launch(t, inside(t, newSpec(t, "sh", "sleep 100")), nil)
+	before := descriptors(t, r.KeeperPID)
+	began := time.Now()
+	for range 3 {
+		c, err := r.exec(shell("head -c 8388608 /dev/zero"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		c.conn.Close()
+	}
+	eventually(t, "the execs' end", func() bool { return descriptors(t, r.KeeperPID) <= before })
+	if took := time.Since(began); took < least {
+		t.Errorf("they were read in %s", took)
+	}
+}
+
 func TestMemoryComesBackAfterTenMiB(t *testing.T) {
 	c, conn := pipe(t)
 	r := launch(t, newSpec(t, "sh", "head -c 10485760 /dev/zero; sleep 100"), conn)

@@ -45,7 +45,7 @@
 //
 // # Back-pressure
 //
-// Output that only the log takes is read at paceRate at most (pace).
+// Output that only the log takes, or nobody, is read at paceRate at most (pace).
 //
 // Output goes to the log first, then to every client: straight into its socket,
 // and what that does not take into a queue. While any client's queue holds more

@@ -57,7 +57,7 @@ func (k *keeper) execute(c *conn, e wire.Exec, fd int) *wire.Failure {
 	}
 	x := &execution{report: -1, sync: -1, asker: c, deadline: time.Now().Add(enterWithin)}
 	x.program.init(k)
-	x.program.x, x.owned, x.tty = x, true, e.Process.TTY
+	x.program.x, x.owned, x.tty, x.pace = x, true, e.Process.TTY, &k.adrift
 	if err := x.join(fd, true); err != nil {
 		return joinFault(err)
 	}

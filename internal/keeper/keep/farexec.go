@@ -24,7 +24,7 @@ func (m *machine) execute(c *conn, e wire.Exec, fd int) *wire.Failure {
 	}
 	x := &execution{report: -1, sync: -1, asker: c, phase: execStarting, deadline: time.Now().Add(startWithin)}
 	x.program.init(m.k)
-	x.program.x, x.owned, x.tty = x, true, e.Process.TTY
+	x.program.x, x.owned, x.tty, x.pace = x, true, e.Process.TTY, &m.k.adrift
 	if err := x.join(fd, true); err != nil {
 		return joinFault(err)
 	}

@@ -169,10 +169,10 @@ func (f *far) output(s *source, frame []byte, n int) {
 	}
 	f.consumed += n
 	if f.p.ended { // nobody wants it any more
-		f.grant()
-		return
+		f.p.pace.spend(n, time.Now())
+	} else {
+		s.deliver(frame[port.HeaderSize-stream.HeaderSize:], n)
 	}
-	s.deliver(frame[port.HeaderSize-stream.HeaderSize:], n)
 	f.p.refresh()
 }
 

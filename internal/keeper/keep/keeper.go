@@ -48,8 +48,9 @@ type keeper struct {
 	told     *int
 	deadline time.Time // by when a payload that was killed, or that has told its end, must be over
 
-	conns []*conn
-	execs []*execution
+	conns  []*conn
+	execs  []*execution
+	adrift pace // of the output of execs whose clients have gone
 
 	scratch []byte
 	busy    bool // there was work since memory was last given back

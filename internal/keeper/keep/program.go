@@ -39,14 +39,14 @@ type program struct {
 	ended   bool
 	clients []*client
 	log     *logfile.Writer // nil: output is for clients only
-	pace    pace
-	x       *execution // that this is the program of; nil: the main program
-	lossy   bool       // a client that is behind goes, and never holds the program up
-	far     *far       // beyond a machine's port; nil: a process of this host
+	pace    *pace           // an exec's is that of all of them
+	x       *execution      // that this is the program of; nil: the main program
+	lossy   bool            // a client that is behind goes, and never holds the program up
+	far     *far            // beyond a machine's port; nil: a process of this host
 }
 
 func (p *program) init(k *keeper) {
-	p.k, p.pidfd, p.inner, p.peer = k, -1, -1, -1
+	p.k, p.pidfd, p.inner, p.peer, p.pace = k, -1, -1, -1, new(pace)
 	p.out[0] = source{p: p, fd: -1, kind: stream.Stdout, log: logfile.Stdout}
 	p.out[1] = source{p: p, fd: -1, kind: stream.Stderr, log: logfile.Stderr}
 	p.in = input{p: p, fd: -1}
@@ -72,7 +72,8 @@ func (p *program) terminal(master int) error {
 	return nil
 }
 
-// blocked tells whether a client is too far behind to take more, or the log has had enough.
+// blocked tells whether a client is too far behind to take more, or there was enough that
+// nobody takes.
 func (p *program) blocked() bool {
 	if p.rests() {
 		return true
@@ -93,12 +94,12 @@ func (s *source) deliver(b []byte, n int) {
 	if s.tail != nil {
 		s.tail.add(b[stream.HeaderSize : stream.HeaderSize+n])
 	}
+	now := time.Now()
 	if s.p.log != nil {
-		now := time.Now()
 		s.p.log.Append(s.log, now.UnixNano(), b[stream.HeaderSize:stream.HeaderSize+n])
-		if len(s.p.clients) == 0 {
-			s.p.pace.spend(n, now)
-		}
+	}
+	if len(s.p.clients) == 0 {
+		s.p.pace.spend(n, now)
 	}
 	stream.PutHeader(b, s.kind, n)
 	for _, c := range s.p.clients {
@@ -145,7 +146,7 @@ func (p *program) refresh() {
 		}
 		l.want(c.fd, events, c)
 	}
-	if p.far != nil && p.live && !p.blocked() {
+	if p.far != nil && (p.live || p.ended) && !p.blocked() {
 		p.far.grant()
 	}
 	if p.x != nil && p.ended {
