@@ -48,9 +48,10 @@ func (m *machine) channel(number uint32) *far {
 	return nil
 }
 
-// grant lets the agent send what has been passed on since the last time.
+// grant lets the agent send what has been passed on since the last time. One that does not
+// read its port is granted nothing: what it is told would only be queued.
 func (f *far) grant() {
-	if f.consumed < port.Lump {
+	if f.consumed < port.Lump || f.m.out.len() > patientOut {
 		return
 	}
 	var n [4]byte

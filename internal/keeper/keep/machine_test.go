@@ -113,6 +113,35 @@ func TestOutputBeyondTheWindowIsRefused(t *testing.T) {
 	}
 }
 
+func TestAnAgentThatReadsNothingIsGrantedNothing(t *testing.T) {
+	m := newTestMachine(t, starting)
+	m.come(append(met(), frame(port.Started, 0)...), 1000)
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(pair[0])
+	defer unix.Close(pair[1])
+	m.streams = pair[0]
+	behind := patientOut + 1
+	m.out.push(make([]byte, behind))
+	for range port.InitialWindow / port.MaxPayload {
+		m.come(frame(port.Stdout, 0, make([]byte, port.MaxPayload)...), 1<<20)
+	}
+	if f := m.channel(0); m.out.len() != behind || f.granted != 0 {
+		t.Errorf("%d bytes more are queued, %d granted", m.out.len()-behind, f.granted)
+	}
+	for b := make([]byte, 64<<10); m.out.len() > 0; {
+		m.flush()
+		if _, err := unix.Read(pair[1], b); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if f := m.channel(0); m.broken != "" || f.granted != port.InitialWindow {
+		t.Errorf("once it reads again it is granted %d; %s", f.granted, m.broken)
+	}
+}
+
 func TestTheAgentIsMetBehindWhatIsOld(t *testing.T) {
 	old := append(frame(port.Stdout, 3, []byte("old")...), port.Append(nil, port.Hello, 0, port.HelloPayload(6))...)
 	old = append(old, 1, 1, 1, port.Magic[0])

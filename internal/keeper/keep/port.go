@@ -14,8 +14,8 @@ const (
 	// queue, QEMU and the socket hold of an earlier host's, many times over.
 	maxStale = 4 << 20
 	// patientOut is how much the port may be behind before what clients can say for
-	// nothing (signals, sizes) is dropped. What else there is to say is bounded by
-	// itself: input by windows, and by queueLimit; programs by maxExecs.
+	// nothing (signals, sizes) is dropped, and output is not granted. What else there is to
+	// say is bounded by itself: input by windows, and by queueLimit; programs by maxExecs.
 	patientOut = 256 << 10
 )
 
@@ -90,12 +90,12 @@ func (m *machine) flush() {
 		}
 		m.out.drop(n)
 	}
-	// There is room for input again.
+	// There is room for input again, and for what is granted.
 	for _, f := range m.channels {
 		if f.p.in.q.len() > 0 {
 			f.p.in.flush()
-			f.p.refresh()
 		}
+		f.p.refresh()
 	}
 }
 
