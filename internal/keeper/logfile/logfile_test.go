@@ -11,6 +11,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"github.com/strata-project/strata/internal/require"
 )
 
 func read(t *testing.T, dir string, o Options) (text string, records []Record) {
@@ -200,4 +202,24 @@ func FuzzRead(f *testing.F) {
 			t.Error("what was appended does not come back")
 		}
 	})
+}
+
+func TestAFollowerSeesAnEndThatIsThereAlready(t *testing.T) {
+	watch := notify(t.TempDir())
+	require.Host(t, "inotify", watch != nil, "the host has no more inotify instances")
+	defer watch.Close()
+	end := make(chan struct{})
+	close(end)
+	seen := make(chan struct{})
+	go func() {
+		defer close(seen)
+		for range 20_000 { // as often as it takes for one to overtake the other
+			wait(t.Context(), watch, end)
+		}
+	}()
+	select {
+	case <-seen:
+	case <-time.After(require.Patience(20 * time.Second)):
+		t.Fatal("it waits for ever")
+	}
 }

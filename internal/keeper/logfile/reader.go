@@ -293,6 +293,7 @@ func wait(ctx context.Context, watch *os.File, end <-chan struct{}) {
 	}
 	done := make(chan struct{})
 	left := make(chan struct{})
+	watch.SetReadDeadline(time.Time{}) // before the other can set one that is to stay
 	go func() {
 		defer close(left)
 		select {
@@ -303,7 +304,6 @@ func wait(ctx context.Context, watch *os.File, end <-chan struct{}) {
 		}
 		watch.SetReadDeadline(time.Unix(1, 0))
 	}()
-	watch.SetReadDeadline(time.Time{})
 	_, err := watch.Read(make([]byte, 4096))
 	close(done)
 	<-left
