@@ -5,6 +5,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math"
 	"math/rand/v2"
 	"os"
 	"path/filepath"
@@ -221,5 +222,17 @@ func TestAFollowerSeesAnEndThatIsThereAlready(t *testing.T) {
 	case <-seen:
 	case <-time.After(require.Patience(20 * time.Second)):
 		t.Fatal("it waits for ever")
+	}
+}
+
+func TestTailTakesAnyNumber(t *testing.T) {
+	dir := t.TempDir()
+	w := &Writer{Dir: dir, Size: 1 << 20, Files: 2}
+	w.Append(Stdout, 1, []byte("a\nb\nc\n"))
+	w.Close()
+	for tail, want := range map[int]string{math.MaxInt: "a\nb\nc\n", math.MaxInt / 2: "a\nb\nc\n", 2: "b\nc\n", math.MinInt: ""} {
+		if got, _ := read(t, dir, Options{Tail: tail}); got != want {
+			t.Errorf("the last %d lines are %q", tail, got)
+		}
 	}
 }

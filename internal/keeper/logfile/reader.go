@@ -194,7 +194,7 @@ func (r *reader) lines(last *bool, most int) (places []place, end int64) {
 		for i, c := range rec.Data {
 			if c == '\n' && rec.Stream != Lost {
 				final = place{record, i + 1}
-				if places = append(places, final); len(places) > 2*most+2 { // one more than asked for: the last may not count
+				if places = append(places, final); len(places)/2-1 > most { // one more than asked for: the last may not count
 					places = append(places[:0], places[len(places)-most-1:]...)
 				}
 			}
