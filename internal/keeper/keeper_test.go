@@ -149,6 +149,25 @@ func TestAbortLeavesNothing(t *testing.T) {
 	wait(t, st.gone)
 }
 
+func TestAbortAfterGoDoesNothing(t *testing.T) {
+	st, err := begin(t, newSpec(t, "sh", "sleep 100"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	k, err := st.Go(within10(t))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Kill(st.PID, unix.SIGKILL); wait(t, st.gone) })
+	began := time.Now()
+	if err := st.Abort(within10(t)); err != nil || time.Since(began) > abortWithin/2 {
+		t.Errorf("%v, after %s", err, time.Since(began))
+	}
+	if _, err := k.Status(within10(t)); err != nil {
+		t.Errorf("the keeper is gone: %v", err)
+	}
+}
+
 func TestAttachAndDetach(t *testing.T) {
 	s := newSpec(t, "sh", "while read x; do echo got $x; done; echo end")
 	s.Stdin = true

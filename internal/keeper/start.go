@@ -60,6 +60,7 @@ type Starting struct {
 	Began     time.Time // nothing of this start is older: what runs may write before Start has returned
 
 	conn   *net.UnixConn
+	runs   bool            // Go has returned a keeper
 	gone   <-chan struct{} // closed when the keeper has ended
 	keeper *Keeper
 }
@@ -148,12 +149,16 @@ func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
 		return nil, err
 	}
 	s.conn.Close()
+	s.runs = true
 	return s.keeper, nil
 }
 
 // Abort ends the payload and the keeper, and returns when both are gone or ctx
 // has ended. Calling it after Go has returned does nothing.
 func (s *Starting) Abort(ctx context.Context) error {
+	if s.runs {
+		return nil
+	}
 	s.say(wire.Abort) // an error means that the keeper goes already
 	s.conn.Close()
 	late := time.NewTimer(abortWithin)
