@@ -59,6 +59,13 @@ func TestLinksInTheImageDoNotEscape(t *testing.T) {
 			}
 		}
 	}
+	folder := func(name string) func(string) {
+		return func(root string) {
+			if err := os.Mkdir(filepath.Join(root, name), 0o755); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
 	for name, c := range map[string]struct {
 		change func(root string)
 		words  string // of the refusal; "": it runs
@@ -75,6 +82,8 @@ func TestLinksInTheImageDoNotEscape(t *testing.T) {
 		"hostname is a link out":       {link("etc/hostname", outside+"/hostname"), ""},
 		"hostname is a link to itself": {link("etc/hostname", "hostname"), ""},
 		"hostname is a dangling link":  {link("etc/hostname", "/nowhere/at/all"), ""},
+		"hostname is a folder":         {folder("etc/hostname"), ""},
+		"what is written is a folder":  {folder("etc/written"), ""},
 		"passwd is a pipe": {func(root string) {
 			os.Remove(filepath.Join(root, "etc/passwd"))
 			unix.Mkfifo(filepath.Join(root, "etc/passwd"), 0o644)
@@ -141,6 +150,43 @@ func TestTheKeeperIsGivenTheMainProgram(t *testing.T) {
 	}
 	if got := z.end(); got.Signal() != unix.SIGUSR1 {
 		t.Errorf("the main program ended with %#x", int(got))
+	}
+}
+
+func TestVolumesThatDoNotFitAreTheUsersFault(t *testing.T) {
+	r := newRig(t)
+	r.layer = busyboxLayer(t, func(root string) { os.Symlink("/nowhere/at/all", filepath.Join(root, "dangling")) })
+	host := t.TempDir()
+	file := filepath.Join(host, "file")
+	if err := os.WriteFile(file, nil, 0o644); err != nil {
+		t.Fatal(err)
+	}
+	for what, row := range map[string]struct {
+		source, target string
+		words          string
+	}{
+		"a folder over a file": {host, "/etc/passwd", "/etc/passwd is a file inside"},
+		"a file over a folder": {file, "/etc", "/etc is a folder inside"},
+		"below a file":         {host, "/etc/passwd/deeper", "not a directory"},
+		"a link to nowhere":    {host, "/dangling", "/dangling cannot be made inside"},
+	} {
+		fd, err := unix.OpenTree(unix.AT_FDCWD, row.source, unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC)
+		if err != nil {
+			t.Fatal(err)
+		}
+		tree := os.NewFile(uintptr(fd), row.source)
+		s := ready("/bin/true")
+		s.Volumes = []spec.Volume{{FD: spec.FD + 2, Target: row.target, Dir: row.source == host}}
+		m := r.start(s, tree).goOn()
+		tree.Close()
+		if m.Type != wire.Failed || m.Fault.Kind != "invalid" || m.Fault.Field != "volumes" || !strings.Contains(m.Fault.Message, row.words) {
+			t.Errorf("%s: %+v %+v", what, m.Type, m.Fault)
+		}
+	}
+	s := ready("/bin/true")
+	s.Tmpfs = []spec.Tmpfs{{Target: "/etc/passwd", Size: 4096, Mode: 0o755}}
+	if m := r.start(s).goOn(); m.Type != wire.Failed || m.Fault.Kind != "invalid" || m.Fault.Field != "tmpfs" {
+		t.Errorf("a tmpfs over a file: %+v %+v", m.Type, m.Fault)
 	}
 }
 

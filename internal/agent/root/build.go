@@ -98,7 +98,7 @@ func (p *Part) Cover(s *spec.Init) error {
 		path  string
 		mount int
 	}{{"/dev", h.dev}, {"/proc", h.proc}, {"/sys", h.sys}} {
-		if err := AttachIn(m.mount, h.Root, m.path, true, NoLinks); err != nil {
+		if err := AttachIn(m.mount, h.Root, m.path, true); err != nil {
 			return err
 		}
 	}
@@ -138,7 +138,7 @@ func (h *house) system(path, kind string, attr int, options ...string) (int, err
 	if err != nil {
 		return -1, err
 	}
-	return fd, AttachIn(fd, h.Root, path, true, NoLinks)
+	return fd, AttachIn(fd, h.Root, path, true)
 }
 
 // kernel mounts proc and sys while the host's own can still be seen, which the
@@ -191,13 +191,13 @@ func (h *house) devices() error {
 		return err
 	}
 	for i, name := range h.Devices {
-		if err := AttachIn(nodes[i], h.dev, name, false, NoLinks); err != nil {
+		if err := AttachIn(nodes[i], h.dev, name, false); err != nil {
 			return err
 		}
 		unix.Close(nodes[i])
 	}
 	if h.source >= 0 {
-		if err := AttachIn(h.source, h.dev, "shm", true, NoLinks); err != nil {
+		if err := AttachIn(h.source, h.dev, "shm", true); err != nil {
 			return err
 		}
 	}
@@ -214,7 +214,7 @@ func (h *house) devices() error {
 		if err != nil {
 			return err
 		}
-		if err := AttachIn(fd, h.dev, m.path, true, NoLinks); err != nil {
+		if err := AttachIn(fd, h.dev, m.path, true); err != nil {
 			return err
 		}
 		unix.Close(fd)
@@ -236,7 +236,7 @@ func (h *house) cgroups() error {
 		if err != nil {
 			return err
 		}
-		if err := AttachIn(fd, h.sys, place, true, NoLinks); err != nil {
+		if err := AttachIn(fd, h.sys, place, true); err != nil {
 			return err
 		}
 		base = fd
@@ -258,7 +258,7 @@ func (h *house) cgroups() error {
 		if single {
 			path = place
 		}
-		if err := AttachIn(fd, base, path, true, NoLinks); err != nil {
+		if err := AttachIn(fd, base, path, true); err != nil {
 			return err
 		}
 		unix.Close(fd)
@@ -369,7 +369,7 @@ func (h *house) memory() error {
 		if err != nil {
 			return Wrap(err, t.Target)
 		}
-		err = AttachIn(fd, h.Root, t.Target, true, InRoot)
+		err = h.named("tmpfs", fd, t.Target, true)
 		unix.Close(fd)
 		if err != nil {
 			return err
@@ -380,13 +380,34 @@ func (h *house) memory() error {
 
 func (h *house) volumes() error {
 	for _, v := range h.Volumes {
-		err := AttachIn(v.FD, h.Root, v.Target, v.Dir, InRoot)
+		err := h.named("volumes", v.FD, v.Target, v.Dir)
 		unix.Close(v.FD)
 		if err != nil {
-			return In(err, "volume")
+			return err
 		}
 	}
 	return nil
+}
+
+// named puts the mount at a path that the user names in field. What the template has
+// there may not fit, which is the user's to mend.
+func (h *house) named(field string, mount int, path string, dir bool) error {
+	place, err := Target(h.Root, path, dir, InRoot)
+	switch err {
+	case nil:
+	case unix.ENOTDIR, unix.ELOOP, unix.EEXIST, unix.EROFS, unix.ENAMETOOLONG:
+		return Fail(Invalid, field, path+" cannot be made inside: "+Words(err))
+	default:
+		return In(Wrap(err, "make "+path), field)
+	}
+	defer unix.Close(place)
+	switch is := folder(place); {
+	case is && !dir:
+		return Fail(Invalid, field, path+" is a folder inside, and what is to be mounted there is a file")
+	case !is && dir:
+		return Fail(Invalid, field, path+" is a file inside, and what is to be mounted there is a folder")
+	}
+	return In(Wrap(Attach(mount, place), "mount at "+path), field)
 }
 
 // pivot leaves the host's tree for good.

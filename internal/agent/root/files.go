@@ -27,8 +27,9 @@ func (h *house) show() error {
 		if err := put(h.source, strconv.Itoa(i), f.Data); err != nil {
 			return Wrap(err, f.Path)
 		}
-		// An image whose /etc is a link that leads nowhere goes without.
-		if err := h.bind(strconv.Itoa(i), f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR {
+		// An image whose /etc is a link that leads nowhere, or that has a folder in the
+		// file's place, goes without.
+		if err := h.bind(strconv.Itoa(i), f); err != nil && err != unix.ENOENT && err != unix.ENOTDIR && err != unix.EISDIR {
 			return Wrap(err, f.Path)
 		}
 	}
@@ -51,6 +52,9 @@ func (h *house) bind(name string, f spec.File) error {
 		return err
 	}
 	defer unix.Close(place)
+	if folder(place) {
+		return unix.EISDIR
+	}
 	return Attach(fd, place)
 }
 
@@ -81,7 +85,7 @@ func (h *house) write() error {
 		}
 		err = replace(parent, name, f.Data)
 		unix.Close(parent)
-		if err != nil && err != unix.EROFS { // a volume that is read-only has its own
+		if err != nil && err != unix.EROFS && err != unix.EISDIR { // a volume that is read-only has its own, a folder stays
 			return Wrap(err, f.Path)
 		}
 	}

@@ -148,17 +148,23 @@ func Attach(mount, place int) error {
 	return unix.MoveMount(mount, "", place, "", unix.MOVE_MOUNT_F_EMPTY_PATH|unix.MOVE_MOUNT_T_EMPTY_PATH)
 }
 
-// AttachIn puts the mount at path below root, which is made where it is missing.
-func AttachIn(mount, root int, path string, dir bool, resolve uint64) error {
-	place, err := Target(root, path, dir, resolve)
+// AttachIn puts a mount of strata's own at path below root, which is made where it is missing.
+func AttachIn(mount, root int, path string, dir bool) error {
+	place, err := Target(root, path, dir, NoLinks)
 	if err != nil {
-		if resolve == NoLinks && err == unix.ELOOP {
+		if err == unix.ELOOP {
 			return Fail(Unable, "template", "the template's "+path+" is a link, and must be a folder")
 		}
 		return Wrap(err, "make "+path)
 	}
 	defer unix.Close(place)
 	return Wrap(Attach(mount, place), "mount at "+path)
+}
+
+// folder tells whether the descriptor is of a folder.
+func folder(fd int) bool {
+	var st unix.Stat_t
+	return unix.Fstat(fd, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR
 }
 
 // Protect makes the mount read-only.
