@@ -77,9 +77,7 @@ func (e *Engine) keepClaim(en *entry) (done func()) {
 	en.restarting++
 	en.mu.Unlock()
 	return func() {
-		en.mu.Lock()
-		en.restarting--
-		en.mu.Unlock()
+		en.do(func() { en.restarting-- }) // whoever waits for its end waits for that, too
 		e.release(en)
 	}
 }

@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"errors"
 	"io/fs"
+	"maps"
 	"os"
 	"path/filepath"
 	"strings"
@@ -131,10 +132,18 @@ func (e *Engine) cloneable(en *entry, agreed bool) error {
 func (e *Engine) clone(ctx context.Context, source *entry, name string, t api.Template) (_ *entry, err error) {
 	from := source.snapshot()
 	spec := from.Spec
-	spec.Name = name
-	if f := spec.Foreign; f != nil && strings.HasPrefix(f.ISO, e.store.Dir(from.ID)+"/") {
+	spec.Name, spec.Labels = name, maps.Clone(spec.Labels)
+	for _, l := range api.FileLabels() { // no file has made it
+		delete(spec.Labels, l)
+	}
+	if f := spec.Foreign; f != nil {
 		without := *f
-		without.ISO = "" // the CD with strata's agent, which goes when its source does
+		if strings.HasPrefix(f.ISO, e.store.Dir(from.ID)+"/") {
+			without.ISO = "" // the CD with strata's agent, which goes when its source does
+		}
+		if !from.Started.IsZero() {
+			without.BootOnce = "" // what that was for is on the disk
+		}
 		spec.Foreign = &without
 	}
 	var back undo.Stack

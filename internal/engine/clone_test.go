@@ -30,7 +30,8 @@ func (l *lab) machineID(id string) string {
 
 func TestACloneHasTheDiskAndNothingElseOfItsSource(t *testing.T) {
 	l := newLab(t)
-	from := l.create(api.Spec{Name: "one", Template: "debian", Env: []string{"A=b"}})
+	labels := map[string]string{"own": "1", api.ProjectLabel: "shop", api.DependsOnLabel: "db", api.StartLabel: "once"}
+	from := l.create(api.Spec{Name: "one", Template: "debian", Env: []string{"A=b"}, Labels: labels})
 	l.must(os.WriteFile(l.diskOf(from.ID), []byte("written"), 0o600))
 	l.pool.Cost = 3 << 20
 	_, err := l.Clone(t.Context(), "one", api.Clone{Name: "two"})
@@ -51,6 +52,9 @@ func TestACloneHasTheDiskAndNothingElseOfItsSource(t *testing.T) {
 			t.Errorf("its disk has %q, %v", data, err)
 		}
 		l.must(l.Start(t.Context(), made.Name, nil))
+	}
+	if len(two.Spec.Labels) != 1 || two.Spec.Labels["own"] != "1" || len(l.get("one").Spec.Labels) != 4 {
+		t.Errorf("its labels are %v, and its source's %v", two.Spec.Labels, l.get("one").Spec.Labels)
 	}
 	if two.Name != "two" || three.Name == "" || two.Network.IPv4 == three.Network.IPv4 || strings.Join(two.Spec.Env, " ") != "A=b" {
 		t.Errorf("%+v and %+v", two, three)
@@ -216,6 +220,29 @@ func TestACloneNamesNoCDOfItsSources(t *testing.T) {
 		l.must(l.Start(t.Context(), clone.Name, nil))
 		if got := l.host.Run(clone.ID).Plan.Foreign.ISO; got != want {
 			t.Errorf("the clone of %s starts with %q", name, got)
+		}
+	}
+}
+
+// TestACloneOfWhatWasInstalledDoesNotBootItsInstaller has one cloned before and after.
+func TestACloneOfWhatWasInstalledDoesNotBootItsInstaller(t *testing.T) {
+	l := prepared(t)
+	l.driver = hosts{Driver: enginetest.NewDriver(l.host)}
+	l.open()
+	cd := filepath.Join(t.TempDir(), "installer.iso")
+	l.must(os.WriteFile(cd, nil, 0o600))
+	_, err := l.Create(t.Context(), api.Spec{Name: "one", Foreign: &api.Foreign{ISO: cd, OS: "linux", BootOnce: "cd"}})
+	l.must(err)
+	early, err := l.Clone(t.Context(), "one", api.Clone{Name: "early"})
+	l.must(err)
+	l.must(l.Start(t.Context(), "one", nil))
+	l.must(l.Stop(t.Context(), "one", engine.StopOptions{}))
+	late, err := l.Clone(t.Context(), "one", api.Clone{Name: "late"})
+	l.must(err)
+	for clone, want := range map[string]string{early.Name: "cd", late.Name: ""} {
+		l.must(l.Start(t.Context(), clone, nil))
+		if got := l.host.Run(l.get(clone).ID).Plan.Foreign.BootOnce; got != want {
+			t.Errorf("%s boots from %q first", clone, got)
 		}
 	}
 }

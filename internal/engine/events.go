@@ -23,7 +23,7 @@ const (
 // Bounds of what is kept of events. Unit: events.
 const (
 	pastEvents  = 1024
-	queueLength = 512
+	queueLength = 512 // besides the past that a subscriber begins with
 )
 
 // hub hands events out. Its lock is a leaf and is held over no channel.
@@ -37,6 +37,7 @@ type hub struct {
 type subscriber struct {
 	filter  Filter
 	queue   []api.Event
+	begun   int // with so many past ones
 	dropped int
 	wake    chan struct{} // holds one
 }
@@ -64,7 +65,7 @@ func (h *hub) publish(ev api.Event) {
 }
 
 func (s *subscriber) push(ev api.Event) {
-	if len(s.queue) >= queueLength {
+	if len(s.queue) >= s.begun+queueLength {
 		s.queue = slices.Delete(s.queue, 0, queueLength/4)
 		s.dropped += queueLength / 4
 	}
@@ -92,6 +93,7 @@ func (h *hub) subscribe(ctx context.Context, f Filter, end <-chan struct{}) <-ch
 	if !f.Since.IsZero() {
 		for i := range h.past {
 			if ev := h.past[(h.next+i)%len(h.past)]; f.passes(ev) {
+				s.begun++
 				s.push(ev)
 			}
 		}

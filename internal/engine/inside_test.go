@@ -280,6 +280,27 @@ func TestEvents(t *testing.T) {
 }
 
 // TestSlowReaderLosesTheOldest: publishing never waits, and the reader is told.
+func TestAllThatIsPastCanBeRead(t *testing.T) {
+	l := newLab(t)
+	began := time.Now()
+	for range 2000 {
+		l.must(l.TagTemplate(t.Context(), "busybox", "again"))
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	past := l.Subscribe(ctx, engine.Filter{Since: began})
+	l.must(l.TagTemplate(t.Context(), "busybox", "last"))
+	got := 0
+	for ev := range past {
+		if ev.Action == "dropped" {
+			t.Fatalf("%+v", ev)
+		}
+		if got++; got == 1025 { // as many are kept, and the last
+			break
+		}
+	}
+}
+
 func TestSlowReaderLosesTheOldest(t *testing.T) {
 	l := newLab(t)
 	ch := l.Subscribe(t.Context(), engine.Filter{Types: []string{"template"}})

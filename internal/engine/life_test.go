@@ -237,6 +237,30 @@ func TestRestart(t *testing.T) {
 	l.until("it is removed", l.nothingLeft)
 }
 
+func TestAWaitForTheEndGoesOnOverARestart(t *testing.T) {
+	l := newLab(t)
+	id := l.run(api.Spec{Name: "web"}).ID
+	ended := make(chan error, 1)
+	go func() {
+		_, err := l.Wait(t.Context(), "web", "stopped")
+		ended <- err
+	}()
+	held, release := make(chan struct{}), make(chan struct{})
+	l.host.Fail = func(stratum.Plan) error { close(held); <-release; return nil }
+	restarted := make(chan error, 1)
+	go func() { restarted <- l.Restart(t.Context(), id, engine.StopOptions{}) }()
+	<-held
+	close(release)
+	l.must(<-restarted)
+	select {
+	case err := <-ended:
+		t.Errorf("it is over: %v", err)
+	case <-time.After(20 * time.Millisecond):
+	}
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
+	l.must(<-ended)
+}
+
 func TestPause(t *testing.T) {
 	l := newLab(t)
 	l.run(api.Spec{Name: "web"})
@@ -460,6 +484,28 @@ func TestUpdate(t *testing.T) {
 	if got := l.get("web").Spec; got.Resources.Disk != big || got.Resources.Memory != memory {
 		t.Errorf("after a new daemon: %+v", got.Resources)
 	}
+}
+
+// TestAnUpdateThatCannotBeWrittenDownChangesNothing has a folder where the record is.
+func TestAnUpdateThatCannotBeWrittenDownChangesNothing(t *testing.T) {
+	l := newLab(t)
+	before, memory := unit.Size(512*unit.MiB), unit.Size(64*unit.MiB)
+	env := l.run(api.Spec{Name: "web", Resources: api.Resources{Memory: before}})
+	record := filepath.Join(l.dir, "state", "environments", env.ID, "record.json")
+	l.until("the start is written down", func() bool {
+		text, err := os.ReadFile(record)
+		return err == nil && strings.Contains(string(text), `"phase":"running"`)
+	})
+	l.must(os.Remove(record))
+	l.must(os.Mkdir(record, 0o700))
+	if _, err := l.Update(t.Context(), "web", api.Update{Memory: &memory}); err == nil {
+		t.Error("it is said to be done")
+	}
+	if got, limits := l.get("web").Spec.Resources.Memory, l.host.Run(env.ID).Limits(); got != before || limits.Memory != before {
+		t.Errorf("it has %s by its record, and %s by what runs", got, limits.Memory)
+	}
+	l.must(os.Remove(record))
+	l.must(l.Remove(t.Context(), "web", true))
 }
 
 // TestParallelStarts holds that starts do not wait for one another.

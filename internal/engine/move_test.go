@@ -294,11 +294,14 @@ func TestMovesMeetOtherOperations(t *testing.T) {
 		_, err := d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: dry})
 		kindIs(t, err, fault.Busy, "web", "being moved to guest")
 	}
-	ended := make(chan error, 1)
-	go func() { // a wait for its end does not take a move for one
-		_, err := d.Wait(t.Context(), "web", "stopped")
-		ended <- err
-	}()
+	ended := make(chan error, 2)
+	for _, condition := range []string{"stopped", "next-exit"} {
+		go func() { // a wait for its end does not take a move for one
+			_, err := d.Wait(t.Context(), "web", condition)
+			ended <- err
+		}()
+	}
+	time.Sleep(5 * time.Millisecond)
 	close(arrives)
 	d.must(<-first)
 	d.isAt(env, stratum.Guest)
@@ -310,6 +313,7 @@ func TestMovesMeetOtherOperations(t *testing.T) {
 	// A start, an end that hangs.
 	d.below.Program = func(r *enginetest.Run) api.Exit { <-r.Killed; return api.Exit{Status: 137, Signal: 9} }
 	d.must(d.Stop(t.Context(), "web", engine.StopOptions{}))
+	d.must(<-ended)
 	d.must(<-ended)
 	begins := make(chan struct{})
 	d.below.Fail = func(stratum.Plan) error { <-begins; return nil }

@@ -192,7 +192,7 @@ func (e *Engine) renamed(ctx context.Context, en *entry, name string) error {
 // Wait waits for a condition and returns how the last run ended:
 //
 //	"" or "stopped"  it neither runs nor is about to; at once where that is so
-//	"next-exit"      a run ends after this call
+//	"next-exit"      a run ends after this call, but for one that a move leaves
 //	"removed"        it is gone
 //
 // Kinds: Missing, Invalid (condition), Busy where ctx's deadline passes.
@@ -207,7 +207,7 @@ func (e *Engine) Wait(ctx context.Context, ref, condition string) (api.Exit, err
 	var met func() bool
 	switch condition {
 	case "", "stopped":
-		met = func() bool { return !en.state.Active() && en.rec.Moving == nil }
+		met = func() bool { return !en.state.Active() && en.rec.Moving == nil && en.restarting == 0 }
 	case "next-exit":
 		met = func() bool { return en.ends > ends || en.state == environment.Gone }
 	case "removed":

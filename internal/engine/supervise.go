@@ -89,7 +89,9 @@ func (e *Engine) ended(ctx context.Context, en *entry, r *run, exit api.Exit) {
 	en.mu.Unlock()
 	e.settle(en, again, environment.Ended, time.Since(r.started), func() {
 		en.rec.Exit = &exit
-		en.ends++
+		if en.rec.Moving == nil {
+			en.ends++
+		}
 	})
 	e.release(en)
 	e.saved(en)

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"path/filepath"
 
 	"github.com/strata-project/strata/api"
@@ -46,7 +47,8 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	en.do(func() { en.rec.Spec = spec })
 	if err := e.save(en); err != nil {
 		en.do(func() { en.rec.Spec = before.Spec })
-		return api.Environment{}, err
+		back := e.apply(context.WithoutCancel(ctx), en, spec.Resources, before.Spec.Resources, api.Update{})
+		return api.Environment{}, errors.Join(err, fault.Wrap(back, "set the former limits again"))
 	}
 	done = true
 	e.tell(ctx, en, "update")

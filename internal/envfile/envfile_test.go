@@ -129,7 +129,7 @@ func TestExportedEnvironmentsGiveTheSameFile(t *testing.T) {
 	if err != nil || len(notes) == 0 {
 		t.Errorf("one alone, which depends on others: %q, %v; want a note", notes, err)
 	}
-	made[0].Spec.Labels = map[string]string{ProjectLabel: "other"}
+	made[0].Spec.Labels = map[string]string{api.ProjectLabel: "other"}
 	if _, _, err := Of(made); !fault.Is(err, fault.Conflict) {
 		t.Errorf("of two projects: %v", err)
 	}

@@ -62,14 +62,7 @@ const (
 	Never  = "never"
 )
 
-// Labels that hold what a file says and the API has no field for.
-const (
-	ProjectLabel   = "strata.project"
-	DependsOnLabel = "strata.depends-on"
-	StartLabel     = "strata.start"
-)
-
-var ownLabels = []string{ProjectLabel, DependsOnLabel, StartLabel}
+var ownLabels = api.FileLabels()
 
 // position is where something stands in a file, both from 1 on.
 type position struct{ line, column int }
@@ -146,13 +139,13 @@ func (f File) Spec(e Entry) api.Spec {
 		labels[k] = v
 	}
 	if f.Project != "" {
-		labels[ProjectLabel] = f.Project
+		labels[api.ProjectLabel] = f.Project
 	}
 	if len(e.DependsOn) > 0 {
-		labels[DependsOnLabel] = dependsText(e.DependsOn)
+		labels[api.DependsOnLabel] = dependsText(e.DependsOn)
 	}
 	if e.Start != "" && e.Start != Always {
-		labels[StartLabel] = e.Start
+		labels[api.StartLabel] = e.Start
 	}
 	if len(labels) > 0 {
 		spec.Labels = labels

@@ -85,7 +85,7 @@ func New(f File, have []api.Environment, o Options) (Plan, error) {
 			p.Steps = append(p.Steps, Step{Name: e.Name, Action: Create, Start: e.Start != Never, Spec: f.Spec(e), Waits: e.DependsOn})
 			continue
 		}
-		if owner := have[i].Spec.Labels[ProjectLabel]; owner != "" && owner != f.Project {
+		if owner := have[i].Spec.Labels[api.ProjectLabel]; owner != "" && owner != f.Project {
 			bad = append(bad, f.Locate(e.Name, fault.Conflictf("%s is of the project %q", e.Name, owner).At("name").Help("choose another name, or write project: %s", owner)))
 			continue
 		}
@@ -99,8 +99,8 @@ func removals(f File, have []api.Environment) []Step {
 	var gone []Entry
 	for _, env := range have {
 		named := slices.ContainsFunc(f.Environments, func(e Entry) bool { return e.Name == env.Name })
-		if env.Spec.Labels[ProjectLabel] == f.Project && !named {
-			gone = append(gone, Entry{Spec: api.Spec{Name: env.Name}, DependsOn: dependsIn(env.Spec.Labels[DependsOnLabel])})
+		if env.Spec.Labels[api.ProjectLabel] == f.Project && !named {
+			gone = append(gone, Entry{Spec: api.Spec{Name: env.Name}, DependsOn: dependsIn(env.Spec.Labels[api.DependsOnLabel])})
 		}
 	}
 	for i := range gone { // only among one another

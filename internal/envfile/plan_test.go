@@ -70,7 +70,7 @@ func TestPlans(t *testing.T) {
 		{name: "and taken with recreate", text: shop, o: Options{Recreate: true, Templates: map[string]string{"busybox": "sha256:bbbb"}}},
 		{name: "another name of the template is none", text: strings.ReplaceAll(shop, "busybox", "box"), o: Options{Templates: map[string]string{"box": "sha256:aaaa"}}},
 		{name: "an environment made by hand becomes the project's", text: shop, have: func(all []api.Environment) []api.Environment {
-			all[0].Spec.Labels = map[string]string{DependsOnLabel: "db"}
+			all[0].Spec.Labels = map[string]string{api.DependsOnLabel: "db"}
 			return all
 		}},
 		{name: "a stratum that it is at already", text: replaced("command: [serve]", "stratum: guest, command: [serve]"), have: func(all []api.Environment) []api.Environment {

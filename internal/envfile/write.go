@@ -17,13 +17,13 @@ import (
 func Of(envs []api.Environment) (f File, notes []string, err error) {
 	for i, env := range envs {
 		spec := env.Spec
-		project := spec.Labels[ProjectLabel]
+		project := spec.Labels[api.ProjectLabel]
 		if i > 0 && project != f.Project {
 			return f, nil, fault.Conflictf("%s is of project %q and %s of %q, and a file has one project", envs[0].Name, f.Project, env.Name, project).Help("export the environments of each project by themselves")
 		}
 		f.Project, spec.Name = project, env.Name
-		e := Entry{Spec: spec, Start: spec.Labels[StartLabel]}
-		for _, d := range dependsIn(spec.Labels[DependsOnLabel]) {
+		e := Entry{Spec: spec, Start: spec.Labels[api.StartLabel]}
+		for _, d := range dependsIn(spec.Labels[api.DependsOnLabel]) {
 			if !slices.ContainsFunc(envs, func(other api.Environment) bool { return other.Name == d.Name }) {
 				notes = append(notes, env.Name+" depends on "+d.Name+", which is not exported: the dependency is left out")
 				continue

@@ -10,6 +10,7 @@ import (
 	"testing"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
@@ -46,7 +47,7 @@ func TestARunThatBeganAsASpareGetsItsShare(t *testing.T) {
 	if d.Held, err = held.Open(t.TempDir(), groups, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}
-	const spare, usual, renamed = sparePrefix + "one", "aaaaaaaaaaaa", "bbbbbbbbbbbb"
+	const spare, usual, renamed = place.SparePrefix + "one", "aaaaaaaaaaaa", "bbbbbbbbbbbb"
 	weights := map[string]string{}
 	for _, id := range []string{usual, spare} {
 		if err := d.Held.Make(t.Context(), id, Notes{}); err != nil {
