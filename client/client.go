@@ -194,6 +194,26 @@ func (c *Client) call(ctx context.Context, q request, out any) error {
 	return nil
 }
 
+// download sends a request and returns the answer as it comes, which the caller
+// closes. One that is broken off is a fault of kind Busy.
+func (c *Client) download(ctx context.Context, q request) (io.ReadCloser, error) {
+	answer, err := c.send(ctx, q)
+	if err != nil {
+		return nil, err
+	}
+	return download{answer.Body}, nil
+}
+
+type download struct{ io.ReadCloser }
+
+func (d download) Read(p []byte) (int, error) {
+	n, err := d.ReadCloser.Read(p)
+	if err != nil && !errors.Is(err, io.EOF) {
+		err = fault.Busyf("the daemon broke its answer off: %w", err)
+	}
+	return n, err
+}
+
 // faultIn reads the fault in a failed answer.
 func faultIn(answer *http.Response) error {
 	var e api.Error

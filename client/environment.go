@@ -203,7 +203,7 @@ func (c *Client) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 		case err != nil && ctx.Err() != nil:
 			return ctx.Err()
 		case err != nil:
-			return fault.Busyf("the daemon broke the log off: %w", err)
+			return fault.Busyf("the daemon broke the log off: %w", err).Help("where the daemon ended the environment goes on: ask again once it answers")
 		}
 		if err := emit(l); err != nil {
 			return err
@@ -213,11 +213,7 @@ func (c *Client) Logs(ctx context.Context, ref string, o LogOptions, emit func(a
 
 // CopyOut returns a tar of a path inside; the caller closes it.
 func (c *Client) CopyOut(ctx context.Context, ref, path string) (io.ReadCloser, error) {
-	answer, err := c.send(ctx, get(environments, ref, "files").with("path", path))
-	if err != nil {
-		return nil, err
-	}
-	return answer.Body, nil
+	return c.download(ctx, get(environments, ref, "files").with("path", path))
 }
 
 // CopyIn unpacks a tar into a folder inside.

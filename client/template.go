@@ -62,11 +62,7 @@ func (c *Client) PruneTemplates(ctx context.Context, all bool) (f api.Freed, err
 
 // ExportTemplate returns an OCI layout as tar; the caller closes it.
 func (c *Client) ExportTemplate(ctx context.Context, ref string) (io.ReadCloser, error) {
-	answer, err := c.send(ctx, get(templates, ref, "export"))
-	if err != nil {
-		return nil, err
-	}
-	return answer.Body, nil
+	return c.download(ctx, get(templates, ref, "export"))
 }
 
 // PushTemplate sends a template to a registry.

@@ -13,18 +13,23 @@ import (
 )
 
 // guard stands around every route: it bounds bodies, catches panics, and counts.
+// An answer that a panic ends in the middle is broken off, so that the client sees it.
 func (s *Server) guard(next http.Handler) http.Handler {
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		started := time.Now()
 		seen := &recorder{ResponseWriter: w, status: http.StatusOK}
 		defer func() {
-			if p := recover(); p != nil && p != http.ErrAbortHandler {
+			p, begun := recover(), seen.wrote
+			if p != nil && p != http.ErrAbortHandler {
 				s.log.Error("a request panicked", "method", r.Method, "path", r.URL.Path, "panic", p, "stack", string(debug.Stack()))
-				if !seen.wrote {
+				if !begun {
 					writeFault(seen, fault.Internalf("strata failed in answering this request").Help("the daemon's log says where"))
 				}
 			}
 			s.finish(r, seen, time.Since(started))
+			if p == http.ErrAbortHandler || p != nil && begun {
+				panic(http.ErrAbortHandler) // net/http ends the answer as if it were whole otherwise
+			}
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
 			r.Body = &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w)}

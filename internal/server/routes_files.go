@@ -71,6 +71,7 @@ func (s *Server) download(write func(context.Context, io.Writer) error) *huma.St
 			writeFault(w, err)
 		default:
 			s.log.Warn("a download was broken off", "path", ctx.URL().Path, "error", err)
+			_ = out.stream.flush() // so that a client sees an answer that breaks off, not none
 			panic(http.ErrAbortHandler)
 		}
 	}}

@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/engine"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 type logQuery struct {
@@ -79,7 +80,8 @@ func (s *Server) streamRoutes() {
 }
 
 // logs answers 200 only once there is something to say, so that a fault found
-// at once has a status of its own. A fault found later ends the answer early.
+// at once has a status of its own. A fault found later breaks the answer off, and
+// so does the daemon's end, which is not the environment's.
 func (s *Server) logs(ctx huma.Context, in *logQuery) {
 	_, w := humago.Unwrap(ctx)
 	var out *streamWriter
@@ -98,6 +100,9 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 		}
 		return out.flush()
 	})
+	if err == nil && follow.Err() != nil && ctx.Context().Err() == nil {
+		err = fault.Busyf("the daemon ended while it sent the log").Help("the environment goes on: ask again once the daemon answers")
+	}
 	switch {
 	case err == nil:
 		begin()
@@ -106,6 +111,7 @@ func (s *Server) logs(ctx huma.Context, in *logQuery) {
 		writeFault(w, err)
 	case ctx.Context().Err() == nil:
 		s.log.Debug("logs ended early", "environment", in.Ref, "error", err)
+		_ = out.flush()             // the lines that were read hold
 		panic(http.ErrAbortHandler) // the only way to let the client see it
 	}
 }

@@ -257,6 +257,58 @@ func TestAPanicIsAnInternalFaultOfOneRequest(t *testing.T) {
 	}
 }
 
+func TestAnAnswerThatIsNotWholeIsBrokenOff(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"broken","command":["echo","half a log"]}`)
+	r.do("POST", "/v1/environments/broken/start", "")
+	r.do("POST", "/v1/environments/broken/wait", "")
+	r.do("POST", "/v1/templates/busybox/tag", `{"name":"broken"}`)
+	for what, c := range map[string]struct {
+		path, want string
+		panics     any
+	}{
+		"a copy":        {"/v1/environments/broken/files?path=/broken", "half", nil},
+		"an export":     {"/v1/templates/broken/export", "half", nil},
+		"a log":         {"/v1/environments/broken/logs", `"data":"aGFsZiBhIGxvZwo="`, nil},
+		"after a panic": {"/v1/environments/broken/files?path=/broken", "", "boom"},
+	} {
+		r.engine.Panic = c.panics
+		answer, err := r.http.Get("http://strata" + c.path)
+		if err != nil {
+			if c.panics == nil {
+				t.Errorf("%s: %v; want what was written before", what, err)
+			}
+			continue
+		}
+		text, err := io.ReadAll(answer.Body)
+		answer.Body.Close()
+		if err == nil || answer.StatusCode != 200 || !strings.Contains(string(text), c.want) {
+			t.Errorf("%s: %d, %d bytes, %v; want 200, %s and a break", what, answer.StatusCode, len(text), err, c.want)
+		}
+	}
+}
+
+func TestTheDaemonsEndIsNotTheEndOfALog(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"up","command":["sleep"]}`)
+	r.do("POST", "/v1/environments/up/start", "")
+	for text := ""; text == ""; { // until it has said so
+		_, text = r.do("GET", "/v1/environments/up/logs", "")
+	}
+	answer, err := r.http.Get("http://strata/v1/environments/up/logs?follow=true")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	r.server.End()
+	if text, err := io.ReadAll(answer.Body); err == nil || !strings.Contains(string(text), `"data":"dXAK"`) {
+		t.Errorf("a log that was followed ended as if it were whole: %q", text)
+	}
+	if e := r.refused("GET", "/v1/environments/up/logs?follow=true&tail=0", "", 503); e.Kind != "busy" || e.Hint == "" {
+		t.Errorf("of which nothing was sent: %+v", e)
+	}
+}
+
 // upgrade opens a bare connection, sends a request by hand, and returns the
 // answer's head and what follows it.
 func (r *rig) upgrade(path, body, early string) (string, *bufio.Reader, net.Conn) {

@@ -28,7 +28,7 @@ type Engine struct {
 	// Screens are what environments show, by name; others have no screen. The one
 	// called machine has one.
 	Screens map[string]engine.Screen
-	// Panic, where it is set, is what Info panics with.
+	// Panic, where it is set, is what Info panics with, and CopyOut in the middle of /broken.
 	Panic any
 }
 

@@ -352,8 +352,8 @@ func act(command []string, conn *os.File) error {
 	return nil
 }
 
-// Logs implements server.Streams.
-func (e *Engine) Logs(_ context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error {
+// Logs implements server.Streams; those of an environment called broken break off.
+func (e *Engine) Logs(ctx context.Context, ref string, o engine.LogOptions, emit func(api.LogLine) error) error {
 	r, err := e.get(ref)
 	if err != nil {
 		return err
@@ -370,8 +370,15 @@ func (e *Engine) Logs(_ context.Context, ref string, o engine.LogOptions, emit f
 			return err
 		}
 	}
+	if ref == "broken" {
+		return fault.Internalf("the log cannot be read on")
+	}
 	if o.Follow && done != nil {
-		<-done
+		select {
+		case <-done:
+		case <-ctx.Done():
+			return nil
+		}
 		e.mu.Lock()
 		lines = r.logs[n:]
 		e.mu.Unlock()
@@ -390,10 +397,13 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	return api.Stats{ID: env.ID, Name: env.Name, Time: time.Now(), Memory: 1 << 20, MemoryPeak: 2 << 20, PIDs: 1}, err
 }
 
-// CopyOut implements server.Files: what was copied in comes out.
+// CopyOut implements server.Files: what was copied in comes out, of /broken only the beginning.
 func (e *Engine) CopyOut(_ context.Context, ref, path string, w io.Writer) error {
 	if _, err := e.get(ref); err != nil {
 		return err
+	}
+	if path == "/broken" {
+		return e.breakOff(w)
 	}
 	e.mu.Lock()
 	data, ok := e.files[ref+":"+path]
@@ -417,6 +427,24 @@ func (e *Engine) CopyOut(_ context.Context, ref, path string, w io.Writer) error
 	}
 }
 
+// breakOff writes a tar that is not whole, and fails, by a panic where one is set.
+func (e *Engine) breakOff(w io.Writer) error {
+	out := tar.NewWriter(w)
+	if err := out.WriteHeader(&tar.Header{Name: "broken/a", Mode: 0o644, Size: 4}); err != nil {
+		return err
+	}
+	if _, err := io.WriteString(out, "half"); err != nil {
+		return err
+	}
+	if err := out.Flush(); err != nil {
+		return err
+	}
+	if e.Panic != nil {
+		panic(e.Panic)
+	}
+	return fault.Internalf("the rest cannot be read")
+}
+
 // CopyIn implements server.Files.
 func (e *Engine) CopyIn(_ context.Context, ref, path string, r io.Reader) error {
 	if _, err := e.get(ref); err != nil {
@@ -432,7 +460,7 @@ func (e *Engine) CopyIn(_ context.Context, ref, path string, r io.Reader) error 
 	return nil
 }
 
-// StatPath implements server.Files: / and /folder are folders, /file is a file,
+// StatPath implements server.Files: /, /folder and /broken are folders, /file is a file,
 // /link points at /folder.
 func (e *Engine) StatPath(_ context.Context, ref, path string) (api.PathStat, error) {
 	if _, err := e.get(ref); err != nil {
@@ -442,7 +470,7 @@ func (e *Engine) StatPath(_ context.Context, ref, path string) (api.PathStat, er
 	_, copied := e.files[ref+":"+path]
 	e.mu.Unlock()
 	switch {
-	case path == "/" || path == "/folder" || copied:
+	case path == "/" || path == "/folder" || path == "/broken" || copied:
 		return api.PathStat{Name: path, Type: "folder", Mode: 0o755}, nil
 	case path == "/file":
 		return api.PathStat{Name: "file", Type: "file", Mode: 0o644, Size: 5}, nil

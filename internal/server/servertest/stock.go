@@ -118,11 +118,14 @@ func (e *Engine) ImportTemplate(_ context.Context, name string, r io.Reader) (ap
 	return e.add(name, strings.Join(names, " ")), nil
 }
 
-// ExportTemplate implements server.TemplateMoves.
+// ExportTemplate implements server.TemplateMoves; one called broken breaks off.
 func (e *Engine) ExportTemplate(ctx context.Context, ref string, w io.Writer) error {
 	t, err := e.Template(ctx, ref)
 	if err != nil {
 		return err
+	}
+	if ref == "broken" {
+		return e.breakOff(w)
 	}
 	_, err = io.WriteString(w, "tar of "+t.ID+"\n")
 	return err
