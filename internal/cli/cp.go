@@ -28,7 +28,8 @@ environment need not run. Owners, modes and times are kept.
 
 As with docker: a target that is a folder gets the source inside it; one that does
 not exist gets the source's content under the new name, for which its parent must
-exist; a source that ends in /. means the folder's content alone.
+exist; a source that ends in /. means the folder's content alone. A link in the
+source's place is copied as a link; with / or /. at its end, or -L, what it points at.
 
 A path of the host that contains a colon is written with ./ or / in front.
 
@@ -71,12 +72,17 @@ Examples:
 // asksContent tells whether a source means what is in the folder, not the folder.
 func asksContent(p string) bool { return strings.HasSuffix(p, "/.") || p == "." }
 
+// followsLink tells whether a source means what a link in its place points at: it
+// asks for the content, or says by a slash that it is a folder.
+func followsLink(p string) bool { return strings.HasSuffix(p, "/") || asksContent(p) }
+
 func (a *app) copyIn(ctx context.Context, c *client.Client, from string, to side, follow bool) error {
 	if from == "-" {
 		return fault.Wrap(c.CopyIn(ctx, to.name, to.path, a.in), "unpack standard input in %s:%s", to.name, to.path)
 	}
+	follow = follow || followsLink(from)
 	info, err := os.Lstat(from)
-	if err == nil && (follow || strings.HasSuffix(from, "/")) {
+	if err == nil && follow {
 		info, err = os.Stat(from)
 	}
 	if err != nil {
@@ -157,7 +163,7 @@ func missesPath(err error) bool {
 
 func (a *app) copyOut(ctx context.Context, c *client.Client, from side, to string, follow bool) error {
 	ask := path.Clean(from.path)
-	if follow {
+	if follow || followsLink(from.path) {
 		resolved, _, err := resolve(ctx, c, from)
 		if err != nil {
 			return err
