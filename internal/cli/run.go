@@ -94,8 +94,7 @@ func (a *app) runAttached(ctx context.Context, c *client.Client, made api.Enviro
 		return nil
 	}
 	if err != nil {
-		a.discard(c, made)
-		return programFault(err)
+		return programFault(a.leave(c, made, err))
 	}
 	if made.Spec.AutoRemove {
 		a.awaitRemoval(c, made)
@@ -104,6 +103,22 @@ func (a *app) runAttached(ctx context.Context, c *client.Client, made api.Enviro
 		a.say("%s ran out of memory", made.Name)
 	}
 	return ended(end)
+}
+
+// leave tells with err, which ended the session, that the environment goes on. One
+// that does not run is discarded.
+func (a *app) leave(c *client.Client, made api.Environment, err error) error {
+	ctx, cancel := context.WithTimeout(context.Background(), removalPatience)
+	defer cancel()
+	e, unknown := c.Get(ctx, made.ID)
+	switch {
+	case unknown != nil:
+		return err
+	case e.State == api.Created || e.State == api.Stopped:
+		a.discard(c, made)
+		return err
+	}
+	return fault.All(err)[0].Help("%s goes on: join it with `strata attach %s`, or end it with `strata stop %s`", made.Name, made.Name, made.Name)
 }
 
 // discard removes what did not start and was meant to remove itself.
