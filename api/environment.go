@@ -74,9 +74,23 @@ type Resources struct {
 	IOWriteOps      int64      `json:"io_write_ops,omitempty" minimum:"0" doc:"Most writes to disks in a second."`
 	NetIn           unit.Size  `json:"net_in,omitempty" doc:"Most bytes that are received from its network in a second."`
 	NetOut          unit.Size  `json:"net_out,omitempty" doc:"Most bytes that are sent to its network in a second."`
-	CPUSet          string     `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3. Default: all."`
+	CPUSet          string     `json:"cpuset_cpus,omitempty" maxLength:"1024" doc:"Processors of the host that it runs on, such as 0,2-3. Default: all, as the word all says too."`
 	HugePages       unit.Size  `json:"hugepages,omitempty" doc:"Size of the host's huge pages that the memory of a guest or machine lies in: 2M or 1G. Default: usual pages."`
 	Reclaim         string     `json:"reclaim,omitempty" enum:"idle,off" doc:"idle: give memory back that it does not use while it has nothing to do. Default: off."`
+}
+
+// AllCPUs stands for no choice of processors.
+const AllCPUs = "all"
+
+// Plain returns r without the words that stand for nothing, as it is kept.
+func (r Resources) Plain() Resources {
+	if r.CPUSet == AllCPUs {
+		r.CPUSet = ""
+	}
+	if r.Reclaim == ReclaimOff {
+		r.Reclaim = ""
+	}
+	return r
 }
 
 // Port is one published port.

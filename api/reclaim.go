@@ -1,7 +1,10 @@
 package api
 
-// ReclaimIdle is the policy of giving memory back while there is nothing to do.
-const ReclaimIdle = "idle"
+// Policies of giving memory back: while there is nothing to do, and never, as none says.
+const (
+	ReclaimIdle = "idle"
+	ReclaimOff  = "off"
+)
 
 // Reclaimed is what a reclaim gave back to the host.
 type Reclaimed struct {

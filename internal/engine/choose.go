@@ -86,6 +86,7 @@ func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
 // Plan tells what Create and Start would do with spec; nothing is made or fetched.
 // Kinds: as Create's.
 func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
+	spec.Resources = spec.Resources.Plain()
 	if err := fault.Join(environment.ValidateNew(spec, bounds), checkVolumes(spec)); err != nil {
 		return api.Plan{}, err
 	}

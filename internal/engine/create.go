@@ -39,6 +39,7 @@ func (e *Engine) Create(ctx context.Context, spec api.Spec) (api.Environment, er
 	if err := e.open(); err != nil {
 		return api.Environment{}, err
 	}
+	spec.Resources = spec.Resources.Plain()
 	if err := fault.Join(environment.ValidateNew(spec, bounds), checkVolumes(spec)); err != nil {
 		return api.Environment{}, err
 	}

@@ -73,6 +73,14 @@ func TestCreateRefuses(t *testing.T) {
 	l.create(api.Spec{Name: "full"})
 }
 
+func TestAWordForNothingIsNotKept(t *testing.T) {
+	l := newLab(t)
+	env := l.create(api.Spec{Resources: api.Resources{CPUSet: "all", Reclaim: "off"}})
+	if r := l.get(env.ID).Spec.Resources; r != (api.Resources{}) {
+		t.Errorf("kept: %+v", r)
+	}
+}
+
 func TestBusyboxIsMadeWhenMissing(t *testing.T) {
 	l := newLab(t)
 	delete(l.templates.All, "busybox")

@@ -134,6 +134,7 @@ func syntax(err error, text []byte, name string) error {
 // Spec is what is asked of the API for an environment of the file.
 func (f File) Spec(e Entry) api.Spec {
 	spec := e.Spec
+	spec.Resources = spec.Resources.Plain()
 	labels := map[string]string{}
 	for k, v := range spec.Labels {
 		labels[k] = v

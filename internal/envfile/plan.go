@@ -126,7 +126,7 @@ func removals(f File, have []api.Environment) []Step {
 func compare(f File, e Entry, env api.Environment, o Options) Step {
 	s := Step{Name: e.Name, Action: None, Spec: f.Spec(e), Waits: e.DependsOn, Start: starts(e, env)}
 	was := env.Spec
-	was.Name = e.Name
+	was.Name, was.Resources = e.Name, was.Resources.Plain()
 	if id := o.Templates[e.Template]; id != "" && id == env.TemplateID {
 		was.Template = e.Template // another name for the same
 	} else if id != "" && was.Template == e.Template {
@@ -317,6 +317,9 @@ func update(all []Difference, was, now api.Spec) api.Update {
 			if f.key == "swap" && value.IsNil() {
 				u.SwapDefault = true
 				continue
+			}
+			if f.key == "reclaim" && value.IsZero() { // which the API has a word for
+				value = reflect.ValueOf(api.ReclaimOff)
 			}
 			if value.Kind() != reflect.Pointer {
 				held := reflect.New(value.Type())

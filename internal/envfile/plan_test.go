@@ -180,6 +180,28 @@ func TestAnUpdateAsksForExactlyWhatDiffers(t *testing.T) {
 	}
 }
 
+func TestAWordForNothingIsNoDifference(t *testing.T) {
+	words := strings.Replace(shop, "memory: 64M, disk: 10G}", "memory: 64M, disk: 10G, cpuset-cpus: all, reclaim: off}", 1)
+	f, err := Read([]byte(words), "f", "/")
+	if err != nil {
+		t.Fatal(err)
+	}
+	have := made(t, shop)
+	p, err := New(f, have, Options{})
+	if err != nil || p.Steps[1].Action != None {
+		t.Errorf("%+v, %v; want no change", p.Steps[1], err)
+	}
+	have[0].Spec.Resources.CPUSet, have[0].Spec.Resources.Reclaim = "0", api.ReclaimIdle
+	p, err = New(f, have, Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := json.Marshal(p.Steps[1].Update)
+	if want := `{"cpuset_cpus":"","reclaim":"off"}`; err != nil || string(u) != want {
+		t.Errorf("%s, %v; want %s", u, err, want)
+	}
+}
+
 func TestRefusals(t *testing.T) {
 	have := made(t, shop)
 	for name, c := range map[string]struct {

@@ -226,7 +226,7 @@ func (c *check) resources(r api.Resources, b Bounds) {
 	if h := r.HugePages; h != 0 && h != 2*unit.MiB && h != unit.GiB {
 		c.fault("resources.hugepages", "there are no huge pages of %s", h).Help("give 2M or 1G")
 	}
-	if r.CPUSet != "" && r.CPUSet != "all" {
+	if r.CPUSet != "" && r.CPUSet != api.AllCPUs {
 		if _, err := unit.ParseList(r.CPUSet); err != nil {
 			c.add(fault.All(err)[0].At("resources.cpuset_cpus"))
 		}

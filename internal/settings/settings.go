@@ -187,32 +187,28 @@ func number(row Setting, in func(*api.Resources) *int64, change func(*api.Update
 	return of(row, read, func(n int64) string { return strconv.FormatInt(n, 10) }, in, change)
 }
 
-// reclaimOff is the policy of giving no memory back, as is none.
-const reclaimOff = "off"
-
 // policy is when memory is given back.
 func policy(row Setting) Setting {
 	read := func(text string) (string, error) {
 		switch text {
 		case api.ReclaimIdle:
 			return text, nil
-		case reclaimOff, "0":
-			return reclaimOff, nil
+		case api.ReclaimOff, "0":
+			return api.ReclaimOff, nil
 		}
 		return "", fault.Invalidf("%q is no policy", text).Help("write idle or off")
 	}
 	row = of(row, read, func(s string) string { return s },
 		func(r *api.Resources) *string { return &r.Reclaim }, func(u *api.Update) **string { return &u.Reclaim })
-	return none(row, reclaimOff, func(r *api.Resources) *string { return &r.Reclaim })
+	return plain(row)
 }
 
-// none has a word of a setting stand for nothing where it is kept.
-func none(row Setting, word string, in func(*api.Resources) *string) Setting {
-	plain := row.apply
+// plain has a setting kept without its word for nothing.
+func plain(row Setting) Setting {
+	apply := row.apply
 	row.apply = func(u api.Update, r *api.Resources) {
-		if plain(u, r); *in(r) == word {
-			*in(r) = ""
-		}
+		apply(u, r)
+		*r = r.Plain()
 	}
 	return row
 }
@@ -220,7 +216,7 @@ func none(row Setting, word string, in func(*api.Resources) *string) Setting {
 // cpuList are processors of the host. 0 is the first of them, so all takes it away.
 func cpuList(row Setting) Setting {
 	read := func(text string) (string, error) {
-		if text == "all" {
+		if text == api.AllCPUs {
 			return text, nil
 		}
 		_, err := unit.ParseList(text)
@@ -228,7 +224,7 @@ func cpuList(row Setting) Setting {
 	}
 	row = of(row, read, func(s string) string { return s },
 		func(r *api.Resources) *string { return &r.CPUSet }, func(u *api.Update) **string { return &u.CPUSet })
-	return none(row, "all", func(r *api.Resources) *string { return &r.CPUSet })
+	return plain(row)
 }
 
 // swap is the one setting whose 0 says something: none.
