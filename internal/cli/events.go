@@ -23,10 +23,11 @@ func (a *app) eventsCommand() *cobra.Command {
 	cmd := &cobra.Command{
 		Use:   "events [flags]",
 		Short: "Follow what happens",
-		Long: `Print what happens to environments, templates and networks, until interrupted.
+		Long: `Print what happens to environments, templates, kernels and networks, until
+interrupted.
 
-Filters: type=TYPE (environment, template, kernel, network, progress), name=NAME,
-operation=ID. Several of the same key are alternatives.
+Filters: type=TYPE (environment, template, kernel, network, progress, daemon),
+name=NAME, operation=ID. Several types are alternatives, and so are several names.
 
 Examples:
   strata events

@@ -18,7 +18,7 @@ import (
 type eventQuery struct {
 	Since     time.Time `query:"since" doc:"Also what happened from then on, as far as it is remembered."`
 	Until     time.Time `query:"until" doc:"The stream ends then; at once where that is past, after what has happened."`
-	Type      []string  `query:"type,explode" enum:"environment,template,network,progress,daemon" maxItems:"8" doc:"Only these types."`
+	Type      []string  `query:"type,explode" enum:"environment,template,kernel,network,progress,daemon" maxItems:"8" doc:"Only these types."`
 	Name      []string  `query:"name,explode" maxItems:"64" doc:"Only of these names or ids."`
 	Operation string    `query:"operation" maxLength:"64" doc:"Only of this operation."`
 }
