@@ -3,6 +3,7 @@ package cli
 import (
 	"errors"
 	"fmt"
+	"io/fs"
 	"log/slog"
 	"net"
 	"os"
@@ -73,8 +74,12 @@ func TestScripts(t *testing.T) {
 			return nil
 		},
 		Condition: func(cond string) (bool, error) {
-			if cond == "root" {
+			switch cond {
+			case "root":
 				return os.Geteuid() == 0, nil
+			case "unreadable": // a file that not even root may open
+				_, err := os.ReadFile("/sys/bus/cpu/drivers_probe")
+				return errors.Is(err, fs.ErrPermission), nil
 			}
 			return false, fmt.Errorf("unknown condition %q", cond)
 		},

@@ -99,7 +99,7 @@ func (a *app) copyIn(ctx context.Context, c *client.Client, from string, to side
 		if err == nil {
 			err = p.close()
 		}
-		_ = w.CloseWithError(err)
+		endUpload(w, err, "SOURCE")
 	}()
 	err = c.CopyIn(ctx, to.name, folder, r)
 	_ = r.CloseWithError(io.ErrClosedPipe)
@@ -241,6 +241,15 @@ func hostTarget(to, from string, st api.PathStat) (dir, name string, err error) 
 		return "", "", hostFault(err, "TARGET")
 	}
 	return filepath.Dir(clean), filepath.Base(clean), nil
+}
+
+// endUpload ends what is sent. An error of the host's file system stays one of the
+// host's: a connection that only breaks off would be taken for a daemon that ended.
+func endUpload(w *io.PipeWriter, err error, field string) {
+	if err != nil {
+		err = hostFault(err, field)
+	}
+	_ = w.CloseWithError(err)
 }
 
 // hostFault puts an error of the host's file system into strata's words.

@@ -237,7 +237,7 @@ func (a *app) kernelFile(file, modules string) (content io.ReadCloser, size int6
 		return nil, 0, fault.Invalidf("%s is no folder", modules).At("modules")
 	}
 	r, w := io.Pipe()
-	go func() { _ = w.CloseWithError(packKernel(w, file, folder)) }()
+	go func() { endUpload(w, packKernel(w, file, folder), "FILE") }()
 	return r, 0, nil
 }
 

@@ -184,7 +184,7 @@ func (a *app) archive(path string) (content io.ReadCloser, size int64, err error
 		if err == nil {
 			err = buffered.Flush()
 		}
-		_ = w.CloseWithError(err)
+		endUpload(w, err, "FILE")
 	}()
 	return r, 0, nil
 }
