@@ -138,18 +138,17 @@ func Deniedf(format string, args ...any) *Error { return New(Denied, format, arg
 func Internalf(format string, args ...any) *Error { return New(Internal, format, args...) }
 
 // Wrap puts "doing" before err's message and keeps its kind, field and hint.
-// It returns nil for a nil err. Several faults joined stay several.
+// It returns nil for a nil err. Several faults joined stay several, each with "doing".
 func Wrap(err error, format string, args ...any) error {
 	if err == nil {
 		return nil
 	}
-	all := All(err)
 	doing := fmt.Sprintf(format, args...)
-	if len(all) == 1 {
-		e := all[0]
-		return &Error{Kind: e.Kind, Message: doing + ": " + e.Message, Field: e.Field, Hint: e.Hint, cause: err}
+	var all []error
+	for _, e := range All(err) {
+		all = append(all, &Error{Kind: e.Kind, Message: doing + ": " + e.Message, Field: e.Field, Hint: e.Hint, cause: e})
 	}
-	return fmt.Errorf("%s: %w", doing, err)
+	return Join(all...)
 }
 
 // KindOf returns the kind of err: its first fault's, Busy where a deadline
@@ -207,6 +206,9 @@ func All(err error) []*Error {
 	if err == nil {
 		return nil
 	}
+	if e, ok := err.(*Error); ok { // also one that says what several mean
+		return []*Error{e}
+	}
 	var j joined
 	if errors.As(err, &j) {
 		var all []*Error
@@ -217,9 +219,6 @@ func All(err error) []*Error {
 	}
 	var e *Error
 	if errors.As(err, &e) {
-		if err == error(e) {
-			return []*Error{e}
-		}
 		// err wraps e: its own words are the fuller ones.
 		return []*Error{{Kind: e.Kind, Message: strings.TrimPrefix(err.Error(), e.Field+": "), Field: e.Field, Hint: e.Hint, cause: err}}
 	}

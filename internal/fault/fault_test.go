@@ -65,6 +65,23 @@ func TestJoin(t *testing.T) {
 	}
 }
 
+func TestWhatStandsAroundSeveralFaultsIsKept(t *testing.T) {
+	a, b := Invalidf("a").At("x"), Missingf("b").Help("make it")
+	all := All(Wrap(Wrap(Join(a, b), "inner"), "outer"))
+	if len(all) != 2 || all[0].Message != "outer: inner: a" || all[0].Kind != Invalid || all[0].Field != "x" ||
+		all[1].Message != "outer: inner: b" || all[1].Kind != Missing || all[1].Hint != "make it" {
+		t.Errorf("wrapped: %v", all)
+	}
+	if !errors.Is(all[1], b) {
+		t.Error("the cause of one of several is not reachable")
+	}
+	err := Busyf("outer: %w", Join(a, b))
+	all = All(err)
+	if len(all) != 1 || all[0] != err || KindOf(err) != Busy || KindOf(Wrap(err, "doing")) != Busy {
+		t.Errorf("as one: %v, %v", all, KindOf(err))
+	}
+}
+
 func TestKindOfForeignErrors(t *testing.T) {
 	for err, want := range map[error]Kind{
 		context.DeadlineExceeded:                   Busy,
