@@ -41,9 +41,8 @@ func (a *app) lsCommand() *cobra.Command {
 		Long: `List environments that run, or all of them with -a.
 
 Filters: name=PART, label=NAME, label=NAME=VALUE, state=STATE (created, starting,
-running, paused, stopping, stopped, suspended,
-removing). Several states are alternatives;
-everything else must hold.
+running, paused, stopping, stopped, suspended, removing). Several names are
+alternatives, and so are several states; of several labels all must be there.
 
 Examples:
   strata ls

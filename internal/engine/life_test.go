@@ -455,15 +455,16 @@ func TestList(t *testing.T) {
 		"[made up-1 up-2]": {All: true},
 		"[up-2]":           {States: []api.State{api.Paused}},
 		"[made]":           {States: []api.State{api.Created}},
-		"[up-1]":           {Labels: map[string]string{"tier": ""}},
-		"[]":               {Labels: map[string]string{"tier": "c"}, All: true},
+		"[up-1]":           {Labels: []engine.LabelFilter{{Name: "tier"}}},
+		"[]":               {Labels: []engine.LabelFilter{{Name: "tier", Value: "c"}}, All: true},
+		"[ ]":              {Labels: []engine.LabelFilter{{Name: "tier", Value: "a"}, {Name: "tier", Value: "b"}}, All: true},
 		"[up-1  up-2]":     {Names: []string{"up"}},
 	} {
 		var names []string
 		for _, env := range l.List(t.Context(), f) {
 			names = append(names, env.Name)
 		}
-		if got := fmt.Sprint(names); got != strings.ReplaceAll(want, "  ", " ") {
+		if got := fmt.Sprint(names); got != strings.NewReplacer("  ", " ", "[ ]", "[]").Replace(want) {
 			t.Errorf("%+v lists %s; want %s", f, got, want)
 		}
 	}

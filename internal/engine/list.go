@@ -42,8 +42,8 @@ func (f ListFilter) chooses(v *api.Environment) bool {
 	} else if !f.All && (v.State == api.Created || v.State == api.Stopped) {
 		return false
 	}
-	for key, value := range f.Labels {
-		if have, ok := v.Spec.Labels[key]; !ok || value != "" && have != value {
+	for _, l := range f.Labels {
+		if have, ok := v.Spec.Labels[l.Name]; !ok || l.Value != "" && have != l.Value {
 			return false
 		}
 	}

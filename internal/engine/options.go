@@ -140,10 +140,13 @@ type LogReader func(ctx context.Context, dir string, o LogOptions, ended <-chan 
 // run nor are about to are left out.
 type ListFilter struct {
 	All    bool
-	Labels map[string]string // an empty value asks for the label whatever its value
-	Names  []string          // parts of names
+	Labels []LabelFilter // which must all hold
+	Names  []string      // parts of names, of which one must be there
 	States []api.State
 }
+
+// LabelFilter asks for a label; an empty value, whatever it is.
+type LabelFilter struct{ Name, Value string }
 
 // Session is a client that joins the main program's streams before it runs.
 type Session struct {

@@ -24,10 +24,10 @@ type EnvironmentRef struct {
 
 type listQuery struct {
 	All   bool     `query:"all" doc:"Also those that are stopped."`
-	Label []string `query:"label,explode" maxItems:"64" doc:"Only with this label: NAME or NAME=VALUE."`
-	Name  []string `query:"name,explode" maxItems:"64" doc:"Only where the name contains this."`
+	Label []string `query:"label,explode" maxItems:"64" doc:"Only with this label: NAME or NAME=VALUE; with all of several."`
+	Name  []string `query:"name,explode" maxItems:"64" doc:"Only where the name contains this, or one of several."`
 	Brief bool     `query:"brief" doc:"Leave out what a table of many does not show: the spec but for its ports, the command, the reason and notes."`
-	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,suspended,removing" doc:"Only in this state."`
+	State []string `query:"state,explode" maxItems:"16" enum:"created,starting,running,paused,stopping,stopped,suspended,removing" doc:"Only in this state, or one of several."`
 }
 
 func (s *Server) environmentRoutes() {
@@ -101,10 +101,7 @@ func (s *Server) list(ctx context.Context, in *listQuery) (*huma.StreamResponse,
 		if name == "" {
 			return nil, fault.Invalidf("%q names no label", l).At("label").Help("write NAME or NAME=VALUE")
 		}
-		if f.Labels == nil {
-			f.Labels = map[string]string{}
-		}
-		f.Labels[name] = value
+		f.Labels = append(f.Labels, engine.LabelFilter{Name: name, Value: value})
 	}
 	for _, st := range in.State {
 		f.States = append(f.States, api.State(st))

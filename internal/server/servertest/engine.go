@@ -223,9 +223,9 @@ func (e *Engine) List(_ context.Context, f engine.ListFilter) []api.Environment 
 			continue
 		}
 		with := true
-		for k, v := range f.Labels {
-			have, ok := env.Spec.Labels[k]
-			with = with && ok && (v == "" || v == have)
+		for _, l := range f.Labels {
+			have, ok := env.Spec.Labels[l.Name]
+			with = with && ok && (l.Value == "" || l.Value == have)
 		}
 		if with {
 			all = append(all, env)
