@@ -45,11 +45,11 @@ type Spec struct {
 	ReadOnly      bool `json:"read_only,omitempty" doc:"Mount the root file system read-only."`
 	NewPrivileges bool `json:"new_privileges,omitempty" doc:"Let programs gain privileges by set-user-id files. Always so for kind system."`
 
-	StopSignal string        `json:"stop_signal,omitempty" maxLength:"16" doc:"Signal that asks the main program to end. Default: the template's, or TERM."`
-	StopGrace  unit.Duration `json:"stop_grace,omitempty" doc:"How long stop waits before it kills. Default: 10s; 90s for kind system."`
-	Restart    Restart       `json:"restart,omitzero" doc:"What to do when it ends by itself."`
-	Health     *Health       `json:"health,omitempty" doc:"How to tell that it is well. Default: the template's."`
-	AutoRemove bool          `json:"auto_remove,omitempty" doc:"Remove it when it ends."`
+	StopSignal string         `json:"stop_signal,omitempty" maxLength:"16" doc:"Signal that asks the main program to end. Default: the template's, or TERM."`
+	StopGrace  *unit.Duration `json:"stop_grace,omitempty" doc:"How long stop waits before it kills; 0: not at all. Default: 10s; 90s for kind system."`
+	Restart    Restart        `json:"restart,omitzero" doc:"What to do when it ends by itself."`
+	Health     *Health        `json:"health,omitempty" doc:"How to tell that it is well. Default: the template's."`
+	AutoRemove bool           `json:"auto_remove,omitempty" doc:"Remove it when it ends."`
 
 	Labels map[string]string `json:"labels,omitempty" doc:"Free words to find it by."`
 	Log    LogLimits         `json:"log,omitzero" doc:"How much output is kept."`

@@ -69,7 +69,7 @@ func (s *specFlags) add(cmd *cobra.Command) {
 	f.StringVar(&s.health.startPeriod, "health-start-period", "", "time in which failures do not count")
 	f.BoolVar(&s.health.off, "no-healthcheck", false, "do not run the template's health check")
 	f.StringVar(&s.spec.StopSignal, "stop-signal", "", "`signal` that asks it to end (default: the template's, or TERM)")
-	f.StringVar(&s.grace, "stop-timeout", "", "`time` from that signal to the kill, such as 10s")
+	f.StringVar(&s.grace, "stop-timeout", "", "`time` from that signal to the kill, such as 10s; 0 kills at once")
 	f.StringVar(&s.spec.Kind, "kind", "", "app or system (default: what the template says)")
 	f.StringVar(&s.spec.Stratum, "stratum", "", "depth: zone, guest or machine (default: the shallowest that serves the needs)")
 	f.StringVar(&s.spec.Kernel, "kernel", "", "`kernel` of a guest or machine: a name or id of `strata kernel ls` (default: the default one)")
@@ -192,7 +192,9 @@ func (s *specFlags) readMounts(spec *api.Spec) error {
 
 func (s *specFlags) readLimits(spec *api.Spec) error {
 	grace, err := duration("stop-timeout", s.grace)
-	spec.StopGrace = grace
+	if s.grace != "" {
+		spec.StopGrace = &grace
+	}
 	return fault.Join(err, readSettings(s.settings, s.flags, &spec.Resources))
 }
 

@@ -19,6 +19,7 @@ import (
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // depths is an engine with a host for each of two strata.
@@ -354,7 +355,7 @@ func TestAMoveThatFailsGoesBack(t *testing.T) {
 		"it is started again always":     {want: api.Running, spec: api.Spec{Restart: api.Restart{Policy: "always"}}, fail: func(d *depths) {}},
 		"and once more where it was":     {want: api.Running, fail: func(d *depths) { d.failTimes(1) }},
 		"and never starts where it was":  {want: api.Stopped, fail: func(d *depths) { d.failTimes(99) }},
-		"and its end has to be enforced": {want: api.Running, spec: api.Spec{StopGrace: 5e6}, fail: func(d *depths) { d.hang() }},
+		"and its end has to be enforced": {want: api.Running, spec: api.Spec{StopGrace: new(unit.Duration(5e6))}, fail: func(d *depths) { d.hang() }},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()

@@ -24,7 +24,7 @@ func TestASystemThatBootsIsToldToStopOnceItListens(t *testing.T) {
 		}
 	}
 	grace := time.Minute
-	l.run(api.Spec{Name: "os", Template: "debian", StopGrace: unit.Duration(grace)})
+	l.run(api.Spec{Name: "os", Template: "debian", StopGrace: new(unit.Duration(grace))})
 	begun := time.Now()
 	l.must(l.Stop(t.Context(), "os", engine.StopOptions{}))
 	if got := l.get("os"); got.Exit == nil || got.Exit.Status != 0 || time.Since(begun) >= grace {

@@ -54,4 +54,8 @@ func TestForeignSystemsAreAskedForAlone(t *testing.T) {
 	if err != nil || r.Kind != Foreign || len(r.Args) != 0 || r.StopGrace == 0 || !strings.EqualFold(r.Hostname, "a") {
 		t.Errorf("%+v, %v", r, err)
 	}
+	r, err = Resolve(api.Spec{Foreign: disk, StopGrace: new(unit.Duration)}, "a", api.Template{})
+	if err != nil || r.StopGrace != 0 {
+		t.Errorf("without a grace: %+v, %v", r, err)
+	}
 }

@@ -64,10 +64,8 @@ func Resolve(spec api.Spec, name string, t api.Template) (Resolved, error) {
 	var bad []error
 	if spec.Foreign != nil {
 		r.Kind, r.WorkDir = Foreign, ""
-		r.StopSignal, r.StopGrace = syscall.SIGTERM, spec.StopGrace // the power button
-		if r.StopGrace == 0 {
-			r.StopGrace = unit.Duration(DefaultSystemGrace)
-		}
+		r.StopSignal = syscall.SIGTERM // the power button
+		r.StopGrace = grace(spec.StopGrace, DefaultSystemGrace)
 		r.Health = health(spec.Health, nil)
 		return r, nil
 	}
@@ -88,15 +86,20 @@ func Resolve(spec api.Spec, name string, t api.Template) (Resolved, error) {
 	if r.StopSignal, err = stopSignal(spec, c, r.Kind); err != nil {
 		bad = append(bad, err)
 	}
-	r.StopGrace = spec.StopGrace
-	if r.StopGrace == 0 {
-		r.StopGrace = unit.Duration(DefaultGrace)
-		if r.Kind == System {
-			r.StopGrace = unit.Duration(DefaultSystemGrace)
-		}
+	r.StopGrace = grace(spec.StopGrace, DefaultGrace)
+	if r.Kind == System {
+		r.StopGrace = grace(spec.StopGrace, DefaultSystemGrace)
 	}
 	r.Health = health(spec.Health, c.Health)
 	return r, fault.Join(bad...)
+}
+
+// grace is what was asked for, which may be none at all, or else the usual one.
+func grace(asked *unit.Duration, usual time.Duration) unit.Duration {
+	if asked != nil {
+		return *asked
+	}
+	return unit.Duration(usual)
 }
 
 func first(words ...string) string {

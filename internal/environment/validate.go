@@ -408,8 +408,8 @@ func (c *check) ending(spec api.Spec) {
 		_, err := ParseSignal(spec.StopSignal, "stop_signal")
 		c.add(err)
 	}
-	if spec.StopGrace < 0 {
-		c.fault("stop_grace", "%s is negative", spec.StopGrace)
+	if g := spec.StopGrace; g != nil && *g < 0 {
+		c.fault("stop_grace", "%s is negative", *g)
 	}
 	c.restart(spec.Restart, spec.AutoRemove)
 	c.health(spec.Health)

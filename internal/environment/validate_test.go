@@ -64,7 +64,7 @@ func TestValidate(t *testing.T) {
 		"port 0, odd protocol and address":   {api.Spec{Ports: []api.Port{{Protocol: "sctp", HostIP: "all"}}}, []string{"ports[0].host_port", "ports[0].port", "ports[0].protocol", "ports[0].host_ip"}},
 		"ports without a network":            {api.Spec{Network: "none", Ports: []api.Port{{HostPort: 80, Port: 80}}}, []string{"ports"}},
 		"an unknown stop signal":             {api.Spec{StopSignal: "SIGWHAT"}, []string{"stop_signal"}},
-		"a negative grace":                   {api.Spec{StopGrace: -1}, []string{"stop_grace"}},
+		"a negative grace":                   {api.Spec{StopGrace: new(unit.Duration(-1))}, []string{"stop_grace"}},
 		"an unknown restart policy":          {api.Spec{Restart: api.Restart{Policy: "sometimes"}}, []string{"restart.policy"}},
 		"a bound without on-failure":         {api.Spec{Restart: api.Restart{Policy: "always", Max: 3}}, []string{"restart.max"}},
 		"on-failure with a bound":            {api.Spec{Restart: api.Restart{Policy: "on-failure", Max: 3}}, nil},
@@ -154,7 +154,7 @@ func FuzzValidate(f *testing.F) {
 		if err != nil {
 			return
 		}
-		if len(r.Args) == 0 || r.StopSignal == 0 || r.WorkDir == "" || r.StopGrace <= 0 {
+		if len(r.Args) == 0 || r.StopSignal == 0 || r.WorkDir == "" || r.StopGrace < 0 {
 			t.Fatalf("resolved to %+v", r)
 		}
 		if _, err := (environment.Record{Spec: spec, Resolved: r}).Encode(); err != nil {
@@ -208,6 +208,10 @@ func TestResolve(t *testing.T) {
 		"a template's check at a negative interval": {api.Spec{}, api.Template{Config: api.TemplateConfig{Command: []string{"sh"},
 			Health: &api.Health{Test: []string{"CMD", "check"}, Interval: -1, Timeout: 1, Retries: 1 << 40}}}, func(r environment.Resolved) bool {
 			return time.Duration(r.Health.Interval) == 30*time.Second && time.Duration(r.Health.Timeout) == time.Millisecond && r.Health.Retries == 3
+		}},
+		"no grace at all": {api.Spec{StopGrace: new(unit.Duration(0))}, tmpl, func(r environment.Resolved) bool { return r.StopGrace == 0 }},
+		"a system without a grace": {api.Spec{StopGrace: new(unit.Duration(0))}, api.Template{Kind: "system"}, func(r environment.Resolved) bool {
+			return r.StopGrace == 0
 		}},
 		"no check": {api.Spec{Health: &api.Health{Test: []string{"NONE"}}}, tmpl, func(r environment.Resolved) bool { return r.Health == nil }},
 		"a system has an init": {api.Spec{}, api.Template{Kind: "system"}, func(r environment.Resolved) bool {
