@@ -131,15 +131,15 @@ func spawn(p place.Places) (*exec.Cmd, string, error) {
 	return cmd, path, nil
 }
 
-// await tries to connect until the daemon listens. One that ends at once may
-// have found another there, whose socket is then awaited all the same.
+// await tries to connect until the daemon listens. One that ends because it found
+// another there leaves that one's socket to be awaited all the same.
 func await(ctx context.Context, dial client.Dial, ended <-chan error, log string) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	step := time.Millisecond
-	var died error
+	var died, over error
 	for {
 		select {
 		case <-pause.C:
@@ -148,19 +148,29 @@ func await(ctx context.Context, dial client.Dial, ended <-chan error, log string
 			if died == nil {
 				died = errors.New("it ended")
 			}
+			over = fault.Internalf("the daemon ended at once: %v: %s", died, lastLine(log)).Help("its log is %s", log)
 		case <-ctx.Done():
+			if over != nil {
+				return nil, over
+			}
 			return nil, fault.Busyf("the daemon does not answer after %v", startPatience).Help("its log is %s", log)
 		}
 		conn, err := dial(ctx)
 		if err == nil || !client.NotRunning(err) {
 			return conn, err
 		}
-		if died != nil {
-			return nil, fault.Internalf("the daemon ended at once: %v: %s", died, lastLine(log)).Help("its log is %s", log)
+		if over != nil && !foundAnother(died) {
+			return nil, over
 		}
 		pause.Reset(step)
 		step = min(step*2, 20*time.Millisecond)
 	}
+}
+
+// foundAnother tells whether a daemon ended because another has its state or its socket.
+func foundAnother(died error) bool {
+	var end *exec.ExitError
+	return errors.As(died, &end) && end.ExitCode() == fault.Conflict.Exit()
 }
 
 // lastLine returns the end of a log.
