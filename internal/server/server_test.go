@@ -21,6 +21,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/api/stream"
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/server"
 	"github.com/strata-project/strata/internal/server/servertest"
 )
@@ -109,6 +110,11 @@ func TestGeneratedFilesAreWhatTheCodeSays(t *testing.T) {
 	var reference bytes.Buffer
 	if err := s.Reference(&reference); err != nil {
 		t.Fatal(err)
+	}
+	for _, kind := range fault.Kinds() {
+		if status := fmt.Sprintf("%s %d", kind, kind.HTTP()); !strings.Contains(reference.String(), status) {
+			t.Errorf("the reference lacks %s", status)
+		}
 	}
 	for path, got := range map[string][]byte{"api/openapi.json": description, "docs/reference/api.md": reference.Bytes()} {
 		want, err := os.ReadFile(filepath.Join("..", "..", path))
