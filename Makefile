@@ -1,5 +1,6 @@
 # strata: see README.md. Every target works from a clean clone; those that need
-# root take it through sudo when they are run by an ordinary user.
+# root take it through sudo when they are run by an ordinary user, all but install
+# and uninstall: they write below PREFIX as whoever runs them.
 
 GO      ?= go
 BIN     := bin
