@@ -202,6 +202,9 @@ func (w *application) take(ctx context.Context, s envfile.Step) error {
 	case envfile.Remove:
 		return w.c.Remove(ctx, s.Name, true)
 	case envfile.Replace:
+		if err := w.fetch(ctx, s.Spec); err != nil {
+			return err
+		}
 		if err := w.c.Remove(ctx, s.Name, true); err != nil {
 			return err
 		}
@@ -225,6 +228,26 @@ func (w *application) take(ctx context.Context, s envfile.Step) error {
 		return err
 	}
 	return w.c.Start(ctx, s.Name)
+}
+
+// fetch gets what making an environment takes and is not here, so that what it replaces is
+// removed only once that has come.
+func (w *application) fetch(ctx context.Context, spec api.Spec) error {
+	p, err := w.c.Plan(ctx, spec)
+	if fault.Is(err, fault.Missing) && namesRegistry(spec.Template) && lacksTemplate(ctx, w.c, spec.Template) {
+		if _, err := w.app.pull(ctx, w.c, api.PullRequest{Ref: spec.Template}, w.flags.quiet); err != nil {
+			return fault.Wrap(err, "fetch the template %s, which is not here", spec.Template)
+		}
+		p, err = w.c.Plan(ctx, spec)
+	}
+	at := p.Choice.Stratum
+	switch {
+	case lacksKernel(err) && spec.Kernel == "" && spec.Stratum != "": // those that are here do not fit
+		at = spec.Stratum
+	case err != nil || !p.Fetch:
+		return err
+	}
+	return w.app.fetchKernel(ctx, w.c, at, w.flags.quiet)
 }
 
 // awaited waits until everything that a step's environment depends on is as it asks. What

@@ -86,9 +86,18 @@ func (e *Engine) Needs(context.Context) []api.Need {
 	}
 }
 
-// Plan implements server.Records: everything is a zone.
-func (e *Engine) Plan(_ context.Context, spec api.Spec) (api.Plan, error) {
-	return api.Plan{Choice: zone(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
+// Plan implements server.Records: everything is a zone, but what is to be deeper.
+func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
+	if _, err := e.Template(ctx, spec.Template); err != nil {
+		return api.Plan{}, err
+	}
+	c := zone(spec)
+	if spec.Stratum != "" {
+		c.Stratum, c.Reason = spec.Stratum, "it was asked for"
+	}
+	e.mu.Lock()
+	defer e.mu.Unlock()
+	return api.Plan{Choice: c, Fetch: e.lacksKernel(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
 		PIDs: "no limit", Disk: "10G", Network: "default", Devices: []string{"null"}, Starts: []string{"strata-keeper"}, Mounts: []string{"/: template"}}, nil
 }
 
@@ -165,8 +174,8 @@ func (e *Engine) Create(_ context.Context, spec api.Spec) (api.Environment, erro
 	if !ok {
 		return api.Environment{}, fault.Missingf("there is no template %q", spec.Template).At("template").Help("fetch it with `strata template pull %s`", spec.Template)
 	}
-	if spec.Stratum == "guest" && spec.Kernel == "" && len(e.kernels) == 0 {
-		return api.Environment{}, fault.Missingf("there is no kernel for guests yet").At("kernel").Help("get one: strata kernel add debian")
+	if e.lacksKernel(spec) {
+		return api.Environment{}, fault.Missingf("there is no kernel for %ss yet", spec.Stratum).At("kernel").Help("get one: strata kernel add debian")
 	}
 	if spec.Stratum == "guest" {
 		e.publish(api.Event{Type: "progress", Action: "merge", Progress: &api.Progress{Step: "merge", Item: "the layers of " + spec.Template, Done: 1, Total: 1 << 20}})
@@ -188,6 +197,12 @@ func (e *Engine) Create(_ context.Context, spec api.Spec) (api.Environment, erro
 	e.rows[env.ID] = &row{env: env, gone: make(chan struct{})}
 	e.publish(api.Event{Type: "environment", Action: "create", ID: env.ID, Name: env.Name})
 	return env, nil
+}
+
+// lacksKernel tells whether spec is of a stratum without a kernel; that of machines cannot
+// be had. It is called with the lock held.
+func (e *Engine) lacksKernel(spec api.Spec) bool {
+	return spec.Kernel == "" && (spec.Stratum == "machine" || spec.Stratum == "guest" && len(e.kernels) == 0)
 }
 
 // find is called with the lock held.

@@ -35,7 +35,7 @@ func (e *Engine) Kernel(_ context.Context, ref string) (api.Kernel, error) {
 
 // AddKernel implements server.Kernels; it tells its progress.
 func (e *Engine) AddKernel(_ context.Context, r api.KernelRequest) (api.Kernel, error) {
-	if strings.Contains(r.Source, "unreachable") {
+	if strings.Contains(r.Source, "unreachable") || r.For == "machine" {
 		return api.Kernel{}, fault.Busyf("package %s cannot be downloaded", r.Source)
 	}
 	e.Publish(api.Event{Type: "progress", Action: "download", Progress: &api.Progress{Step: "download", Item: "linux-image", Done: 1, Total: 1024}})
