@@ -82,7 +82,7 @@ func (w *application) plan(ctx context.Context) error {
 			s.Why = why
 		}
 		if s.MoveTo != "" {
-			_, err := w.c.Move(ctx, s.Name, api.MoveRequest{Stratum: s.MoveTo, DryRun: true})
+			_, err := w.c.Move(ctx, s.Name, api.MoveRequest{Stratum: s.MoveTo, Force: s.Spec.Force, DryRun: true})
 			bad = append(bad, w.file.Locate(s.Name, err))
 		}
 		w.steps = append(w.steps, step{Step: s})
@@ -194,7 +194,7 @@ func (w *application) summary(counts map[string]int, failed int) {
 func (w *application) take(ctx context.Context, s envfile.Step) error {
 	var err error
 	if s.MoveTo != "" {
-		if _, err := w.app.move(ctx, w.c, s.Name, api.MoveRequest{Stratum: s.MoveTo}, w.flags.quiet); err != nil {
+		if _, err := w.app.move(ctx, w.c, s.Name, api.MoveRequest{Stratum: s.MoveTo, Force: s.Spec.Force}, w.flags.quiet); err != nil {
 			return err
 		}
 	}

@@ -145,6 +145,7 @@ func compare(f File, e Entry, env api.Environment, o Options) Step {
 	} else {
 		was.Stratum = env.Stratum
 	}
+	was.Force = s.Spec.Force // by which it is made and moved, and which says nothing of what is there
 	s.Fields = append(s.Fields, differences(reflect.ValueOf(was), reflect.ValueOf(s.Spec), "", env)...)
 	s.Action = action(s.Fields)
 	switch s.Action {

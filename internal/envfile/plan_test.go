@@ -78,6 +78,11 @@ func TestPlans(t *testing.T) {
 			return all
 		}},
 		{name: "a stratum that it is not at", text: replaced("command: [serve]", "stratum: guest, command: [serve]")},
+		{name: "one by force is a move too", text: replaced("command: [serve]", "stratum: guest, force: true, command: [serve]")},
+		{name: "what was put elsewhere by force stays there", text: shop, have: func(all []api.Environment) []api.Environment {
+			all[0].Stratum, all[0].Spec.Stratum, all[0].Spec.Force = "guest", "guest", true
+			return all
+		}},
 	}
 	got := map[string][]Step{}
 	for _, c := range cases {

@@ -91,25 +91,24 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if _, err := e.Template(ctx, spec.Template); err != nil {
 		return api.Plan{}, err
 	}
-	c := zone(spec)
-	if spec.Stratum != "" {
-		c.Stratum, c.Reason = spec.Stratum, "it was asked for"
-	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
-	return api.Plan{Choice: c, Fetch: e.lacksKernel(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
+	return api.Plan{Choice: choice(spec), Fetch: e.lacksKernel(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
 		PIDs: "no limit", Disk: "10G", Network: "default", Devices: []string{"null"}, Starts: []string{"strata-keeper"}, Mounts: []string{"/: template"}}, nil
 }
 
 // Why implements server.Records.
 func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
 	env, err := e.Get(ctx, ref)
-	return zone(env.Spec), err
+	return choice(env.Spec), err
 }
 
-func zone(spec api.Spec) api.Choice {
+func choice(spec api.Spec) api.Choice {
 	c := api.Choice{Stratum: "zone", Reason: "nothing deeper was asked for", Needs: []api.Wanted{}, Price: "not measured",
 		Others: []api.Depth{{Stratum: "guest", Deeper: true, Adds: "own-kernel", Served: true, Price: "not measured"}}}
+	if spec.Stratum != "" {
+		c.Stratum, c.Reason = spec.Stratum, "it was asked for"
+	}
 	for _, n := range spec.Needs {
 		c.Needs = append(c.Needs, api.Wanted{Need: n, From: "asked", Stratum: "zone"})
 	}
@@ -191,7 +190,7 @@ func (e *Engine) Create(_ context.Context, spec api.Spec) (api.Environment, erro
 	if len(command) == 0 {
 		command = template.Config.Command
 	}
-	env := api.Environment{ID: fmt.Sprintf("%012x", e.made), Name: spec.Name, State: api.Created, Stratum: "zone", Kind: "app",
+	env := api.Environment{ID: fmt.Sprintf("%012x", e.made), Name: spec.Name, State: api.Created, Stratum: choice(spec).Stratum, Kind: "app",
 		Template: spec.Template, TemplateID: template.ID, Spec: spec, Command: command, Created: time.Now(),
 		Network: api.Address{Network: "default", IPv4: fmt.Sprintf("10.88.0.%d", e.made+1)}}
 	e.rows[env.ID] = &row{env: env, gone: make(chan struct{})}

@@ -2,6 +2,7 @@ package servertest
 
 import (
 	"context"
+	"slices"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -9,7 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// Move notes another stratum; at machine there is no kernel.
+// Move notes another stratum; at machine there is no kernel, and a zone is no kernel of one's own.
 func (e *Engine) Move(_ context.Context, ref string, r api.MoveRequest) (api.Moved, error) {
 	row, err := e.get(ref)
 	if err != nil {
@@ -23,6 +24,8 @@ func (e *Engine) Move(_ context.Context, ref string, r api.MoveRequest) (api.Mov
 		return api.Moved{}, fault.Conflictf("environment %s is at stratum %s already", row.env.Name, from).At("stratum")
 	case r.Stratum == "machine":
 		return api.Moved{}, fault.Unablef("this host has no machines")
+	case r.Stratum == "zone" && slices.Contains(row.env.Spec.Needs, "own-kernel") && !r.Force:
+		return api.Moved{}, fault.Invalidf("stratum zone does not serve own-kernel").At("stratum")
 	}
 	m := api.Moved{DryRun: r.DryRun, Notes: []string{"nothing that runs is kept"}, Plan: api.Plan{
 		Choice: api.Choice{Stratum: r.Stratum, Needs: []api.Wanted{}, Others: []api.Depth{}}, Differences: []api.Difference{{Row: "clock", Promise: "it goes right", Differs: "it goes slow"}},
@@ -33,5 +36,6 @@ func (e *Engine) Move(_ context.Context, ref string, r api.MoveRequest) (api.Mov
 	}
 	m.Move.Downtime = unit.Duration(time.Second)
 	row.env.Stratum, row.env.Moves = r.Stratum, append(row.env.Moves, m.Move)
+	row.env.Spec.Stratum, row.env.Spec.Force = r.Stratum, r.Force
 	return m, nil
 }
