@@ -193,6 +193,11 @@ func (w *application) summary(counts map[string]int, failed int) {
 // take does one step.
 func (w *application) take(ctx context.Context, s envfile.Step) error {
 	var err error
+	if s.Ahead {
+		if err := w.change(ctx, s); err != nil {
+			return err
+		}
+	}
 	if s.MoveTo != "" {
 		if _, err := w.app.move(ctx, w.c, s.Name, api.MoveRequest{Stratum: s.MoveTo, Force: s.Spec.Force}, w.flags.quiet); err != nil {
 			return err
@@ -220,14 +225,23 @@ func (w *application) take(ctx context.Context, s envfile.Step) error {
 			return fault.Join(err, w.c.Start(ctx, s.Name))
 		}
 	case envfile.Change, envfile.Move:
-		if !reflect.DeepEqual(s.Update, api.Update{}) {
-			_, err = w.c.Update(ctx, s.Name, s.Update)
+		if !s.Ahead {
+			err = w.change(ctx, s)
 		}
 	}
 	if err != nil || !s.Start {
 		return err
 	}
 	return w.c.Start(ctx, s.Name)
+}
+
+// change changes what can be changed of an environment, where there is anything.
+func (w *application) change(ctx context.Context, s envfile.Step) error {
+	if reflect.DeepEqual(s.Update, api.Update{}) {
+		return nil
+	}
+	_, err := w.c.Update(ctx, s.Name, s.Update)
+	return err
 }
 
 // fetch gets what making an environment takes and is not here, so that what it replaces is

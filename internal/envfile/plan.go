@@ -9,6 +9,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/settings"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -42,6 +43,7 @@ type Step struct {
 
 	MoveTo string       `json:"-"` // the stratum that it moves to, with Move and Restart; "": it stays
 	Update api.Update   `json:"-"` // what changes, with Change, Move and Restart
+	Ahead  bool         `json:"-"` // it changes before it moves, with Move
 	Spec   api.Spec     `json:"-"` // what it should be; zero with Remove
 	Waits  []Dependency `json:"-"`
 }
@@ -66,8 +68,9 @@ type Options struct {
 }
 
 // New compares f with all environments and networks that exist. With Prune, what is the project's and
-// not in f is removed. Kinds: Conflict (an environment of another project), Invalid
-// (Prune without a project).
+// not in f is removed. Kinds: Conflict (an environment of another project, or one that is
+// suspended and would be changed), Invalid (Prune without a project), Unable (a limit that
+// the stratum has not).
 func New(f File, have []api.Environment, o Options) (Plan, error) {
 	p := Plan{Project: f.Project, Steps: []Step{}}
 	if o.Prune && f.Project == "" {
@@ -89,7 +92,9 @@ func New(f File, have []api.Environment, o Options) (Plan, error) {
 			bad = append(bad, f.Locate(e.Name, fault.Conflictf("%s is of the project %q", e.Name, owner).At("name").Help("choose another name, or write project: %s", owner)))
 			continue
 		}
-		p.Steps = append(p.Steps, compare(f, e, have[i], o))
+		s := compare(f, e, have[i], o)
+		bad = append(bad, f.Locate(e.Name, refused(s, have[i])))
+		p.Steps = append(p.Steps, s)
 	}
 	return p, fault.Join(bad...)
 }
@@ -153,12 +158,35 @@ func compare(f File, e Entry, env api.Environment, o Options) Step {
 		s.Update = update(s.Fields, was, s.Spec)
 		if was.Stratum != s.Spec.Stratum {
 			s.MoveTo = s.Spec.Stratum
+			// All that is live is so where it runs now; how large it will be there is not known.
+			s.Ahead = s.Action == Move && env.State != api.Created && env.State != api.Stopped
 		}
 	case Replace:
 		s.Start = e.Start != Never
 	}
 	s.Start = s.Start || s.Action == Restart
 	return s
+}
+
+// refused tells of what cannot come about, however it is tried. Kinds: Conflict (what is
+// suspended goes on as it was), Unable (the stratum has no such limit).
+func refused(s Step, env api.Environment) error {
+	switch s.Action {
+	case Restart:
+		if env.State == api.Suspended {
+			i := slices.IndexFunc(s.Fields, func(d Difference) bool { return d.How == Restart })
+			return fault.Conflictf("%s is suspended, and goes on with the limits that it had", s.Name).At(s.Fields[i].Field).
+				Help("resume it first: strata resume %s; or give up what was in its memory: strata kill %s", s.Name, s.Name)
+		}
+	case Change, Move:
+	default:
+		return nil
+	}
+	at := s.MoveTo
+	if at == "" {
+		at = env.Stratum
+	}
+	return settings.Refused(s.Spec.Resources, at)
 }
 
 // starts tells whether what is there is started.
@@ -250,41 +278,50 @@ func changeable(f field) string {
 	return ""
 }
 
-// how a change of a field that can change is made. A disk grows while nothing uses it, and never shrinks.
+// how a change of a field that can change is made. A disk grows while nothing uses it, and
+// never shrinks; that of a foreign system keeps its size.
 func how(name string, from, to reflect.Value, env api.Environment) string {
-	if name != "resources.disk" {
-		return howLimit(name, to, env)
+	if name == "resources.disk" {
+		had := unit.Size(from.Int())
+		if had == 0 {
+			had = unit.Size(env.DiskSize)
+		}
+		if env.Spec.Foreign != nil || unit.Size(to.Int()) < had { // none is the default, which is less than what was asked for
+			return Replace
+		}
 	}
-	had, wants := unit.Size(from.Int()), unit.Size(to.Int())
-	if had == 0 {
-		had = unit.Size(env.DiskSize)
-	}
-	switch {
-	case wants < had: // none is the default, which is less than what was asked for
-		return Replace
-	case env.State == api.Created || env.State == api.Stopped:
+	i := slices.IndexFunc(settings.All, func(s settings.Setting) bool { return "resources."+s.Flag == name })
+	if i < 0 || env.State == api.Created || env.State == api.Stopped {
 		return Live
+	}
+	switch settings.All[i].At(env.Stratum) {
+	case settings.Live:
+		return Live
+	case settings.Within, settings.Room:
+		if env.State != api.Suspended && within(name, to, env) {
+			return Live
+		}
 	}
 	return Restart
 }
 
-// howLimit is how for what can change while it runs: at a stratum with a kernel of its own,
-// as far as the machine is large enough that was started.
-func howLimit(name string, to reflect.Value, env api.Environment) string {
-	if env.Boot == nil {
-		return Live
+// within tells whether the machine that runs is large enough for a limit, or can be made so.
+func within(name string, to reflect.Value, env api.Environment) bool {
+	if env.Boot == nil { // it is between two runs
+		return true
 	}
-	large := false
 	switch name {
 	case "resources.memory", "resources.memory-guarantee":
-		large = to.Int() != 0 && unit.Size(to.Int())+api.OwnShare > max(env.Boot.Memory, env.Boot.MostMemory)
-	case "resources.cpus", "resources.cpu-guarantee":
-		large = unit.CPUs(to.Int()) > unit.CPUs(max(env.Boot.CPUs, env.Boot.MostCPUs))*oneCPU
+		size, most := unit.Size(to.Int()), max(env.Boot.Memory, env.Boot.MostMemory)
+		switch {
+		case env.Spec.Foreign == nil:
+			return size == 0 || size+api.OwnShare <= most
+		case name == "resources.memory": // a foreign system gives none back, and has what is plugged in
+			return size >= env.Boot.Memory && size <= env.Boot.MostMemory
+		}
+		return size <= env.Boot.Memory
 	}
-	if large {
-		return Restart
-	}
-	return Live
+	return unit.CPUs(to.Int()) <= unit.CPUs(max(env.Boot.CPUs, env.Boot.MostCPUs))*oneCPU
 }
 
 // oneCPU is a whole processor.

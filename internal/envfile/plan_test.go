@@ -57,6 +57,16 @@ func TestPlans(t *testing.T) {
 		{name: "a guest's limit within its machine changes live", text: replaced("memory: 64M", "memory: 100M"), have: guest},
 		{name: "one beyond it takes a restart", text: replaced("memory: 64M", "memory: 200M"), have: guest},
 		{name: "and so do more processors than it has", text: replaced("memory: 64M", "memory: 64M, cpus: 1.5"), have: guest},
+		{name: "huge pages of a guest take a restart", text: replaced("memory: 64M", "memory: 64M, hugepages: 2M"), have: guest},
+		{name: "but not while it is stopped", text: replaced("memory: 64M", "memory: 64M, hugepages: 2M"), have: func(all []api.Environment) []api.Environment { return stopped(guest(all)) }},
+		{name: "a larger limit goes ahead of a move", text: replaced("resources: {memory: 64M", "stratum: guest, resources: {memory: 4G")},
+		{name: "huge pages are for where it moves to", text: replaced("resources: {memory: 64M", "stratum: guest, resources: {hugepages: 2M, memory: 64M")},
+		{name: "the limit of a guest that moves away is too large for it", text: replaced("resources: {memory: 64M", "stratum: zone, resources: {memory: 4G"), have: guest},
+		{name: "a larger disk of a foreign system means another one", text: alien("memory: 1G, disk: 20G"), have: foreign(t, 0)},
+		{name: "more memory than its board has takes a restart", text: alien("memory: 2G, disk: 10G"), have: foreign(t, 0)},
+		{name: "and so does less", text: alien("memory: 512M, disk: 10G"), have: foreign(t, 4*unit.GiB)},
+		{name: "where there is room for it, it is plugged in", text: alien("memory: 2G, disk: 10G"), have: foreign(t, 4*unit.GiB)},
+		{name: "what is suspended takes another share", text: replaced("memory: 64M", "memory: 64M, cpu-weight: 50"), have: suspended},
 		{name: "a smaller disk means another one", text: replaced("disk: 10G", "disk: 5G")},
 		{name: "another command means another environment", text: replaced("[serve]", "[serve, -v]")},
 		{name: "variables are told by name", text: replaced("command: [serve]", "env: {KEY: secret}, command: [serve]")},
@@ -106,6 +116,18 @@ func TestPlans(t *testing.T) {
 	golden(t, got)
 }
 
+// alien is a file with a system that strata does not know.
+func alien(resources string) string {
+	return "environments: [{name: alien, foreign: {disk-image: /a.qcow2, os: linux}, resources: {" + resources + "}}]"
+}
+
+// foreign has it run with 1 GiB of memory, and with room for most.
+func foreign(t *testing.T, most unit.Size) func([]api.Environment) []api.Environment {
+	all := made(t, alien("memory: 1G, disk: 10G"))
+	all[0].Stratum, all[0].Boot = "machine", &api.Boot{Memory: unit.GiB, MostMemory: most, CPUs: 1}
+	return func([]api.Environment) []api.Environment { return all }
+}
+
 // guest has all run on machines of 256 MiB with one processor.
 func guest(all []api.Environment) []api.Environment {
 	for i := range all {
@@ -117,6 +139,13 @@ func guest(all []api.Environment) []api.Environment {
 func stopped(all []api.Environment) []api.Environment {
 	for i := range all {
 		all[i].State = api.Stopped
+	}
+	return all
+}
+
+func suspended(all []api.Environment) []api.Environment {
+	for i := range all {
+		all[i].State, all[i].Stratum = api.Suspended, "guest"
 	}
 	return all
 }
@@ -207,18 +236,57 @@ func TestAWordForNothingIsNoDifference(t *testing.T) {
 	}
 }
 
+// TestWhatIsLiveIsChangedBeforeAMove has limits change where their holding is certain: where it
+// moves to, a machine is started as large as they say.
+func TestWhatIsLiveIsChangedBeforeAMove(t *testing.T) {
+	for name, c := range map[string]struct {
+		limits string
+		have   func([]api.Environment) []api.Environment
+		ahead  bool
+	}{
+		"it runs":                          {"memory: 4G", nil, true},
+		"it stands still":                  {"memory: 4G", stopped, false},
+		"a zone has no such limit at all":  {"memory: 64M, hugepages: 2M", nil, false},
+		"it stands still and will have it": {"memory: 64M, hugepages: 2M", stopped, false},
+	} {
+		f, err := Read([]byte(strings.Replace(shop, "resources: {memory: 64M", "stratum: guest, resources: {"+c.limits, 1)), "f", "/")
+		if err != nil {
+			t.Fatal(err)
+		}
+		have := made(t, shop)
+		if c.have != nil {
+			have = c.have(have)
+		}
+		p, err := New(f, have, Options{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if s := p.Steps[1]; s.Ahead != c.ahead || s.MoveTo != "guest" || reflect.DeepEqual(s.Update, api.Update{}) {
+			t.Errorf("%s: %+v", name, s)
+		}
+	}
+}
+
 func TestRefusals(t *testing.T) {
-	have := made(t, shop)
 	for name, c := range map[string]struct {
 		text string
 		o    Options
 		kind fault.Kind
 		says string
+		have func([]api.Environment) []api.Environment
 	}{
-		"another project's":       {"project: other\nenvironments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `f:2:23: web is of the project "shop"`},
-		"no project's":            {"environments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `project "shop"`},
-		"prune without a project": {"environments: [{name: a, template: x}]\n", Options{Prune: true}, fault.Invalid, "names no project"},
+		"another project's":         {"project: other\nenvironments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `f:2:23: web is of the project "shop"`, nil},
+		"no project's":              {"environments: [{name: web, template: x}]\n", Options{}, fault.Conflict, `project "shop"`, nil},
+		"prune without a project":   {"environments: [{name: a, template: x}]\n", Options{Prune: true}, fault.Invalid, "names no project", nil},
+		"memory of what is written": {strings.Replace(shop, "memory: 64M", "memory: 65M", 1), Options{}, fault.Conflict, `f:3:72: web is suspended`, suspended},
+		"and its disk":              {strings.Replace(shop, "disk: 10G", "disk: 20G", 1), Options{}, fault.Conflict, "web is suspended", suspended},
+		"swap of a guest":           {strings.Replace(shop, "memory: 64M", "memory: 64M, swap: 1G", 1), Options{}, fault.Unable, "f:3:83: a guest has no setting swap", guest},
+		"swap of what becomes one":  {strings.Replace(shop, "resources: {memory: 64M", "stratum: guest, resources: {swap: 1G, memory: 64M", 1), Options{}, fault.Unable, "a guest has no setting swap", nil},
 	} {
+		have := made(t, shop)
+		if c.have != nil {
+			have = c.have(have)
+		}
 		f, err := Read([]byte(c.text), "f", "/")
 		if err != nil {
 			t.Fatal(err)

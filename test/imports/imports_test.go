@@ -42,7 +42,7 @@ var layers = []layer{
 		why: "words that everybody uses know only how to refuse"},
 	{packages: []string{"api"}, may: words,
 		why: "wire types are plain data, for every client"},
-	{packages: []string{"internal/shortform", "internal/envfile"}, may: join(words, wire, []string{"internal/shortform"}),
+	{packages: []string{"internal/shortform", "internal/envfile"}, may: join(words, wire, []string{"internal/settings", "internal/shortform"}),
 		why: "what people write is read without a daemon"},
 	{packages: []string{"client"}, may: join(words, wire),
 		why: "who uses the client gets no daemon with it"},

@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // Engine acts like the real one, as far as its callers can tell. It is safe for
@@ -318,7 +319,7 @@ func (e *Engine) Rename(_ context.Context, ref, name string) error {
 	return nil
 }
 
-// Update implements server.Records.
+// Update implements server.Records. A guest that runs has room for 1 GiB.
 func (e *Engine) Update(_ context.Context, ref string, u api.Update) (api.Environment, error) {
 	r, err := e.get(ref)
 	if err != nil {
@@ -327,6 +328,9 @@ func (e *Engine) Update(_ context.Context, ref string, u api.Update) (api.Enviro
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	if u.Memory != nil {
+		if r.env.State == api.Running && r.env.Stratum == "guest" && *u.Memory > unit.GiB {
+			return api.Environment{}, fault.Conflictf("the machine has room for 1G of memory").At("resources.memory")
+		}
 		r.env.Spec.Resources.Memory = *u.Memory
 	}
 	if u.CPUs != nil {
