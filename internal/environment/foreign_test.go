@@ -50,6 +50,21 @@ func TestForeignSystemsAreAskedForAlone(t *testing.T) {
 			}
 		})
 	}
+	pids, page, policy, none := int64(100), unit.Size(2*unit.MiB), api.ReclaimIdle, int64(0)
+	for what, c := range map[string]struct {
+		update api.Update
+		field  string
+	}{
+		"processes":          {api.Update{PIDs: &pids}, "resources.pids"},
+		"huge pages":         {api.Update{HugePages: &page}, "resources.hugepages"},
+		"memory given back":  {api.Update{Reclaim: &policy}, "resources.reclaim"},
+		"what takes it away": {api.Update{PIDs: &none}, ""},
+	} {
+		_, err := Change(api.Spec{Foreign: disk}, c.update, Bounds{})
+		if all := fault.All(err); c.field == "" && err != nil || c.field != "" && (len(all) != 1 || all[0].Field != c.field || all[0].Kind != fault.Invalid) {
+			t.Errorf("a change of %s: %v", what, err)
+		}
+	}
 	r, err := Resolve(api.Spec{Foreign: disk}, "a", api.Template{})
 	if err != nil || r.Kind != Foreign || len(r.Args) != 0 || r.StopGrace == 0 || !strings.EqualFold(r.Hostname, "a") {
 		t.Errorf("%+v, %v", r, err)

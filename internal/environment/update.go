@@ -29,6 +29,9 @@ func Change(spec api.Spec, u api.Update, b Bounds) (api.Spec, error) {
 	var c check
 	c.resources(spec.Resources, b)
 	c.limitless(spec)
+	if spec.Foreign != nil {
+		c.templateOnly(spec)
+	}
 	c.restart(spec.Restart, spec.AutoRemove)
 	c.labels(spec.Labels)
 	return spec, fault.Join(c.bad...)

@@ -22,6 +22,7 @@ func Reference(w io.Writer) error {
 	for _, s := range All {
 		fmt.Fprintf(&b, "| `--%s %s` | `%s` | %s | %s | %s | %s | %s |\n", s.Flag, s.Value, s.Key(), s.Means, s.Unset, s.Zone, s.Guest, s.Machine)
 	}
+	b.WriteString("\nA foreign system, in which nothing of strata's is, has no `pids`, `hugepages` and `reclaim`, though it runs in a machine.\n")
 	b.WriteString("\nHow guarantees are kept, and what cgroup v1 cannot do, is in [resources.md](../resources.md).\n")
 	_, err := io.WriteString(w, b.String())
 	return err
