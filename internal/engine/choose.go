@@ -31,8 +31,13 @@ func (e *Engine) choose(ctx context.Context, spec api.Spec, t api.Template) (api
 }
 
 // outfit returns the hardware of a template's environment, a line for each part; none
-// where its stratum does not tell. Kinds: as stratum.Outfitter's.
+// where its stratum does not tell. Kinds: as stratum.Outfitter's and stratum.Shower's.
 func (e *Engine) outfit(ctx context.Context, spec api.Spec, at string) ([]string, error) {
+	if d, ok := e.drivers[at].(stratum.Shower); ok {
+		if err := d.MayShow(len(spec.Volumes)); err != nil {
+			return nil, err
+		}
+	}
 	d, ok := e.drivers[at].(stratum.Outfitter)
 	if !ok {
 		return nil, nil

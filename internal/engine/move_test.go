@@ -514,3 +514,29 @@ func TestARebootInTheMiddleOfAMove(t *testing.T) {
 		}
 	}
 }
+
+func TestMoreVolumesThanThereIsRoomForAreRefusedBeforeAStart(t *testing.T) {
+	d := newDepths(t)
+	spec := func(name, at string, volumes int) api.Spec {
+		s := api.Spec{Name: name, Template: "busybox", Stratum: at}
+		for i := range volumes {
+			s.Volumes = append(s.Volumes, api.Volume{Source: t.TempDir(), Target: fmt.Sprint("/v", i)})
+		}
+		return s
+	}
+	_, err := d.Plan(t.Context(), spec("few", stratum.Guest, 2))
+	d.must(err)
+	_, err = d.Plan(t.Context(), spec("many", stratum.Guest, 3))
+	kindIs(t, err, fault.Invalid, "3 volumes")
+	_, err = d.Create(t.Context(), spec("many", stratum.Guest, 3))
+	kindIs(t, err, fault.Invalid, "3 volumes")
+	_, err = d.Create(t.Context(), spec("many", stratum.Zone, 3))
+	d.must(err)
+	_, err = d.Move(t.Context(), "many", api.MoveRequest{Stratum: stratum.Guest, DryRun: true})
+	kindIs(t, err, fault.Invalid, "3 volumes")
+	_, err = d.move("many", stratum.Guest)
+	kindIs(t, err, fault.Invalid, "3 volumes")
+	if at := d.get("many").Stratum; at != stratum.Zone {
+		t.Errorf("it is at %s", at)
+	}
+}

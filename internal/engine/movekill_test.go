@@ -108,6 +108,14 @@ func (m mortal) Rehearse(_ context.Context, p stratum.Plan) error {
 	return m.refuse(p)
 }
 
+// MayShow implements stratum.Shower: a guest has room for two volumes.
+func (m mortal) MayShow(volumes int) error {
+	if m.at == stratum.Guest && volumes > 2 {
+		return fault.Invalidf("%d volumes are more than a guest can have", volumes).At("volumes")
+	}
+	return nil
+}
+
 func (m mortal) Adopt(ctx context.Context, id string) (live stratum.Live, err error) {
 	if dead := m.life.during(func() { live, err = m.Driver.Adopt(ctx, id) }); dead != nil {
 		return nil, dead

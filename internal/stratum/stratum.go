@@ -147,6 +147,12 @@ type Rehearser interface {
 	Rehearse(ctx context.Context, p Plan) error
 }
 
+// Shower has room for so many of the host's folders and files to be shown inside.
+type Shower interface {
+	// MayShow refuses more volumes than a run can have. Kinds: Invalid.
+	MayShow(volumes int) error
+}
+
 // Booter tells how a system of its own was started.
 type Booter interface {
 	Boot() api.Boot

@@ -10,6 +10,7 @@ import (
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/qemu/virtiofs"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
@@ -40,7 +41,7 @@ type Driver struct {
 // New returns a Driver. Kinds: Missing where a program of strata's own is not found.
 func New(o Options) (*Driver, error) {
 	v, err := virtual.New(virtual.Options{
-		Stratum: stratum.Guest, Dir: filepath.Join(o.Places.Run, place.Guests),
+		Stratum: stratum.Guest, Dir: filepath.Join(o.Places.Run, place.Guests), Volumes: virtiofs.MaxVolumes,
 		Places: o.Places, Kernels: o.Kernels, Pool: o.Pool, Resources: o.Resources, Log: o.Log, Patience: o.Patience,
 	})
 	if err != nil {

@@ -12,8 +12,10 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/kernel"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/guest"
 	"github.com/strata-project/strata/internal/stratum/virtual/virtualtest"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -50,6 +52,21 @@ func TestWithoutQEMUItsPackageIsNamed(t *testing.T) {
 			t.Fatal(err)
 		}
 		r.refused(t, r.driver, p, want)
+	}
+}
+
+func TestAGuestHasRoomForEighteenVolumes(t *testing.T) {
+	dir := t.TempDir()
+	d, err := guest.New(guest.Options{Places: place.Places{Run: dir, State: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.MayShow(18); err != nil {
+		t.Error(err)
+	}
+	if err := d.MayShow(19); !fault.Is(err, fault.Invalid) || fault.All(err)[0].Field != "volumes" {
+		t.Error(err)
 	}
 }
 

@@ -36,7 +36,7 @@ type Driver struct {
 // New returns a Driver. Kinds: Missing where a program of strata's own is not found.
 func New(o Options) (*Driver, error) {
 	v, err := virtual.New(virtual.Options{
-		Stratum: stratum.Machine, Dir: filepath.Join(o.Places.Run, "hw"), // short: sockets are below it
+		Stratum: stratum.Machine, Dir: filepath.Join(o.Places.Run, "hw"), Volumes: machine.MaxVolumes, // short: sockets are below it
 		Places: o.Places, Kernels: o.Kernels, Pool: o.Pool, Resources: o.Resources, Log: o.Log, Patience: o.Patience,
 	})
 	if err != nil {

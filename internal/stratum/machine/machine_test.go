@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/drivertest"
@@ -30,6 +32,25 @@ func newDriver(t testing.TB, r *virtualtest.Root) stratum.Driver {
 		}
 	})
 	return d
+}
+
+func TestAMachineHasRoomForEightVolumes(t *testing.T) {
+	dir := t.TempDir()
+	d, err := machine.New(machine.Options{Places: place.Places{Run: dir, State: dir}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.MayShow(8); err != nil {
+		t.Error(err)
+	}
+	if err := d.MayShow(9); !fault.Is(err, fault.Invalid) || fault.All(err)[0].Field != "volumes" {
+		t.Error(err)
+	}
+	p := stratum.Plan{ID: "a", Whole: stratum.LayerFile{Path: "/dev/null"}, Volumes: make([]api.Volume, 9)}
+	if err := d.Driver.Rehearse(t.Context(), p); !fault.Is(err, fault.Invalid) {
+		t.Error(err)
+	}
 }
 
 func TestContract(t *testing.T) {

@@ -24,6 +24,7 @@ import (
 type Options struct {
 	Stratum   string // what a run is called in messages
 	Dir       string // of run folders
+	Volumes   int    // how many a run has room for
 	Places    place.Places
 	Kernels   *kernel.Store
 	Pool      *disk.Pool     // where private disks come from

@@ -213,11 +213,21 @@ func (d *Driver) Rehearse(ctx context.Context, p stratum.Plan) error {
 
 // server finds what serves volumes.
 func (d *Driver) server(ctx context.Context, p stratum.Plan) (virtiofs.Program, error) {
-	if len(p.Volumes) > virtiofs.MaxVolumes {
-		return virtiofs.Program{}, fault.Invalidf("%d volumes are more than a %s can have", len(p.Volumes), d.o.Stratum).At("volumes").Help("at most %d", virtiofs.MaxVolumes)
+	if err := d.MayShow(len(p.Volumes)); err != nil {
+		return virtiofs.Program{}, err
 	}
 	return virtiofs.Find(ctx)
 }
+
+// MayShow implements stratum.Shower.
+func (d *Driver) MayShow(volumes int) error {
+	if volumes > d.o.Volumes {
+		return fault.Invalidf("%d volumes are more than a %s can have", volumes, d.o.Stratum).At("volumes").Help("give at most %d", d.o.Volumes)
+	}
+	return nil
+}
+
+var _ stratum.Shower = (*Driver)(nil)
 
 // network is what the agent is told of a tap.
 func network(t *stratum.Tap) *spec.Network {
