@@ -195,7 +195,7 @@ func starts(e Entry, env api.Environment) bool {
 	case api.Created:
 		return e.Start != Never
 	case api.Stopped, api.Suspended:
-		return e.Start == "" || e.Start == Always
+		return e.Start == "" || e.Start == Always || e.Start == Once && env.Started == nil // its start failed
 	}
 	return false
 }

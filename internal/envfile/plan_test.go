@@ -8,6 +8,7 @@ import (
 	"reflect"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/google/go-cmp/cmp"
 
@@ -74,6 +75,11 @@ func TestPlans(t *testing.T) {
 		{name: "what is stopped is started", text: shop, have: stopped},
 		{name: "but not what never starts", text: replaced("restart: always}", "restart: always, start: always}\n- {name: idle, template: x, start: never}"), have: stopped},
 		{name: "what has done its work is left", text: replaced("command: [serve]", "start: once"), have: stopped},
+		{name: "what failed to start has done none", text: replaced("command: [serve]", "start: once"), have: func(all []api.Environment) []api.Environment {
+			all = stopped(all)
+			all[0].Started = nil
+			return all
+		}},
 		{name: "without prune what is gone stays", text: "project: shop\nenvironments: [{name: new, template: x}]\n"},
 		{name: "with prune it goes, in reverse order", text: "project: shop\nenvironments: [{name: new, template: x}]\n", o: Options{Prune: true}},
 		{name: "a template that is newer is told", text: shop, o: Options{Templates: map[string]string{"busybox": "sha256:bbbb"}}},
@@ -138,7 +144,7 @@ func guest(all []api.Environment) []api.Environment {
 
 func stopped(all []api.Environment) []api.Environment {
 	for i := range all {
-		all[i].State = api.Stopped
+		all[i].State, all[i].Started = api.Stopped, &time.Time{}
 	}
 	return all
 }
