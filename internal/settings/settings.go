@@ -166,14 +166,7 @@ func exact(n unit.Size) string {
 }
 
 func processors(row Setting, in func(*api.Resources) *unit.CPUs, change func(*api.Update) **unit.CPUs) Setting {
-	read := func(text string) (unit.CPUs, error) {
-		n, err := unit.ParseCPUs(text)
-		if err == nil && n == 0 && strings.Trim(text, "0.") != "" { // 0 is none
-			err = fault.Invalidf("%s processors are too few", text).Help("give at least 0.01")
-		}
-		return n, err
-	}
-	return of(row, read, unit.CPUs.String, in, change)
+	return of(row, unit.ParseCPUs, unit.CPUs.String, in, change)
 }
 
 func number(row Setting, in func(*api.Resources) *int64, change func(*api.Update) **int64) Setting {

@@ -123,7 +123,11 @@ func ParseCPUs(text string) (CPUs, error) {
 	if err != nil || math.IsNaN(f) || f < 0 || f > MaxCPUs {
 		return 0, fault.Invalidf("%q is not a number of processors", text).Help("write a number from 0.01 to %d, such as 0.5 or 2", MaxCPUs)
 	}
-	return CPUs(math.Round(f * 1000)), nil
+	n := CPUs(math.Round(f * 1000))
+	if n == 0 && f > 0 { // 0 is none
+		return 0, fault.Invalidf("%s processors are too few", text).Help("give at least 0.01")
+	}
+	return n, nil
 }
 
 // String writes the number of processors.

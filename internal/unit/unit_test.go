@@ -40,6 +40,20 @@ func FuzzParseSize(f *testing.F) {
 	})
 }
 
+func TestParseCPUs(t *testing.T) {
+	for text, want := range map[string]CPUs{"0": 0, "0.0": 0, "0.001": 1, "0.5": 500, "2": 2000, "8192": 8192000} {
+		if got, err := ParseCPUs(text); err != nil || got != want {
+			t.Errorf("ParseCPUs(%q) = %d, %v; want %d", text, got, err, want)
+		}
+	}
+	// What rounds to none would be no limit at all.
+	for _, text := range []string{"", "-1", "NaN", "8193", "many", "0.0001", "1e-9"} {
+		if got, err := ParseCPUs(text); !fault.Is(err, fault.Invalid) {
+			t.Errorf("ParseCPUs(%q) = %d, %v; want an invalid fault", text, got, err)
+		}
+	}
+}
+
 func TestJSON(t *testing.T) {
 	var v struct {
 		A, B Size
