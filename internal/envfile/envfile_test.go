@@ -7,6 +7,7 @@ import (
 	"os"
 	"path/filepath"
 	"reflect"
+	"slices"
 	"strings"
 	"testing"
 
@@ -295,6 +296,31 @@ func TestADaemonsFaultsGetTheirPlace(t *testing.T) {
 	}
 	if got := f.Locate("other", fault.Busyf("no")).Error(); got != "no" {
 		t.Errorf("of another: %q", got)
+	}
+}
+
+func TestWordsOfAnyShapeComeBack(t *testing.T) {
+	words := []string{"", " ", "\t", "\n"}
+	for range 3 { // of up to four parts
+		for _, w := range words {
+			for _, part := range []string{"a", " ", "\t", "\n", "#", ": ", "- "} {
+				words = append(words, w+part)
+			}
+		}
+		slices.Sort(words)
+		words = slices.Compact(words)
+	}
+	f := File{Environments: []Entry{{Spec: api.Spec{Name: "a", Template: "b", Command: words, Labels: map[string]string{"\t\nkey": "\t\nvalue"}}}}}
+	text, err := f.Write()
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := Read(text, "f", "/here")
+	if err != nil {
+		t.Fatal(err)
+	}
+	if diff := cmp.Diff(f, got, cmpopts.IgnoreUnexported(File{}), cmpopts.EquateEmpty()); diff != "" {
+		t.Error(diff)
 	}
 }
 

@@ -5,6 +5,7 @@ import (
 	"reflect"
 	"slices"
 	"strconv"
+	"strings"
 
 	"go.yaml.in/yaml/v3"
 
@@ -54,7 +55,13 @@ func (f File) Write() ([]byte, error) {
 
 // node returns what stands for v in a file.
 func node(v reflect.Value, f field) *yaml.Node {
-	scalar := func(tag, value string) *yaml.Node { return &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value} }
+	scalar := func(tag, value string) *yaml.Node {
+		n := &yaml.Node{Kind: yaml.ScalarNode, Tag: tag, Value: value}
+		if strings.HasPrefix(value, "\t") && strings.Contains(value, "\n") {
+			n.Style = yaml.DoubleQuotedStyle // as a block it would begin like an indentation by tabs, which is none
+		}
+		return n
+	}
 	if q, ok := quantities[v.Type()]; ok {
 		text := q.write(v.Int())
 		if _, err := strconv.ParseInt(text, 10, 64); err == nil {
