@@ -37,11 +37,11 @@ func (c *Client) Reset(ctx context.Context) error { return c.call(ctx, post("sys
 
 // EventFilter chooses events; a zero field lets everything pass.
 type EventFilter struct {
-	Since     time.Time
-	Until     time.Time // the stream ends then
-	Types     []string
-	Names     []string
-	Operation string
+	Since      time.Time
+	Until      time.Time // the stream ends then
+	Types      []string
+	Names      []string
+	Operations []string
 }
 
 // maxEvent bounds one event. Unit: bytes.
@@ -56,12 +56,15 @@ type Subscription struct {
 // Subscribe returns once the daemon has noted the subscription: what happens
 // from then on is delivered. The caller closes it.
 func (c *Client) Subscribe(ctx context.Context, f EventFilter) (*Subscription, error) {
-	q := get("events").with("since", moment(f.Since), "until", moment(f.Until), "operation", f.Operation)
+	q := get("events").with("since", moment(f.Since), "until", moment(f.Until))
 	for _, t := range f.Types {
 		q = q.with("type", t)
 	}
 	for _, n := range f.Names {
 		q = q.with("name", n)
+	}
+	for _, o := range f.Operations {
+		q = q.with("operation", o)
 	}
 	answer, err := c.send(ctx, q)
 	if err != nil {

@@ -118,7 +118,7 @@ func eventFilter(filters []string) (f client.EventFilter, err error) {
 		case key == "name":
 			f.Names = append(f.Names, value)
 		case key == "operation":
-			f.Operation = value
+			f.Operations = append(f.Operations, value)
 		default:
 			return f, fault.Invalidf("%q is not a filter", key).At("filter").Help("accepted: type, name, operation")
 		}

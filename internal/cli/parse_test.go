@@ -56,6 +56,13 @@ func TestParseMoment(t *testing.T) {
 	}
 }
 
+func TestFiltersOfOneKeyAreAlternatives(t *testing.T) {
+	f, err := eventFilter([]string{"operation=a", "name=web", "operation=b", "type=progress", "name=db", "type=template"})
+	if got := fmt.Sprint(f.Operations, f.Names, f.Types); err != nil || got != "[a b] [web db] [progress template]" {
+		t.Errorf("%s, %v", got, err)
+	}
+}
+
 func TestComplaintsDoNotSteerATerminal(t *testing.T) {
 	var said bytes.Buffer
 	(&app{err: &said}).complain(fault.Unablef("one\x1b[2J\ttwo\nthree").At("a\x1bb").Help("four\rfive\u009b"))

@@ -86,7 +86,7 @@ func subscribe(ctx context.Context, c *client.Client, id string) (*client.Subscr
 	}
 	done := make(chan result, 1)
 	go func() {
-		s, err := c.Subscribe(ctx, client.EventFilter{Types: []string{"progress"}, Operation: id})
+		s, err := c.Subscribe(ctx, client.EventFilter{Types: []string{"progress"}, Operations: []string{id}})
 		done <- result{s, err}
 	}()
 	select {

@@ -79,7 +79,7 @@ func (s *subscriber) push(ev api.Event) {
 func (f Filter) passes(ev api.Event) bool {
 	return (len(f.Types) == 0 || slices.Contains(f.Types, ev.Type)) &&
 		(len(f.Names) == 0 || slices.Contains(f.Names, ev.Name) || slices.Contains(f.Names, ev.ID)) &&
-		(f.Operation == "" || f.Operation == ev.Operation) &&
+		(len(f.Operations) == 0 || slices.Contains(f.Operations, ev.Operation)) &&
 		(f.Since.IsZero() || !ev.Time.Before(f.Since)) &&
 		(f.Until.IsZero() || !ev.Time.After(f.Until))
 }

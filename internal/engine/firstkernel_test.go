@@ -86,8 +86,8 @@ func heard(t *testing.T, events <-chan api.Event, step string) {
 
 func TestTheFirstKernelIsFetchedOnce(t *testing.T) {
 	l, s := newGuestLab(t)
-	first := l.Subscribe(t.Context(), engine.Filter{Operation: "one"})
-	second := l.Subscribe(t.Context(), engine.Filter{Operation: "two"})
+	first := l.Subscribe(t.Context(), engine.Filter{Operations: []string{"one"}})
+	second := l.Subscribe(t.Context(), engine.Filter{Operations: []string{"two"}})
 	_, err := l.Create(t.Context(), api.Spec{Template: "busybox", Stratum: "guest"})
 	kindIs(t, err, fault.Missing, "no kernel")
 
@@ -133,7 +133,7 @@ func TestAFetchThatFailsLeavesTheNextOneToTry(t *testing.T) {
 func TestTheFirstGuestOfATemplateTellsWhatIsMade(t *testing.T) {
 	l, s := newGuestLab(t)
 	s.has.Store(true)
-	events := l.Subscribe(t.Context(), engine.Filter{Operation: "create"})
+	events := l.Subscribe(t.Context(), engine.Filter{Operations: []string{"create"}})
 	ctx := engine.WithOperation(t.Context(), "create")
 	if _, err := l.Create(ctx, api.Spec{Template: "busybox", Stratum: "guest"}); err != nil {
 		t.Fatal(err)
@@ -146,7 +146,7 @@ func TestTheFirstGuestOfATemplateTellsWhatIsMade(t *testing.T) {
 			break
 		}
 	}
-	zones := l.Subscribe(t.Context(), engine.Filter{Operation: "zone"})
+	zones := l.Subscribe(t.Context(), engine.Filter{Operations: []string{"zone"}})
 	if _, err := l.Create(engine.WithOperation(t.Context(), "zone"), api.Spec{Template: "busybox"}); err != nil {
 		t.Fatal(err)
 	}

@@ -248,7 +248,7 @@ func TestEvents(t *testing.T) {
 	l.create(api.Spec{Name: "other"})
 	l.must(l.Start(t.Context(), "web", nil))
 	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
-	l.must(l.Remove(t.Context(), "web", false))
+	l.must(l.Remove(engine.WithOperation(t.Context(), "op-8"), "web", false))
 	want := "create start die stop destroy"
 	collect := func(ch <-chan api.Event) string {
 		var actions []string
@@ -268,8 +268,12 @@ func TestEvents(t *testing.T) {
 	if got := collect(l.Subscribe(t.Context(), engine.Filter{Names: []string{"web"}, Since: began})); got != want {
 		t.Errorf("past: %s", got)
 	}
-	if ev := <-l.Subscribe(t.Context(), engine.Filter{Since: began, Operation: "op-7"}); ev.Action != "create" || ev.Operation != "op-7" {
+	if ev := <-l.Subscribe(t.Context(), engine.Filter{Since: began, Operations: []string{"op-7"}}); ev.Action != "create" || ev.Operation != "op-7" {
 		t.Errorf("of the operation: %+v", ev)
+	}
+	either := l.Subscribe(t.Context(), engine.Filter{Since: began, Operations: []string{"op-8", "op-7"}})
+	if one, other := <-either, <-either; one.Operation != "op-7" || other.Operation != "op-8" {
+		t.Errorf("of two operations: %+v, %+v", one, other)
 	}
 	done, cancel := context.WithCancel(t.Context())
 	ch := l.Subscribe(done, engine.Filter{})

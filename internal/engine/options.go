@@ -177,11 +177,11 @@ type LogOptions struct {
 
 // Filter chooses events. A zero field lets everything pass.
 type Filter struct {
-	Since     time.Time
-	Until     time.Time
-	Types     []string
-	Names     []string // names or ids
-	Operation string
+	Since      time.Time
+	Until      time.Time
+	Types      []string
+	Names      []string // names or ids
+	Operations []string
 }
 
 // link is what a driver is given to join a run to its network.

@@ -20,7 +20,7 @@ type eventQuery struct {
 	Until     time.Time `query:"until" doc:"The stream ends then; at once where that is past, after what has happened."`
 	Type      []string  `query:"type,explode" enum:"environment,template,kernel,network,progress,daemon" maxItems:"8" doc:"Only these types."`
 	Name      []string  `query:"name,explode" maxItems:"64" doc:"Only of these names or ids."`
-	Operation string    `query:"operation" maxLength:"64" doc:"Only of this operation."`
+	Operation []string  `query:"operation,explode" maxItems:"64" doc:"Only of these operations."`
 }
 
 func (s *Server) hostRoutes() {
@@ -56,7 +56,7 @@ func (s *Server) hostRoutes() {
 
 func (s *Server) events(ctx context.Context, in *eventQuery) (*huma.StreamResponse, error) {
 	ctx, stop := s.follow(ctx)
-	events := s.engine.Subscribe(ctx, engine.Filter{Since: in.Since, Until: in.Until, Types: in.Type, Names: in.Name, Operation: in.Operation})
+	events := s.engine.Subscribe(ctx, engine.Filter{Since: in.Since, Until: in.Until, Types: in.Type, Names: in.Name, Operations: in.Operation})
 	return &huma.StreamResponse{Body: func(ctx huma.Context) {
 		defer stop()
 		_, w := humago.Unwrap(ctx)

@@ -417,6 +417,29 @@ func TestEventsAreSentAsTheyHappen(t *testing.T) {
 	}
 }
 
+func TestEventsOfSeveralOperations(t *testing.T) {
+	r := start(t)
+	req, _ := http.NewRequest("GET", "http://strata/v1/events?operation=one&operation=two", nil)
+	answer, err := r.http.Do(req)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer answer.Body.Close()
+	for _, id := range []string{"one", "another", "two"} {
+		r.engine.Publish(api.Event{Type: "template", Action: "pull", Operation: id})
+	}
+	lines := bufio.NewScanner(answer.Body)
+	for _, want := range []string{"one", "two"} {
+		var e api.Event
+		for lines.Scan() && lines.Text() == "" { // between events
+		}
+		if err := json.Unmarshal([]byte(strings.TrimPrefix(lines.Text(), "data: ")), &e); err != nil || e.Operation != want {
+			t.Errorf("event %q of %q, %v; want that of %s", lines.Text(), e.Operation, err, want)
+		}
+	}
+	r.server.End()
+}
+
 func TestTheOperationOfARequestIsChecked(t *testing.T) {
 	r := start(t)
 	req, _ := http.NewRequest("GET", "http://strata/v1/info", nil)

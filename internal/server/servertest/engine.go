@@ -146,7 +146,7 @@ func (e *Engine) Publish(ev api.Event) {
 func (e *Engine) publish(ev api.Event) {
 	ev.Time = time.Unix(1700000000, 0).UTC()
 	for ch, f := range e.subs {
-		if (len(f.Types) == 0 || slices.Contains(f.Types, ev.Type)) && (f.Operation == "" || f.Operation == ev.Operation || ev.Type == "progress") &&
+		if (len(f.Types) == 0 || slices.Contains(f.Types, ev.Type)) && (len(f.Operations) == 0 || slices.Contains(f.Operations, ev.Operation) || ev.Type == "progress") &&
 			(len(f.Names) == 0 || slices.Contains(f.Names, ev.Name)) {
 			select {
 			case ch <- ev:
