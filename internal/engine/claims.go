@@ -149,12 +149,23 @@ func (e *Engine) claimAgain(en *entry) {
 	}
 }
 
+// shareAll begins to share, once what runs has its claims again.
+func (e *Engine) shareAll() {
+	e.sharing.Lock()
+	e.sharesAll = true
+	e.sharing.Unlock()
+	e.share()
+}
+
 // share divides processors and memory between all that run, as their claims have it.
 // What was so already is not written again, but for what fresh names, whose groups
 // are new.
 func (e *Engine) share(fresh ...string) {
 	e.sharing.Lock()
 	defer e.sharing.Unlock()
+	if !e.sharesAll {
+		return // what runs has not got its claims again
+	}
 	for _, id := range fresh {
 		delete(e.shared.Each, id)
 	}

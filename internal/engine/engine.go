@@ -53,6 +53,8 @@ type Engine struct {
 	sharing sync.Mutex      // of one division of processors and memory at a time, and of shared
 	shared  admission.Parts // as it was last written
 
+	sharesAll bool // Open has found all that runs; guarded by sharing
+
 	freezing sync.Mutex // of disks, while bases come and go; taken with an entry's op, before all others
 
 	blind bool // a record cannot be read at all: nobody knows what it named. Set by Open only

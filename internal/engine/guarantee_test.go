@@ -252,6 +252,62 @@ func TestWhoIsRemovedWaitsForNoRoom(t *testing.T) {
 	}
 }
 
+// sharer keeps what groups of the host have, over daemons.
+type sharer struct {
+	*enginetest.Driver
+	mu  *sync.Mutex
+	set map[string]stratum.Share
+}
+
+func (s sharer) Share(id string, share stratum.Share) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.set[id] = share
+	return nil
+}
+
+// TestADaemonSharesOnceAllThatRunsIsFound has one that ended while there was none, and took
+// the only guarantee with it.
+func TestADaemonSharesOnceAllThatRunsIsFound(t *testing.T) {
+	l := prepared(t)
+	s := sharer{enginetest.NewDriver(l.host), new(sync.Mutex), map[string]stratum.Share{}}
+	begin := func() {
+		o := l.options()
+		o.Host = admission.Host{Memory: 4 * unit.GiB, ReserveMemory: unit.GiB, CPUs: 4000, ReserveCPUs: 400}
+		o.Drivers = []stratum.Driver{s}
+		e, err := engine.Open(t.Context(), o)
+		l.must(err)
+		l.Engine = e
+		t.Cleanup(func() { e.Close(context.Background()) })
+	}
+	begin()
+	end := make(chan struct{})
+	l.host.Program = func(r *enginetest.Run) api.Exit {
+		if r.Plan.Name == "first" {
+			<-end
+		} else {
+			<-r.Killed
+		}
+		return api.Exit{}
+	}
+	first := l.host.Run(l.run(api.Spec{Name: "first", AutoRemove: true, Resources: api.Resources{MemoryGuarantee: unit.GiB}}).ID)
+	var ids []string
+	for i := range 40 {
+		ids = append(ids, l.run(api.Spec{Name: fmt.Sprint("other", i)}).ID)
+	}
+	l.must(l.Close(t.Context()))
+	close(end)
+	<-first.Ended
+	begin()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, id := range ids {
+		if got, want := s.set[id].Memory, stratum.Share(admission.Rest()).Memory; got != want {
+			t.Errorf("%s has the share %v of memory; want %v, as nobody has a guarantee", id, got, want)
+		}
+	}
+}
+
 // anything does one thing to an environment; that it is refused is as good.
 func anything(l *lab, r *rand.Rand, name string) {
 	ctx, cancel := context.WithTimeout(l.t.Context(), 10*time.Second)

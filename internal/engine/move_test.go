@@ -407,6 +407,29 @@ func (d *depths) hang() {
 }
 
 // TestAMoveThatCannotBeWrittenDownStopsNothing: the disk of the records is full.
+func TestAMoveThatEndsWithNoRunIsAnExit(t *testing.T) {
+	d := newDepths(t)
+	d.failTimes(99)
+	d.below.Fail = func(stratum.Plan) error { return fault.Unablef("there is no room for it") }
+	d.run(api.Spec{Name: "web"})
+	ended := make(chan error, 1)
+	go func() {
+		_, err := d.Wait(t.Context(), "web", "next-exit")
+		ended <- err
+	}()
+	time.Sleep(50 * time.Millisecond)
+	d.armed.Store(true)
+	if _, err := d.move("web", stratum.Guest); err == nil {
+		t.Error("it moved")
+	}
+	select {
+	case err := <-ended:
+		d.must(err)
+	case <-time.After(10 * time.Second):
+		t.Error("the wait for its next exit goes on")
+	}
+}
+
 // TestAMoveThatADaemonGoesOnWithClaimsNothingWhenItFails finds no run, and no start works.
 func TestAMoveThatADaemonGoesOnWithClaimsNothingWhenItFails(t *testing.T) {
 	d := newDepths(t)

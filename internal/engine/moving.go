@@ -82,6 +82,7 @@ func (e *Engine) goBack(ctx context.Context, en *entry, m environment.Moving, fa
 	en.do(func() {
 		en.rec.Moved(m.Move, m.Move.Failed)
 		en.rec.LastFailure, en.rec.Exit = err.Error(), &exit
+		en.ends++ // that of the run which the move has left did not count
 	})
 	e.givePorts(en)
 	e.saved(en)

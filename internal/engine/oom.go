@@ -59,6 +59,9 @@ func (e *Engine) inGroup(name string) *entry {
 	e.mu.RLock()
 	en := e.ids[name]
 	e.mu.RUnlock()
+	if en != nil && en.aside { // nothing is written down of it
+		return nil
+	}
 	if en != nil {
 		return en
 	}

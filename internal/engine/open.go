@@ -120,7 +120,7 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	inParallel(e.entries(), func(en *entry) { e.settleDevices(ctx, en) })
 	e.cleanUnknown(ctx, unknown)
 	e.openOutside() // when what runs has its claims again
-	e.share()
+	e.shareAll()
 	e.otherRanges(lost)
 	if err := ctx.Err(); err != nil {
 		return err
@@ -183,6 +183,8 @@ func (e *Engine) running() map[string]Running {
 
 // aside returns those whose record cannot be used.
 func (e *Engine) aside() (all []*entry) {
+	e.mu.RLock()
+	defer e.mu.RUnlock()
 	for _, en := range e.ids {
 		if en.aside {
 			all = append(all, en)
@@ -239,6 +241,7 @@ func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
 		return nil, err
 	}
 	unreadable := map[string]bool{}
+	var aside []environment.Record
 	for _, f := range found {
 		switch {
 		case fault.Is(f.Err, fault.Missing): // a create that was not finished
@@ -249,10 +252,13 @@ func (e *Engine) load(ctx context.Context) (map[string]bool, error) {
 		case f.Err != nil:
 			e.log.Error("record not read, environment left alone", "id", f.ID, "error", f.Err)
 			unreadable[f.ID] = true
-			e.setAside(f.Record)
+			aside = append(aside, f.Record)
 			continue
 		}
 		e.admit(f.Record)
+	}
+	for _, rec := range aside { // they get what no other has by now
+		e.setAside(rec)
 	}
 	return unreadable, nil
 }
@@ -301,13 +307,13 @@ func (e *Engine) keepAddresses(rec environment.Record) {
 // keepRanges takes the id ranges that records have, and returns whose range
 // another root has meanwhile.
 func (e *Engine) keepRanges() (lost []*entry) {
-	for _, en := range e.aside() {
-		e.ranges.keep(en.rec.IDBase) // one that another has is not ours to change
-	}
 	for _, en := range e.entries() {
 		if !e.ranges.keep(en.snapshot().IDBase) {
 			lost = append(lost, en)
 		}
+	}
+	for _, en := range e.aside() {
+		e.ranges.keep(en.rec.IDBase) // tolerated: one that another has is not ours to change
 	}
 	return lost
 }

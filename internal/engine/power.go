@@ -208,9 +208,16 @@ func (e *Engine) reset(ctx context.Context, en *entry) error {
 	select {
 	case <-r.done:
 	case <-ctx.Done():
-		return ctx.Err()
+		err = ctx.Err()
 	case <-time.After(afterKill):
-		return fault.Internalf("%s was reset and has not ended within %v", en.name(), afterKill)
+		err = fault.Internalf("%s was reset and has not ended within %v", en.name(), afterKill)
+	}
+	if err != nil {
+		if e.life.Err() == nil { // else the next engine goes on
+			en.do(func() { r.keep, en.rec.Restarting = false, false })
+			e.saved(en)
+		}
+		return err
 	}
 	if err := e.start(ctx, en, nil, false); err != nil {
 		return err

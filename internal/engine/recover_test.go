@@ -15,6 +15,7 @@ import (
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/oom"
 	"github.com/strata-project/strata/internal/store"
 )
 
@@ -237,6 +238,37 @@ func TestWhoseRecordCannotBeUsedKeepsWhatItHas(t *testing.T) {
 		t.Errorf("a base that a record without a word may name: %v", err)
 	}
 	l.host.Lose(env.ID)
+}
+
+// TestWhoseRecordCannotBeUsedTakesNothing has one whose name and ids somebody else has by now,
+// and a kill in its group.
+func TestWhoseRecordCannotBeUsedTakesNothing(t *testing.T) {
+	for range 4 { // whichever id is the lower one
+		l := newLab(t)
+		old, now := l.run(api.Spec{Name: "old", Resources: api.Resources{Memory: 256 << 20}}), l.create(api.Spec{Name: "web"})
+		l.must(l.Close(t.Context()))
+		file := filepath.Join(l.dir, "state", "environments", old.ID, "record.json")
+		var record map[string]any
+		text, err := os.ReadFile(file)
+		l.must(err)
+		l.must(json.Unmarshal(text, &record))
+		record["version"], record["of_a_later_strata"], record["name"], record["id_base"] = 99, 1, "web", now.IDBase
+		text, err = json.Marshal(record)
+		l.must(err)
+		l.must(os.WriteFile(file, text, 0o600))
+		kills := l.watched()
+		if got := l.get(now.ID); got.Name != "web" || got.IDBase != now.IDBase {
+			t.Errorf("it is called %s and has the ids %d; want web and %d", got.Name, got.IDBase, now.IDBase)
+		}
+		kills <- oom.Kill{ID: old.ID, Process: "python3", PID: 1 << 30, Held: 240 << 20, Short: oom.Limit}
+		kills <- oom.Kill{ID: now.ID, Process: "python3", PID: 1 << 30, Held: 240 << 20, Short: oom.Limit}
+		l.until("the kill of the other is noted", func() bool { return l.get(now.ID).OOM != nil })
+		if after, err := os.ReadFile(file); err != nil || string(after) != string(text) {
+			t.Errorf("a record of a later strata was written: %s, %v", after, err)
+		}
+		l.host.Lose(old.ID)
+		l.must(l.Close(t.Context()))
+	}
 }
 
 // TestARestartOfWhatGoesAtItsEndIsFoundAgain closes the daemon after it.

@@ -86,7 +86,7 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, boo
 		err := en.move(environment.Stop, func() {
 			close(en.waiting)
 			en.waiting = nil
-			en.rec.UserStopped, en.rec.Phase = true, environment.PhaseStopped
+			en.rec.UserStopped, en.rec.Restarting, en.rec.Phase = true, false, environment.PhaseStopped
 		})
 		if err != nil {
 			return nil, false, err
@@ -95,7 +95,7 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, boo
 		return nil, false, fault.Conflictf("environment %s is suspended and not running", en.name()).
 			Help("resume it: strata resume %s; or give up what was in its memory: strata kill %s", en.name(), en.name())
 	default:
-		en.do(func() { en.rec.UserStopped = true })
+		en.do(func() { en.rec.UserStopped, en.rec.Restarting = true, false })
 	}
 	e.saved(en)
 	return nil, false, nil

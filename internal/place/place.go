@@ -57,6 +57,10 @@ func Moment() string { return strconv.FormatInt(time.Now().UnixNano(), 36) }
 // runSocketTail is the longest path that strata puts a socket at below Run. Unit: bytes.
 const runSocketTail = len("/"+Guests+"/") + max(len(SparePrefix), len(SavingPrefix)) + momentLength + len("/"+ControlSocket)
 
+// usedSocketTail is the longest of environments'. A root that is in use may be as long as
+// that leaves room for: no system is saved below it then, and none made ahead.
+const usedSocketTail = len("/env/") + 12 + len("/keeper.sock")
+
 // Find returns the places of a private root, of STRATA_ROOT where root is
 // empty, and the installed ones where both are. Kinds: Invalid.
 func Find(root string) (Places, error) {
@@ -74,7 +78,11 @@ func Find(root string) (Places, error) {
 	if abs == "/" {
 		return Places{}, fault.Invalidf("the root folder / cannot be a private root").At("root").Help("name a folder of its own, such as /srv/strata-test")
 	}
-	if n := len(abs) + len("/run") + runSocketTail; n > maxSocketPath {
+	tail := runSocketTail
+	if _, err := os.Stat(filepath.Join(abs, "state")); err == nil {
+		tail = usedSocketTail
+	}
+	if len(abs)+len("/run")+tail > maxSocketPath {
 		return Places{}, fault.Invalidf("%q is too long for the sockets below it", abs).At("root").Help("use a path of at most %d bytes", maxSocketPath-len("/run")-runSocketTail)
 	}
 	sum := sha256.Sum256([]byte(abs))

@@ -31,6 +31,28 @@ func TestFind(t *testing.T) {
 	}
 }
 
+// TestARootThatIsInUseIsServed has one longer than a new one may be.
+func TestARootThatIsInUseIsServed(t *testing.T) {
+	dir, err := filepath.EvalSymlinks(t.TempDir())
+	if err != nil {
+		t.Fatal(err)
+	}
+	most := maxSocketPath - len("/run") - usedSocketTail
+	if len(dir) > most-2 {
+		t.Skipf("%s is too long a folder for this", dir)
+	}
+	root := filepath.Join(dir, strings.Repeat("x", most-len(dir)-1))
+	if _, err := Find(root); !fault.Is(err, fault.Invalid) {
+		t.Errorf("a new one of %d bytes: %v; want an invalid fault", len(root), err)
+	}
+	if err := os.MkdirAll(filepath.Join(root, "state"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := Find(root); err != nil {
+		t.Errorf("one of %d bytes that is in use: %v", len(root), err)
+	}
+}
+
 func TestATagStays(t *testing.T) {
 	dir, err := filepath.EvalSymlinks(t.TempDir())
 	if err != nil {
