@@ -145,6 +145,7 @@ func signalStops(s *suite) {
 			s.Fatal(err)
 		}
 	}
+	state("(sleeping)") // it has said who it is
 	send(syscall.SIGSTOP)
 	state("(stopped)")
 	send(syscall.SIGCONT)
