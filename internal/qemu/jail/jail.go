@@ -51,12 +51,14 @@ func Libraries() error {
 	return nil
 }
 
-// Proc mounts proc, of the process namespace that the caller is in.
+// Proc mounts proc, of the process namespace that the caller is in. It is read-only: who
+// stays root of the host by its number, without any capability, could set the host's
+// kernel by it otherwise. What its links lead to is written as before.
 func Proc() error {
 	if err := unix.Mkdir("proc", 0o555); err != nil {
 		return err
 	}
-	return Failed("mount proc", unix.Mount("proc", "proc", "proc", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
+	return Failed("mount proc", unix.Mount("proc", "proc", "proc", unix.MS_RDONLY|unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, ""))
 }
 
 // Device shows a device of the host at the same path.

@@ -3,6 +3,7 @@ package virtiofs
 import (
 	"bytes"
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"os/exec"
@@ -29,6 +30,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == serve.Command:
 		os.Exit(serve.Run(os.Args))
+	case len(os.Args) > 1 && os.Args[1] == takenOver:
+		os.Exit(reach())
 	case os.Args[0] == "/init" && os.Getpid() == 1:
 		boot()
 	}
@@ -202,12 +205,18 @@ func TestAGuestSeesItsVolumes(t *testing.T) {
 // lists runs ls instead of virtiofsd, with a volume in place.
 func lists(t *testing.T, v Volume, paths ...string) string {
 	t.Helper()
-	s, err := Program{Path: require.Tool(t, "ls")}.Open(t.Context(), t.TempDir(), v)
+	return instead(t, require.Tool(t, "ls"), v, append([]string{"-1"}, paths...)...)
+}
+
+// instead runs another program in the place of virtiofsd, and returns what it says.
+func instead(t *testing.T, program string, v Volume, words ...string) string {
+	t.Helper()
+	s, err := Program{Path: program}.Open(t.Context(), t.TempDir(), v)
 	must(t, err)
 	defer s.Close()
 	self, err := os.Executable()
 	must(t, err)
-	args := serve.Spec{Program: s.program.Path, Args: append([]string{"-1"}, paths...), Tree: 3, File: s.File, Keep: 4}.Encode()
+	args := serve.Spec{Program: s.program.Path, Args: words, Tree: 3, File: s.File, Keep: 4}.Encode()
 	var said bytes.Buffer
 	cmd := &exec.Cmd{Path: self, Args: args, Env: []string{}, ExtraFiles: []*os.File{s.Tree, s.Listener}, Stdout: &said, Stderr: &said}
 	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: Namespaces}
@@ -215,6 +224,52 @@ func lists(t *testing.T, v Volume, paths ...string) string {
 		t.Fatalf("%v: %s", err, said.String())
 	}
 	return said.String()
+}
+
+// takenOver is the argument by which this program tries, in the place of virtiofsd, what
+// one that was taken over could.
+const takenOver = "taken-over"
+
+// reach goes where virtiofsd's descriptor of its own descriptors leads, which it keeps
+// when it has changed its root to the volume.
+func reach() int {
+	fds, err := unix.Open("/proc/self/fd", unix.O_PATH|unix.O_DIRECTORY, 0)
+	if err == nil {
+		err = errors.Join(unix.Chroot(serve.Place), unix.Chdir("/"))
+	}
+	if err != nil {
+		fmt.Println(err)
+		return 1
+	}
+	for _, path := range []string{"../../sys/kernel/core_pattern", "../oom_score_adj"} {
+		fd, err := unix.Openat(fds, path, unix.O_WRONLY, 0)
+		fmt.Println(path+":", err)
+		_ = unix.Close(fd)
+	}
+	// As it opens files of the volume itself.
+	file, err := unix.Open("/of-1234", unix.O_PATH, 0)
+	if err == nil {
+		file, err = unix.Openat(fds, strconv.Itoa(file), unix.O_RDWR, 0)
+	}
+	if err == nil {
+		_, err = unix.Write(file, []byte("FROM"))
+	}
+	fmt.Println("a file of the volume:", err)
+	return 0
+}
+
+func TestAServerThatWasTakenOverChangesNothingOfTheHosts(t *testing.T) {
+	require.Root(t)
+	all := volumes(t)
+	self, err := os.Executable()
+	must(t, err)
+	want := "../../sys/kernel/core_pattern: read-only file system\n../oom_score_adj: read-only file system\na file of the volume: <nil>\n"
+	if got := instead(t, self, all["rw"], takenOver); got != want {
+		t.Errorf("it finds:\n%s", got)
+	}
+	if data, err := os.ReadFile(filepath.Join(all["rw"].Source, "of-1234")); err != nil || string(data) != "FROM outside" {
+		t.Errorf("the file holds %q, %v", data, err)
+	}
 }
 
 func TestTheServerSeesNothingElse(t *testing.T) {
