@@ -108,14 +108,11 @@ func (d *Driver) resume(ctx context.Context, p stratum.Plan, l *launch) error {
 	return warm.Restore(ctx, q, l.Saved, size)
 }
 
-// saver is the user that a machine runs as which is only made to be saved: it has
-// nothing. Source: the traditional number of nobody.
-const saver = 65534
-
 // source is a machine that is booted to be saved.
 type source struct {
 	d    *Driver
 	id   string
+	user uint32 // of its own: what it writes becomes the memory of all that go on from it
 	cmd  *exec.Cmd
 	said qemu.Words
 	back undo.Stack
@@ -136,7 +133,7 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 		return nil, err
 	}
 	s.back.Push("let go of the id", func(context.Context) error { release(); return nil })
-	if err := d.Held.Make(ctx, s.id, virtual.Notes{}); err != nil {
+	if s.user, err = d.MakeNobodys(ctx, s.id); err != nil {
 		return nil, err
 	}
 	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(s.id) })
@@ -173,7 +170,7 @@ func (d *Driver) source(ctx context.Context, l *launch, memory *os.File) (_ *sou
 
 // run starts QEMU without a keeper: nobody needs it longer than the daemon.
 func (s *source) run(l *launch, group *resource.Group, w virtual.Wires, h *virtual.Handed) error {
-	payload := l.Payload(saver, l.Args(w), h)
+	payload := l.Payload(s.user, l.Args(w), h)
 	null, err := os.OpenFile(os.DevNull, os.O_RDWR, 0)
 	if err != nil {
 		return fault.Internalf("open /dev/null: %w", err)

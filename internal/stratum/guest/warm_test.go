@@ -2,15 +2,23 @@ package guest
 
 import (
 	"bytes"
+	"context"
+	"fmt"
 	"log/slog"
 	"net"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
+	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/warm"
+	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
@@ -66,5 +74,84 @@ func TestASystemThatCouldNotBeSavedIsNotTriedAtEveryStart(t *testing.T) {
 	}
 	if n := strings.Count(log.String(), "no system could be saved"); n != 1 {
 		t.Errorf("it was tried %d times:\n%s", n, log.String())
+	}
+}
+
+func TestNobodyElseRunsAsTheUserOfASystemThatIsBeingSaved(t *testing.T) {
+	require.Root(t)
+	groups, err := resource.Open(fmt.Sprintf("strata-test-saver-%d", os.Getpid()))
+	require.Host(t, "cgroup", err == nil || !fault.Is(err, fault.Unable) && !fault.Is(err, fault.Denied), fmt.Sprint(err))
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := groups.Remove(context.Background()); err != nil {
+			t.Error(err)
+		}
+	})
+	dir, err := os.MkdirTemp("", "strg") // sockets below it want a short path
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
+	// In the place of the stage before QEMU: it tells the user that it was to become.
+	told := filepath.Join(dir, "told")
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent"} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho $3 >>"+told+"\n"), 0o755); err != nil {
+			t.Fatal(err)
+		}
+	}
+	places, err := place.Find(filepath.Join(dir, "root"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	d, err := New(Options{Places: places, Resources: groups})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	d.Agent = filepath.Join(dir, "strata-agent") // whatever is installed
+	memory, err := os.Create(filepath.Join(dir, "memory"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer memory.Close()
+	noted := map[string]bool{}
+	for range 2 {
+		ctx, cancel := context.WithTimeout(t.Context(), require.Patience(20*time.Second))
+		met := make(chan struct{})
+		go func() {
+			defer close(met)
+			defer cancel()
+			for before := len(noted); len(noted) == before && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+				ids, _ := os.ReadDir(d.Held.Dir)
+				text, _ := os.ReadFile(told)
+				if len(ids) != 1 || strings.Count(string(text), "\n") == before {
+					continue
+				}
+				var n virtual.Notes
+				if d.Held.Notes(ids[0].Name(), &n) == nil {
+					noted[fmt.Sprint(n.User)] = true
+				}
+			}
+		}()
+		l := &launch{Launch: &virtual.Launch{QEMU: qemu.Program{Path: "/usr/bin/qemu"}}}
+		l.Hardware = l
+		_, err := d.source(ctx, l, memory)
+		cancel()
+		<-met
+		if err == nil || ctx.Err() != context.Canceled || len(noted) == 0 {
+			t.Fatalf("%v, %v", err, noted)
+		}
+	}
+	text, err := os.ReadFile(told)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, user := range strings.Fields(string(text)) {
+		if id, err := strconv.Atoi(user); err != nil || id < 0x3fff0000 || id >= 1<<30 || !noted[user] {
+			t.Errorf("it runs as %s, and those that others leave alone are %v", user, noted)
+		}
 	}
 }

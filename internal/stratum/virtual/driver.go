@@ -45,7 +45,8 @@ type Driver struct {
 	o              Options
 	keeper, inside string // programs: the keeper, the agent inside
 
-	spares sync.Map // ids of spares, and of one that is being made
+	spares sync.Map   // ids of spares, and of one that is being made
+	users  sync.Mutex // held from the choice of a user until it is noted
 
 	mu      sync.Mutex
 	filters map[string][]byte // seccomp filters for kind app, by kernel release

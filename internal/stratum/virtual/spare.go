@@ -23,7 +23,7 @@ import (
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
-// The users of QEMUs that begin as spares: below the ranges of environments, and above
+// The users of QEMUs that begin as nobody's: below the ranges of environments, and above
 // what useradd gives out (SUB_UID_MAX, 600,100,000). Source: login.defs(5).
 const (
 	firstUser = 0x3fff0000
@@ -59,10 +59,7 @@ func (d *Driver) Spare(ctx context.Context, l *Launch, name string, images func(
 	}
 	d.spares.Store(s.ID, true)
 	s.back.Push("let go of the id", func(context.Context) error { s.free(); return nil })
-	if s.user, err = d.spareUser(); err != nil {
-		return nil, err
-	}
-	if err := d.Held.Make(ctx, s.ID, Notes{User: s.user}); err != nil {
+	if s.user, err = d.MakeNobodys(ctx, s.ID); err != nil {
 		return nil, err
 	}
 	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(s.ID) })
@@ -231,9 +228,20 @@ func (d *Driver) IsSpare(id string) bool {
 	return ours && strings.HasPrefix(id, place.SparePrefix) // no environment's id can begin so
 }
 
-// spareUser returns a user that no QEMU of this root runs as, nor one that another root's
+// MakeNobodys makes the run folder of a machine that is nobody's yet, and notes the user in it
+// that its QEMU is to run as.
+func (d *Driver) MakeNobodys(ctx context.Context, id string) (user uint32, err error) {
+	d.users.Lock()
+	defer d.users.Unlock()
+	if user, err = d.freeUser(); err != nil {
+		return 0, err
+	}
+	return user, d.Held.Make(ctx, id, Notes{User: user})
+}
+
+// freeUser returns a user that no QEMU of this root runs as, nor one that another root's
 // or a later daemon's would choose but by chance.
-func (d *Driver) spareUser() (uint32, error) {
+func (d *Driver) freeUser() (uint32, error) {
 	taken := map[uint32]bool{}
 	folders, err := os.ReadDir(d.Held.Dir)
 	if err != nil {
