@@ -57,6 +57,10 @@ func TestWhatIsNoMediumIsRefused(t *testing.T) {
 		t.Fatal(err)
 	}
 	cd := put("echo.iso", echoCD())
+	own := filepath.Join(b.Places.State, "own.raw")
+	if err := os.WriteFile(own, echoDisk(), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	for sentence, c := range map[string]struct {
 		args   []string
 		status int
@@ -67,28 +71,28 @@ func TestWhatIsNoMediumIsRefused(t *testing.T) {
 		"an image over a link out of its folder":    {[]string{"--disk-image", link}, invalid, []string{"link out of its folder"}},
 		"a vmdk whose content is in another folder": {[]string{"--disk-image", flat}, invalid, []string{"leads to", base, "outside"}},
 		"an import of an image over one elsewhere":  {[]string{"--import", "--disk-image", over}, invalid, []string{"leads to", base}},
-		"a text":                                       {[]string{"--disk-image", put("text", bytes.Repeat([]byte("no disk\n"), 512))}, invalid, []string{"no disk image that is known", "say format raw"}},
-		"an empty file":                                {[]string{"--disk-image", put("nothing", nil)}, invalid, []string{"no disk image"}},
-		"a packed image":                               {[]string{"--disk-image", put("echo.raw.gz", packed.Bytes())}, invalid, []string{"compressed by gzip", "gunzip"}},
-		"a format that there is not":                   {[]string{"--disk-image", raw, "--image-format", "zip"}, invalid, []string{"qcow2"}},
-		"a format that it is not":                      {[]string{"--disk-image", qcow2, "--image-format", "vmdk"}, invalid, []string{"said to be", "is qcow2"}},
-		"half a header":                                {[]string{"--disk-image", put("short.qcow2", short[:60])}, invalid, []string{"ends in its header"}},
-		"half a raw disk":                              {[]string{"--disk-image", put("half.raw", echoDisk()[:echoSize-100])}, invalid, []string{"whole number of sectors"}},
-		"a disk that is not there":                     {[]string{"--disk-image", dir + "/none.qcow2"}, missing, []string{"there is no image " + dir + "/none.qcow2"}},
-		"a folder":                                     {[]string{"--disk-image", dir}, invalid, []string{"neither a file nor a block device"}},
-		"a disk that is smaller than its image":        {[]string{"--disk-image", raw, "--disk", "1M"}, invalid, []string{"disk"}},
-		"an ISO that is a disk":                        {[]string{"--iso", raw}, invalid, []string{"no ISO", "--disk-image"}},
-		"an ISO that is zeros":                         {[]string{"--iso", put("zeros.iso", make([]byte, 1<<20))}, invalid, []string{"foreign.iso", "ISO 9660"}},
-		"an ISO that is not there":                     {[]string{"--iso", dir + "/none.iso"}, missing, []string{"none.iso"}},
-		"a first start from a CD that is no ISO":       {[]string{"--disk-image", raw, "--iso", qcow2, "--boot-once", "cd"}, invalid, []string{"no ISO"}},
-		"a start from a disk that there is not":        {[]string{"--iso", cd, "--boot", "disk"}, invalid, []string{"no disk to boot from"}},
-		"a start from what no computer has":            {[]string{"--iso", cd, "--boot", "tape"}, invalid, []string{"tape"}},
-		"too little memory for UEFI":                   {[]string{"--iso", cd, "--firmware", "uefi", "--memory", "8M"}, invalid, []string{"memory"}},
-		"more memory than a board takes":               {[]string{"--iso", cd, "--memory", "100T"}, invalid, []string{"memory"}},
-		"more processors than a board takes":           {[]string{"--iso", cd, "--cpus", "5000"}, invalid, []string{"cpus"}},
-		"a firmware that there is not":                 {[]string{"--iso", cd, "--firmware", "coreboot"}, invalid, []string{"uefi"}},
-		"a system that there is not":                   {[]string{"--iso", cd, "--os", "beos"}, invalid, []string{"windows"}},
-		"a disk of another environment's own, by path": {[]string{"--disk-image", filepath.Join(b.Places.State, "environments", "x", "disk.qcow2")}, invalid, []string{"strata's own"}},
+		"a text":                                 {[]string{"--disk-image", put("text", bytes.Repeat([]byte("no disk\n"), 512))}, invalid, []string{"no disk image that is known", "say format raw"}},
+		"an empty file":                          {[]string{"--disk-image", put("nothing", nil)}, invalid, []string{"no disk image"}},
+		"a packed image":                         {[]string{"--disk-image", put("echo.raw.gz", packed.Bytes())}, invalid, []string{"compressed by gzip", "gunzip"}},
+		"a format that there is not":             {[]string{"--disk-image", raw, "--image-format", "zip"}, invalid, []string{"qcow2"}},
+		"a format that it is not":                {[]string{"--disk-image", qcow2, "--image-format", "vmdk"}, invalid, []string{"said to be", "is qcow2"}},
+		"half a header":                          {[]string{"--disk-image", put("short.qcow2", short[:60])}, invalid, []string{"ends in its header"}},
+		"half a raw disk":                        {[]string{"--disk-image", put("half.raw", echoDisk()[:echoSize-100])}, invalid, []string{"whole number of sectors"}},
+		"a disk that is not there":               {[]string{"--disk-image", dir + "/none.qcow2"}, missing, []string{"there is no image " + dir + "/none.qcow2"}},
+		"a folder":                               {[]string{"--disk-image", dir}, invalid, []string{"neither a file nor a block device"}},
+		"a disk that is smaller than its image":  {[]string{"--disk-image", raw, "--disk", "1M"}, invalid, []string{"disk"}},
+		"an ISO that is a disk":                  {[]string{"--iso", raw}, invalid, []string{"no ISO", "--disk-image"}},
+		"an ISO that is zeros":                   {[]string{"--iso", put("zeros.iso", make([]byte, 1<<20))}, invalid, []string{"foreign.iso", "ISO 9660"}},
+		"an ISO that is not there":               {[]string{"--iso", dir + "/none.iso"}, missing, []string{"none.iso"}},
+		"a first start from a CD that is no ISO": {[]string{"--disk-image", raw, "--iso", qcow2, "--boot-once", "cd"}, invalid, []string{"no ISO"}},
+		"a start from a disk that there is not":  {[]string{"--iso", cd, "--boot", "disk"}, invalid, []string{"no disk to boot from"}},
+		"a start from what no computer has":      {[]string{"--iso", cd, "--boot", "tape"}, invalid, []string{"tape"}},
+		"too little memory for UEFI":             {[]string{"--iso", cd, "--firmware", "uefi", "--memory", "8M"}, invalid, []string{"memory"}},
+		"more memory than a board takes":         {[]string{"--iso", cd, "--memory", "100T"}, invalid, []string{"memory"}},
+		"more processors than a board takes":     {[]string{"--iso", cd, "--cpus", "5000"}, invalid, []string{"cpus"}},
+		"a firmware that there is not":           {[]string{"--iso", cd, "--firmware", "coreboot"}, invalid, []string{"uefi"}},
+		"a system that there is not":             {[]string{"--iso", cd, "--os", "beos"}, invalid, []string{"windows"}},
+		"a disk of strata's own, by path":        {[]string{"--disk-image", own}, invalid, []string{"strata's own"}},
 	} {
 		t.Run(sentence, func(t *testing.T) {
 			out := b.Try(append([]string{"create", "--name", "none"}, c.args...)...)

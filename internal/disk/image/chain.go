@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"syscall"
 
@@ -17,9 +18,10 @@ const maxDepth = 16
 
 // Rules say what an image may be.
 type Rules struct {
-	Format Format // "": what it is by its content; Raw: no header is looked for
-	Within string // absolute path of the folder that files which the image names must be in; "": it may name none
-	CD     bool   // it is to be an ISO, else a disk
+	Format  Format // "": what it is by its content; Raw: no header is looked for
+	Within  string // absolute path of the folder that files which the image names must lie in, not below it; "": it may name none
+	Without string // absolute path of a folder that no file may be in, by whatever name; "": there is none
+	CD      bool   // it is to be an ISO, else a disk
 }
 
 // Chain is an image that is open, for reading. Close it.
@@ -62,6 +64,9 @@ func Open(path string, rules Rules) (_ *Chain, err error) {
 		}
 	}()
 	c.Layers = []Layer{{path, []Part{{File: f}}}}
+	if err := apart(f, path, rules); err != nil {
+		return nil, err
+	}
 	want := rules.Format
 	for depth := 0; ; depth++ {
 		l := &c.Layers[depth]
@@ -84,7 +89,7 @@ func Open(path string, rules Rules) (_ *Chain, err error) {
 		if depth+1 == maxDepth {
 			return nil, refused("bring them into one image first: qemu-img convert", "%s: more than %d images lie over one another", path, maxDepth)
 		}
-		f, at, err := beneath(rules.Within, l.Path, info.Backing.Name)
+		f, at, err := beneath(rules, l.Path, info.Backing.Name)
 		if err != nil {
 			return nil, fault.Wrap(err, "%s", l.Path)
 		}
@@ -144,7 +149,7 @@ func (l *Layer) spread(i Info, rules Rules) error {
 	l.Parts = l.Parts[:0]
 	defer descriptor.Close()
 	for _, e := range i.extents {
-		f, at, err := beneath(rules.Within, l.Path, e.name)
+		f, at, err := beneath(rules, l.Path, e.name)
 		if err != nil {
 			return err
 		}
@@ -168,13 +173,13 @@ func (l *Layer) spread(i Info, rules Rules) error {
 	return nil
 }
 
-// beneath opens a file that the image at path names, which must be in the folder
-// within. Links that lead out of it are not followed.
-func beneath(within, path, name string) (*os.File, string, error) {
+// beneath opens a file that the image at path names, which must lie in the folder that the
+// rules give. Links that lead out of it are not followed.
+func beneath(rules Rules, path, name string) (*os.File, string, error) {
 	if err := checkName(name); err != nil {
 		return nil, "", err
 	}
-	help := "bring all of it into one image first: qemu-img convert"
+	within, help := rules.Within, "bring all of it into one image first: qemu-img convert"
 	if within == "" {
 		return nil, "", refused(help, "the image leads to another file, %q, and is to be all there is", name)
 	}
@@ -186,6 +191,9 @@ func beneath(within, path, name string) (*os.File, string, error) {
 	if err != nil || !filepath.IsLocal(inside) {
 		return nil, "", refused(help, "the image leads to %q, which is outside %s", name, within)
 	}
+	if filepath.Dir(inside) != "." {
+		return nil, "", refused(help, "the image leads to %q, which is in a folder below %s", name, within)
+	}
 	root, err := os.OpenRoot(within)
 	if err != nil {
 		return nil, "", fault.Internalf("open the folder of images: %w", err)
@@ -194,10 +202,38 @@ func beneath(within, path, name string) (*os.File, string, error) {
 	f, err := open(at, func(string) (*os.File, error) {
 		return root.OpenFile(inside, os.O_RDONLY|syscall.O_NONBLOCK, 0)
 	})
+	if err == nil {
+		if err = apart(f, at, rules); err != nil {
+			f.Close()
+		}
+	}
 	if err != nil {
 		return nil, "", fault.Wrap(err, "the image leads to %q", name)
 	}
 	return f, at, nil
+}
+
+// apart refuses the file f of an image, opened at path, where it is in the folder that none
+// may be in. Links count for nothing: what was opened is what is asked.
+func apart(f *os.File, path string, rules Rules) error {
+	if rules.Without == "" {
+		return nil
+	}
+	folder, err := filepath.EvalSymlinks(rules.Without)
+	if os.IsNotExist(err) {
+		return nil
+	}
+	var real string
+	if err == nil {
+		real, err = os.Readlink("/proc/self/fd/" + strconv.Itoa(int(f.Fd())))
+	}
+	if err != nil {
+		return fault.Internalf("find out where the image is: %w", err)
+	}
+	if inside, err := filepath.Rel(folder, real); err == nil && filepath.IsLocal(inside) {
+		return refused("use a copy of it elsewhere", "%s is strata's own", path)
+	}
+	return nil
 }
 
 // open opens an image, of which there is a file or a block device.

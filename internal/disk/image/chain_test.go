@@ -30,10 +30,10 @@ func lay(t *testing.T, files map[string][]byte) string {
 
 func TestAChainIsFollowedWithinItsFolder(t *testing.T) {
 	dir := lay(t, map[string][]byte{
-		"top.qcow2":        qcow2(3, over("sub/middle.qcow2", "qcow2")),
-		"sub/middle.qcow2": qcow2(3, over("../base.vmdk", "")),
-		"base.vmdk":        extents(`RW 4 FLAT "base-flat.vmdk" 2`),
-		"base-flat.vmdk":   make([]byte, 3<<10),
+		"top.qcow2":      qcow2(3, over("./middle.qcow2", "qcow2")),
+		"middle.qcow2":   qcow2(3, over("base.vmdk", "")),
+		"base.vmdk":      extents(`RW 4 FLAT "base-flat.vmdk" 2`),
+		"base-flat.vmdk": make([]byte, 3<<10),
 	})
 	c, err := Open(filepath.Join(dir, "top.qcow2"), Rules{Within: dir})
 	if err != nil {
@@ -82,7 +82,11 @@ func TestWhatAnImageMayNotLeadTo(t *testing.T) {
 		"an extent outside":                            {"i", extents(`RW 1 FLAT "` + at("secret") + `" 0`), nil, false, "which is outside", fault.Invalid},
 		"an extent outside by a way up":                {"i", extents(`RW 1 FLAT "../secret" 0`), nil, false, "which is outside", fault.Invalid},
 		"a file outside by a link":                     {"i", qcow2(3, over("link", "raw")), func(dir string) { os.Symlink(at("secret"), filepath.Join(dir, "link")) }, false, "is a link out of its folder", fault.Invalid},
-		"a file outside by a linked folder":            {"i", qcow2(3, over("link/secret", "raw")), func(dir string) { os.Symlink(outside, filepath.Join(dir, "link")) }, false, "is a link out of its folder", fault.Invalid},
+		"a file outside by a linked folder":            {"i", qcow2(3, over("link/secret", "raw")), func(dir string) { os.Symlink(outside, filepath.Join(dir, "link")) }, false, "in a folder below", fault.Invalid},
+		"a file in a folder below":                     {"i", qcow2(3, over("sub/base", "raw")), nil, false, "in a folder below", fault.Invalid},
+		"an extent in a folder below":                  {"i", extents(`RW 1 FLAT "sub/base" 0`), nil, false, "in a folder below", fault.Invalid},
+		"a file of strata's own by a link":             {"i", qcow2(3, over("link", "raw")), func(dir string) { os.Symlink("state/disk", filepath.Join(dir, "link")) }, false, "is strata's own", fault.Invalid},
+		"an extent of strata's own by a link":          {"i", extents(`RW 1 FLAT "link" 0`), func(dir string) { os.Symlink("state/disk", filepath.Join(dir, "link")) }, false, "is strata's own", fault.Invalid},
 		"a server":                                     {"i", qcow2(3, over("nbd://10.0.0.1/x", "raw")), nil, false, "which is no file", fault.Invalid},
 		"options of QEMU's":                            {"i", qcow2(3, over(`json:{"driver":"host_device"}`, "raw")), nil, false, "which is no file", fault.Invalid},
 		"a name with a zero in it":                     {"i", qcow2(3, over("ba\x00se", "raw")), nil, false, "no name of a file", fault.Invalid},
@@ -97,11 +101,11 @@ func TestWhatAnImageMayNotLeadTo(t *testing.T) {
 		"a descriptor in place of an extent":           {"i", extents(`RW 2048 SPARSE "i"`), nil, false, "is not the extent that the descriptor says", fault.Invalid},
 	} {
 		t.Run(sentence, func(t *testing.T) {
-			dir := lay(t, map[string][]byte{c.name: c.file, "base": disk(1024, "")})
+			dir := lay(t, map[string][]byte{c.name: c.file, "base": disk(1024, ""), "sub/base": disk(1024, ""), "state/disk": disk(1024, "")})
 			if c.more != nil {
 				c.more(dir)
 			}
-			rules := Rules{Within: dir}
+			rules := Rules{Within: dir, Without: filepath.Join(dir, "state")}
 			if c.none {
 				rules.Within = ""
 			}
@@ -110,6 +114,35 @@ func TestWhatAnImageMayNotLeadTo(t *testing.T) {
 				t.Errorf("got %+v, %v", chain, err)
 			}
 		})
+	}
+}
+
+func TestNoImageIsStratasOwn(t *testing.T) {
+	dir := lay(t, map[string][]byte{"root/state/disk": disk(1024, ""), "root/disk": disk(1024, "")})
+	at := func(name string) string { return filepath.Join(dir, name) }
+	for name, to := range map[string]string{"link": "root/state/disk", "rootlink": "root", "root/folder": "state"} {
+		if err := os.Symlink(to, at(name)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for name, own := range map[string]bool{
+		"root/state/disk": true, "link": true, "rootlink/state/disk": true, "root/folder/disk": true,
+		"root/disk": false, "rootlink/disk": false,
+	} {
+		for _, state := range []string{"root/state", "rootlink/state"} {
+			c, err := Open(at(name), Rules{Format: Raw, Without: at(state)})
+			if own && (!fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "is strata's own")) || !own && err != nil {
+				t.Errorf("%s, where %s is strata's: %v", name, state, err)
+			}
+			if err == nil {
+				c.Close()
+			}
+		}
+	}
+	if c, err := Open(at("root/disk"), Rules{Format: Raw, Without: at("nonesuch")}); err != nil {
+		t.Errorf("where strata has nothing: %v", err)
+	} else {
+		c.Close()
 	}
 }
 

@@ -14,9 +14,10 @@
 //
 // Images come from anywhere, and so do the names of other files in them. What is read
 // here are headers, in pieces of bounded size, and nothing of them is believed beyond
-// what is checked. A file that is named is opened beneath a folder that the caller
-// gives, without a way out of it by links; with none given, it is refused. QEMU is
-// then given each file by descriptor, and told to open nothing else (package argv).
+// what is checked. A file that is named is opened in the folder that the caller
+// gives, without a way out of it by links; with none given, it is refused, and so is
+// one of strata's own, whose disks other environments write. QEMU is then given each
+// file by descriptor, and told to open nothing else (package argv).
 //
 // What is in the images is for QEMU alone to read: when it runs the machine, and when
 // it makes overlays and copies, which happens in a QEMU without a machine, confined as

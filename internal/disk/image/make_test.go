@@ -133,14 +133,14 @@ func TestEveryFormatIsReadAsQEMUReadsIt(t *testing.T) {
 
 			// An overlay reads the same, and an import of it needs nothing else.
 			dir := t.TempDir()
-			over, whole := filepath.Join(dir, "over"), filepath.Join(dir, "whole")
+			over, whole := filepath.Join(filepath.Dir(path), "over"), filepath.Join(dir, "whole")
 			if err := tool.Overlay(bounded(t), c, over, 8*unit.MiB); err != nil {
 				t.Fatal(err)
 			}
 			if _, err := Open(over, Rules{Within: dir}); err == nil || !strings.Contains(err.Error(), "which is outside") {
 				t.Errorf("an overlay leads out of its folder: %v", err)
 			}
-			o := opened(t, over, Rules{Within: filepath.Dir(filepath.Dir(path))})
+			o := opened(t, over, Rules{Within: filepath.Dir(path)})
 			larger := append(bytes.Clone(want), make([]byte, 4<<20)...)
 			same(t, tool, o, larger)
 			if err := tool.Import(bounded(t), o, whole, QCOW2, none); err != nil {

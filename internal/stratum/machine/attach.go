@@ -72,10 +72,7 @@ func (d *Driver) Fit(ctx context.Context, p stratum.Plan, v stratum.Device) (str
 // be beside it, and none may be strata's own.
 func openAttached(d stratum.Device, state string) (*image.Chain, error) {
 	path := d.Disk.File
-	if within(state, path) {
-		return nil, fault.Invalidf("%s is strata's own", path).At("file").Help("use a file elsewhere")
-	}
-	c, err := image.Open(path, image.Rules{Format: image.Format(d.Disk.Format), Within: filepath.Dir(path)})
+	c, err := image.Open(path, image.Rules{Format: image.Format(d.Disk.Format), Within: filepath.Dir(path), Without: state})
 	if err != nil {
 		return nil, named(err, "file")
 	}

@@ -169,10 +169,7 @@ func (d *Driver) MakeDisk(ctx context.Context, p stratum.Plan, tell func(done, t
 // openImage opens what a disk is made of. Further files that it names must be beside it,
 // and none may be strata's own, whose disks change.
 func openImage(f *stratum.Foreign, state string) (*image.Chain, error) {
-	if within(state, f.Image) {
-		return nil, fault.Invalidf("%s is strata's own, and changes", f.Image).At("foreign.disk_image").Help("use a copy of it elsewhere")
-	}
-	c, err := image.Open(f.Image, image.Rules{Format: image.Format(f.Format), Within: filepath.Dir(f.Image)})
+	c, err := image.Open(f.Image, image.Rules{Format: image.Format(f.Format), Within: filepath.Dir(f.Image), Without: state})
 	if err != nil {
 		return nil, named(err, "foreign.disk_image")
 	}
@@ -202,15 +199,6 @@ func named(err error, field string) error {
 		}
 	}
 	return fault.Join(all...)
-}
-
-func within(dir, path string) bool {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		real = path
-	}
-	rel, err := filepath.Rel(dir, real)
-	return err == nil && filepath.IsLocal(rel)
 }
 
 // Open implements virtual.Hardware.

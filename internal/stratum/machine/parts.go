@@ -73,10 +73,7 @@ const mostFloppy = 2880 * unit.KiB
 
 // openFloppy opens the image of a floppy disk, which is only read.
 func openFloppy(path, state string) (*image.Chain, error) {
-	if within(state, path) {
-		return nil, fault.Invalidf("%s is strata's own", path).At("foreign.floppy").Help("use a file elsewhere")
-	}
-	c, err := image.Open(path, image.Rules{Format: image.Raw})
+	c, err := image.Open(path, image.Rules{Format: image.Raw, Without: state})
 	if err != nil {
 		return nil, named(err, "foreign.floppy")
 	}
