@@ -164,6 +164,9 @@ func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, s
 	if err != nil {
 		return err
 	}
+	if err := e.fixImages(ctx, en, d, &p); err != nil {
+		return err
+	}
 	if rec.Spec.AutoRemove { // whose starts are not written down: this is none
 		if err := e.phase(en, environment.PhaseCopying); err != nil {
 			return err

@@ -92,7 +92,7 @@ func (e *Engine) attachable(ctx context.Context, ref string) (_ *entry, _ stratu
 
 // device is one in the words of drivers.
 func device(d environment.Device) stratum.Device {
-	return stratum.Device{Place: d.Place, Disk: d.Disk, Card: d.Card}
+	return stratum.Device{Place: d.Place, Disk: d.Disk, Card: d.Card, Images: d.Images}
 }
 
 // attach attaches what made makes for a place.
@@ -119,7 +119,7 @@ func (e *Engine) attach(ctx context.Context, ref string, made func(rec environme
 	if err != nil {
 		return d, fault.Wrap(err, "attach a device to %s", rec.Name)
 	}
-	d.Disk, d.Card = fitted.Disk, fitted.Card
+	d.Disk, d.Card, d.Images = fitted.Disk, fitted.Card, fitted.Images
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	if err := e.giveAddress(ctx, rec, &d, &back); err != nil {
@@ -150,6 +150,35 @@ func (e *Engine) attach(ctx context.Context, ref string, made func(rec environme
 	}
 	e.tell(ctx, en, "attach", "device", d.Name())
 	return d, nil
+}
+
+// fixImages notes what the images of attached disks lie over, where an earlier strata did
+// not: a QEMU that was taken over could write that, and does not choose what is opened next.
+func (e *Engine) fixImages(ctx context.Context, en *entry, d stratum.Driver, p *stratum.Plan) error {
+	host, ok := d.(stratum.Hoster)
+	if !ok {
+		return nil
+	}
+	devices := en.snapshot().Devices
+	for i := range p.Devices {
+		if p.Devices[i].Disk == nil || len(p.Devices[i].Images) > 0 {
+			continue
+		}
+		without := *p
+		without.Devices = slices.Delete(slices.Clone(p.Devices), i, i+1)
+		fitted, err := host.Fit(ctx, without, p.Devices[i])
+		if err != nil {
+			return fault.Wrap(err, "attach %s", p.Devices[i].Name())
+		}
+		p.Devices[i] = fitted
+		devices = slices.Clone(devices)
+		devices[i].Images = fitted.Images
+		en.do(func() { en.rec.Devices = devices })
+		if err := e.save(en); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // giveAddress gives a card its addresses.

@@ -2,8 +2,11 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"regexp"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -28,15 +31,29 @@ type sockets struct {
 	mu      sync.Mutex
 	plugged map[string]bool
 	before  func() // called when something is to be plugged in
+	started []stratum.Device
 }
 
 func (b boards) Stratum() string { return stratum.Machine }
 
-func (b boards) Fit(_ context.Context, _ stratum.Plan, d stratum.Device) (stratum.Device, error) {
+func (b boards) Fit(_ context.Context, p stratum.Plan, d stratum.Device) (stratum.Device, error) {
+	if slices.ContainsFunc(p.Devices, func(other stratum.Device) bool { return other.Place == d.Place }) {
+		return d, fault.Conflictf("the place is taken")
+	}
+	if d.Disk != nil {
+		text, err := os.ReadFile(d.Disk.File)
+		if err != nil {
+			return d, err
+		}
+		d.Images = append([]string{d.Disk.File}, strings.Fields(string(text))...)
+	}
 	return d, nil
 }
 
 func (b boards) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
+	b.mu.Lock()
+	b.started = p.Devices
+	b.mu.Unlock()
 	live, err := b.Driver.Start(ctx, p, o)
 	return b.wrap(live), err
 }
@@ -140,6 +157,47 @@ func TestADaemonThatIsKilledLeavesWordOfDevices(t *testing.T) {
 			b.begin()
 			if again := b.get("box").Disks; len(again) != len(disks) {
 				t.Errorf("%+v, then %+v", disks, again)
+			}
+		})
+	}
+}
+
+// TestAnAttachedDiskLiesOverWhatItLayOver when it was attached, whatever is written to its
+// image since; one that an earlier strata has attached, over what it lay over at its first start.
+func TestAnAttachedDiskLiesOverWhatItLayOver(t *testing.T) {
+	for name, earlier := range map[string]bool{"attached by this strata": false, "attached by an earlier one": true} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			env := b.run(api.Spec{Name: "box", Stratum: "machine"})
+			b.must(b.Stop(t.Context(), "box", engine.StopOptions{}))
+			disk := filepath.Join(t.TempDir(), "disk")
+			b.must(os.WriteFile(disk, []byte("base"), 0o600))
+			for range 2 {
+				_, err := b.AttachCard(t.Context(), "box", api.Card{})
+				b.must(err)
+			}
+			_, err := b.AttachDisk(t.Context(), "box", api.Disk{File: disk})
+			b.must(err)
+			if earlier {
+				b.must(b.Close(t.Context()))
+				path := filepath.Join(b.dir, "state", "environments", env.ID, "record.json")
+				record, err := os.ReadFile(path)
+				b.must(err)
+				without := regexp.MustCompile(`,?\s*"images":\s*\[[^]]*\]`).ReplaceAll(record, nil)
+				if len(without) == len(record) {
+					t.Fatalf("no images are noted: %s", record)
+				}
+				b.must(os.WriteFile(path, without, 0o600))
+				b.begin()
+			}
+			for _, content := range []string{"base", "forged"} {
+				b.must(os.WriteFile(disk, []byte(content), 0o600))
+				b.must(b.Start(t.Context(), "box", nil))
+				if len(b.started) != 3 || !slices.Equal(b.started[2].Images, []string{disk, "base"}) {
+					t.Errorf("%s: it is started with %+v", content, b.started)
+				}
+				b.must(errors.Join(b.Stop(t.Context(), "box", engine.StopOptions{}), b.Close(t.Context())))
+				b.begin()
 			}
 		})
 	}

@@ -111,6 +111,9 @@ func (e *Engine) launch(ctx context.Context, en *entry, first *Session) (live st
 	if err != nil {
 		return nil, err
 	}
+	if err := e.fixImages(ctx, en, d, &p); err != nil {
+		return nil, err
+	}
 	p.Victim = stratum.Victim(rec.Spec.Resources.MemoryGuarantee, e.o.Host.Memory)
 	if en.goingOn {
 		p.Saved = e.savedPath(rec.ID)

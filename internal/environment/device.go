@@ -8,6 +8,9 @@ type Device struct {
 	Disk  *api.Disk `json:"disk,omitempty"`
 	Card  *api.Card `json:"card,omitempty"`
 	Key   string    `json:"key,omitempty"` // of a card: what the network knows it by; it has the form of an id
+	// Images are a disk's image and those that it lies over, as they are to stay, in the
+	// words of its driver; empty where an earlier strata attached it, until it is started.
+	Images []string `json:"images,omitempty"`
 
 	// Pending is set while it is being plugged into what runs: whether it is there is for
 	// the run to say.

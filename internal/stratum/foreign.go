@@ -30,6 +30,9 @@ type Device struct {
 	Place int // from 0 on
 	Disk  *api.Disk
 	Card  *api.Card
+	// Images are a disk's image and those that it lies over, as Fit has found them: the header
+	// that tells is QEMU's to write, which may be taken over. Empty: they are as it tells.
+	Images []string
 }
 
 // Name is what it is called inside its environment.

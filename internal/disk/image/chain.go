@@ -4,6 +4,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -22,6 +23,9 @@ type Rules struct {
 	Within  string // absolute path of the folder that files which the image names must lie in, not below it; "": it may name none
 	Without string // absolute path of a folder that no file may be in, by whatever name; "": there is none
 	CD      bool   // it is to be an ISO, else a disk
+	// Images are what Chain.Members has told of the chain, which must be the same; nil: it
+	// is as its headers say. The QEMU that writes to an image could write that image's header.
+	Images []string
 }
 
 // Chain is an image that is open, for reading. Close it.
@@ -35,8 +39,9 @@ type Chain struct {
 
 // Layer is an image, with the files that its disk is in.
 type Layer struct {
-	Path  string
-	Parts []Part // one after the other they are the disk
+	Path   string
+	Format Format
+	Parts  []Part // one after the other they are the disk
 }
 
 // Part is a stretch of a disk.
@@ -63,7 +68,7 @@ func Open(path string, rules Rules) (_ *Chain, err error) {
 			c.Close()
 		}
 	}()
-	c.Layers = []Layer{{path, []Part{{File: f}}}}
+	c.Layers = []Layer{{Path: path, Parts: []Part{{File: f}}}}
 	if err := apart(f, path, rules); err != nil {
 		return nil, err
 	}
@@ -83,6 +88,10 @@ func Open(path string, rules Rules) (_ *Chain, err error) {
 				return nil, fault.Wrap(err, "%s", path)
 			}
 		}
+		l.Format = info.Format
+		if err := rules.same(depth, l, info.Backing.Name); err != nil {
+			return nil, fault.Wrap(err, "%s", l.Path)
+		}
 		if info.Backing.Name == "" {
 			return c, nil
 		}
@@ -93,9 +102,45 @@ func Open(path string, rules Rules) (_ *Chain, err error) {
 		if err != nil {
 			return nil, fault.Wrap(err, "%s", l.Path)
 		}
-		c.Layers = append(c.Layers, Layer{at, []Part{{File: f}}})
+		c.Layers = append(c.Layers, Layer{Path: at, Parts: []Part{{File: f}}})
 		want = info.Backing.Format
 	}
+}
+
+// Members are the chain's images with their formats, top first, for Rules.Images.
+func (c *Chain) Members() (all []string) {
+	for _, l := range c.Layers {
+		all = append(all, l.member())
+	}
+	return all
+}
+
+func (l *Layer) member() string { return string(l.Format) + " " + l.Path }
+
+// same refuses a chain whose image at a depth is another one than it was, or leads to a
+// file that it did not lead to; name is that file's, "" where there is none.
+func (r Rules) same(depth int, l *Layer, name string) error {
+	if r.Images == nil {
+		return nil
+	}
+	was := append(slices.Clone(r.Images), "") // which is no image
+	same := depth < len(r.Images) && was[depth] == l.member()
+	if same {
+		_, next, _ := strings.Cut(was[depth+1], " ")
+		same = next == beside(l.Path, name)
+	}
+	if !same {
+		return refused("detach it, and attach it again if it is to be so", "the image does not lie over what it lay over, which a QEMU that was taken over may have written")
+	}
+	return nil
+}
+
+// beside is where the file is that the image at path names, "" where that names none.
+func beside(path, name string) string {
+	if name == "" || filepath.IsAbs(name) {
+		return name
+	}
+	return filepath.Join(filepath.Dir(path), name)
 }
 
 // Close closes the files.
@@ -183,10 +228,7 @@ func beneath(rules Rules, path, name string) (*os.File, string, error) {
 	if within == "" {
 		return nil, "", refused(help, "the image leads to another file, %q, and is to be all there is", name)
 	}
-	at := name
-	if !filepath.IsAbs(name) {
-		at = filepath.Join(filepath.Dir(path), name)
-	}
+	at := beside(path, name)
 	inside, err := filepath.Rel(within, at)
 	if err != nil || !filepath.IsLocal(inside) {
 		return nil, "", refused(help, "the image leads to %q, which is outside %s", name, within)

@@ -1,6 +1,7 @@
 package image
 
 import (
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -112,6 +113,51 @@ func TestWhatAnImageMayNotLeadTo(t *testing.T) {
 			chain, err := Open(filepath.Join(dir, c.name), rules)
 			if !fault.Is(err, c.kind) || !strings.Contains(err.Error(), c.says) {
 				t.Errorf("got %+v, %v", chain, err)
+			}
+		})
+	}
+}
+
+// TestAChainStaysAsItWas where that is asked for: the file that a forged header names is not
+// even opened.
+func TestAChainStaysAsItWas(t *testing.T) {
+	base, other := qcow2(3, over("raw", "raw")), disk(1024, "other")
+	for sentence, c := range map[string]struct {
+		name    string
+		content []byte
+		same    bool
+	}{
+		"nothing is changed":                {"top", qcow2(3, over("base", "qcow2")), true},
+		"the format is not said any more":   {"top", qcow2(3, over("base", "")), true},
+		"another file":                      {"top", qcow2(3, over("other", "raw")), false},
+		"a pipe":                            {"top", qcow2(3, over("pipe", "raw")), false},
+		"a file outside":                    {"top", qcow2(3, over("/etc/shadow", "raw")), false},
+		"another format":                    {"top", qcow2(3, over("base", "raw")), false},
+		"nothing below":                     {"top", qcow2(3, nil), false},
+		"the lowest first":                  {"top", qcow2(3, over("raw", "raw")), false},
+		"itself":                            {"top", qcow2(3, over("top", "qcow2")), false},
+		"one more, below the lowest":        {"raw", qcow2(3, over("other", "raw")), true}, // which is raw, whatever is in it
+		"one that it lies over is another":  {"base", qcow2(3, over("other", "raw")), false},
+		"one that it lies over is the last": {"base", qcow2(3, nil), false},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			dir := lay(t, map[string][]byte{"top": qcow2(3, over("base", "qcow2")), "base": base, "raw": disk(1024, ""), "other": other})
+			rules := Rules{Within: dir}
+			was, err := Open(filepath.Join(dir, "top"), rules)
+			if err != nil {
+				t.Fatal(err)
+			}
+			was.Close()
+			rules.Images = was.Members()
+			if err := errors.Join(unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600), os.WriteFile(filepath.Join(dir, c.name), c.content, 0o600)); err != nil {
+				t.Fatal(err)
+			}
+			chain, err := Open(filepath.Join(dir, "top"), rules)
+			if err == nil {
+				chain.Close()
+			}
+			if c.same != (err == nil) || !c.same && (!fault.Is(err, fault.Invalid) || !strings.Contains(err.Error(), "what it lay over")) {
+				t.Errorf("got %v", err)
 			}
 		})
 	}

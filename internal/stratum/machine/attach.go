@@ -63,16 +63,16 @@ func (d *Driver) Fit(ctx context.Context, p stratum.Plan, v stratum.Device) (str
 			return v, err
 		}
 		defer c.Close()
-		v.Disk.Format = string(c.Format)
+		v.Disk.Format, v.Images = string(c.Format), c.Members()
 	}
 	return v, nil
 }
 
 // openAttached opens the image of a disk, to write to it. Further files that it names must
-// be beside it, and none may be strata's own.
+// be beside it and those that they were, and none may be strata's own.
 func openAttached(d stratum.Device, state string) (*image.Chain, error) {
 	path := d.Disk.File
-	c, err := image.Open(path, image.Rules{Format: image.Format(d.Disk.Format), Within: filepath.Dir(path), Without: state})
+	c, err := image.Open(path, image.Rules{Format: image.Format(d.Disk.Format), Within: filepath.Dir(path), Without: state, Images: d.Images})
 	if err != nil {
 		return nil, named(err, "file")
 	}
