@@ -5,11 +5,13 @@ import (
 	"crypto/rand"
 	"encoding/hex"
 	"errors"
+	"io"
 	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/strata-project/strata/api"
@@ -179,7 +181,7 @@ func (e *Engine) clone(ctx context.Context, source *entry, name string, t api.Te
 		return nil, err
 	}
 	if rec.Stratum == stratum.Machine {
-		if err := copySmall(filepath.Join(e.store.Dir(from.ID), varsName), filepath.Join(e.store.Dir(rec.ID), varsName)); err != nil {
+		if err := copySmall(filepath.Join(e.store.Dir(from.ID), varsName), filepath.Join(e.store.Dir(rec.ID), varsName), maxVars); err != nil {
 			return nil, err
 		}
 		if err := copyFolder(filepath.Join(e.store.Dir(from.ID), tpmDir), filepath.Join(e.store.Dir(rec.ID), tpmDir)); err != nil {
@@ -203,27 +205,66 @@ func newMachineID() string {
 	return hex.EncodeToString(id[:])
 }
 
-// copySmall copies a file of the state folder, if it is there.
-func copySmall(from, to string) error {
-	data, err := os.ReadFile(from)
+// Bounds of what QEMU and swtpm keep for a machine, which may have been taken over.
+const (
+	maxVars     = 8 << 20 // the variables of a UEFI; source: QEMU, max-fw-size of pc and q35, 8 MiB
+	maxTPM      = 1 << 20 // a file of a TPM; swtpm's have some hundred KiB at most
+	maxTPMFiles = 16      // swtpm has three
+)
+
+// copySmall copies a file of the state folder, if it is there. It has at most so many bytes,
+// and is no way to another file.
+func copySmall(from, to string, most int64) error {
+	name := filepath.Base(from)
+	// A pipe is no reason to wait.
+	source, err := os.OpenFile(from, os.O_RDONLY|syscall.O_NOFOLLOW|syscall.O_NONBLOCK, 0)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
 	}
-	if err == nil {
-		err = os.WriteFile(to, data, 0o600)
-	}
 	if err != nil {
-		return fault.Internalf("copy %s: %w", filepath.Base(from), err)
+		return fault.Internalf("copy %s: %w", name, err)
+	}
+	defer source.Close()
+	info, err := source.Stat()
+	if err != nil {
+		return fault.Internalf("copy %s: %w", name, err)
+	}
+	if !info.Mode().IsRegular() || info.Size() > most {
+		return odd(name)
+	}
+	copied, err := os.OpenFile(to, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	if err != nil {
+		return fault.Internalf("copy %s: %w", name, err)
+	}
+	n, err := io.Copy(copied, io.LimitReader(source, most+1))
+	if err = errors.Join(err, copied.Close()); err != nil {
+		return fault.Internalf("copy %s: %w", name, err)
+	}
+	if n > most { // it has grown meanwhile
+		return odd(name)
 	}
 	return nil
 }
 
-// copyFolder copies a folder of small files, if it is there. Whoever uses them takes them
-// over.
+// odd is what is said of files that the machine's own programs do not write so.
+func odd(name string) error {
+	return fault.Unablef("%q is not what firmware or a TPM keeps: what runs the machine may have been taken over", name).
+		Help("look at it before you go on with that environment")
+}
+
+// copyFolder copies a folder of a few small files, if it is there. Whoever uses them takes
+// them over.
 func copyFolder(from, to string) error {
-	found, err := os.ReadDir(from)
+	folder, err := os.Open(from)
 	if errors.Is(err, fs.ErrNotExist) {
 		return nil
+	}
+	var found []fs.DirEntry
+	if err == nil {
+		defer folder.Close()
+		if found, err = folder.ReadDir(maxTPMFiles + 1); errors.Is(err, io.EOF) {
+			err = nil // it is empty
+		}
 	}
 	if err == nil {
 		err = os.Mkdir(to, 0o700)
@@ -231,11 +272,14 @@ func copyFolder(from, to string) error {
 	if err != nil {
 		return fault.Internalf("copy %s: %w", filepath.Base(from), err)
 	}
+	if len(found) > maxTPMFiles {
+		return odd(filepath.Base(from))
+	}
 	for _, f := range found {
 		if !f.Type().IsRegular() {
 			continue // a lock
 		}
-		if err := copySmall(filepath.Join(from, f.Name()), filepath.Join(to, f.Name())); err != nil {
+		if err := copySmall(filepath.Join(from, f.Name()), filepath.Join(to, f.Name()), maxTPM); err != nil {
 			return err
 		}
 	}

@@ -2,9 +2,13 @@ package engine_test
 
 import (
 	"context"
+	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 	"strings"
+	"syscall"
 	"testing"
 
 	"github.com/strata-project/strata/api"
@@ -157,6 +161,63 @@ func TestChangesOfADiskAreForgotten(t *testing.T) {
 	}
 	l.must(l.Remove(t.Context(), "web", false))
 	l.until("nothing is left", l.nothingLeft)
+}
+
+// TestACloneTakesNothingButWhatFirmwareAndTPMKeep: QEMU and swtpm write these files, and
+// may have been taken over.
+func TestACloneTakesNothingButWhatFirmwareAndTPMKeep(t *testing.T) {
+	for name, c := range map[string]struct {
+		make   func(vars, tpm string) error
+		copied []string // below the clone's folder
+		fails  string
+	}{
+		"what is usual": {func(vars, tpm string) error {
+			return errors.Join(os.WriteFile(vars, []byte("secret"), 0o600), os.WriteFile(filepath.Join(tpm, "tpm2-00.permall"), []byte("secret"), 0o600), os.WriteFile(filepath.Join(tpm, ".lock"), nil, 0o600))
+		}, []string{"uefi-vars", "tpm/tpm2-00.permall", "tpm/.lock"}, ""},
+		"an empty folder":       {func(string, string) error { return nil }, nil, ""},
+		"a link in the folder":  {func(_, tpm string) error { return os.Symlink("/etc/passwd", filepath.Join(tpm, "tpm2-00.permall")) }, nil, ""},
+		"variables by a link":   {func(vars, _ string) error { return os.Symlink("/etc/passwd", vars) }, nil, "uefi-vars"},
+		"variables by a pipe":   {func(vars, _ string) error { return syscall.Mkfifo(vars, 0o600) }, nil, "not what firmware"},
+		"endless variables":     {func(vars, _ string) error { return sparse(vars, 8<<40) }, nil, "not what firmware"},
+		"a file without end":    {func(_, tpm string) error { return sparse(filepath.Join(tpm, "tpm2-00.permall"), 8<<40) }, nil, "not what firmware"},
+		"more files than three": {func(_, tpm string) error { return many(tpm, 1000) }, nil, "not what firmware"},
+	} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			from := b.run(api.Spec{Name: "one", Stratum: "machine"})
+			b.must(b.Stop(t.Context(), "one", engine.StopOptions{}))
+			of := func(id, name string) string { return filepath.Join(filepath.Dir(b.diskOf(id)), name) }
+			b.must(errors.Join(os.MkdirAll(of(from.ID, "tpm"), 0o700), c.make(of(from.ID, "uefi-vars"), of(from.ID, "tpm"))))
+			two, err := b.Clone(t.Context(), "one", api.Clone{Name: "two"})
+			if c.fails != "" {
+				if err == nil || !strings.Contains(err.Error(), c.fails) {
+					t.Errorf("got %v", err)
+				}
+				return
+			}
+			b.must(err)
+			for _, name := range []string{"uefi-vars", "tpm/tpm2-00.permall", "tpm/.lock"} {
+				text, err := os.ReadFile(of(two.ID, name))
+				if was, _ := os.ReadFile(of(from.ID, name)); slices.Contains(c.copied, name) && (err != nil || string(text) != string(was)) || !slices.Contains(c.copied, name) && err == nil {
+					t.Errorf("%s: %q, %v", name, text, err)
+				}
+			}
+		})
+	}
+}
+
+// sparse makes a file of a size that takes no room.
+func sparse(path string, size int64) error {
+	return errors.Join(os.WriteFile(path, nil, 0o600), os.Truncate(path, size))
+}
+
+func many(dir string, n int) error {
+	for i := range n {
+		if err := os.WriteFile(filepath.Join(dir, strconv.Itoa(i)), nil, 0o600); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 func TestAClonesLastKillIsNotItsSources(t *testing.T) {
