@@ -29,7 +29,7 @@ func (a *app) complain(err error) {
 
 // say tells the user something that is neither product nor fault.
 func (a *app) say(format string, args ...any) {
-	fmt.Fprintf(a.err, "strata: "+format+"\n", args...)
+	fmt.Fprintln(a.err, "strata: "+oneLine(fmt.Sprintf(format, args...)))
 }
 
 // oneLine keeps a message of several lines together, indented and printable: its words

@@ -69,6 +69,11 @@ func TestComplaintsDoNotSteerATerminal(t *testing.T) {
 	if want := "strata: one?[2J two\n    three\n  field: a?b\n  hint: four?five?\n"; said.String() != want {
 		t.Errorf("%q", said.String())
 	}
+	said.Reset()
+	(&app{err: &said}).say("note: %s", "one\x1b]0;two\a")
+	if want := "strata: note: one?]0;two?\n"; said.String() != want {
+		t.Errorf("%q", said.String())
+	}
 }
 
 func TestDetachKeysLeaveTheSessionAndNothingElseIsLost(t *testing.T) {

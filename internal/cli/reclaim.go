@@ -52,7 +52,7 @@ Examples:
 			for _, one := range all {
 				fmt.Fprintf(a.out, "%s %d\n", one.Environment, one.Freed)
 				if one.Kept != "" {
-					fmt.Fprintf(a.err, "%s: by %s only: %s\n", one.Environment, strings.Join(one.By, " and "), one.Kept)
+					fmt.Fprintln(a.err, printable(fmt.Sprintf("%s: by %s only: %s", one.Environment, strings.Join(one.By, " and "), one.Kept)))
 				}
 			}
 			return errors.Join(errs...)

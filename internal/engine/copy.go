@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"unicode"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
@@ -79,17 +80,34 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 	})
 }
 
+// maxWords bounds what is shown of words from inside. Unit: bytes.
+const maxWords = 2 << 10
+
+// fromInside returns words from inside as one line, cut, and without what a terminal acts on.
+func fromInside(said string) string {
+	said = strings.ToValidUTF8(said[:min(len(said), maxWords)], "?")
+	return strings.TrimSpace(strings.Map(func(r rune) rune {
+		switch {
+		case unicode.IsSpace(r):
+			return ' '
+		case !unicode.IsPrint(r):
+			return '?'
+		}
+		return r
+	}, said))
+}
+
 // agentFault reads what a command of the agent said when it failed: one line of
-// JSON as api.Error has it, or words.
+// JSON as api.Error has it, or words. Root inside may have another command in its place.
 func agentFault(p string, status uint8, said []byte) error {
-	text := strings.TrimSpace(strings.ToValidUTF8(string(said), "?"))
 	var wire api.Error
-	if json.Unmarshal([]byte(text), &wire) == nil && wire.Message != "" {
+	if json.Unmarshal(said, &wire) == nil && fromInside(wire.Message) != "" {
 		kind, _ := fault.ParseKind(wire.Kind)
-		f := fault.New(kind, "%s", wire.Message).At("path")
-		f.Hint = wire.Hint
+		f := fault.New(kind, "%s", fromInside(wire.Message)).At("path")
+		f.Hint = fromInside(wire.Hint)
 		return f
 	}
+	text := fromInside(string(said))
 	kind := fault.Internal
 	switch {
 	case strings.Contains(text, "no such file"), strings.Contains(text, "not found"):

@@ -12,6 +12,7 @@ import (
 	"syscall"
 	"testing"
 	"time"
+	"unicode"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/api/stream"
@@ -154,6 +155,11 @@ func TestCopy(t *testing.T) {
 					exits(conn, 1)
 					return
 				}
+				if said := hostile[p.Args[1]]; said != "" {
+					_ = stream.Write(conn, stream.Stderr, []byte(said))
+					exits(conn, 1)
+					return
+				}
 				_ = stream.Write(conn, stream.Stdout, []byte(`{"name":"etc","type":"folder"}`))
 				exits(conn, 0)
 			}
@@ -181,6 +187,13 @@ func TestCopy(t *testing.T) {
 		}
 		_, err = l.StatPath(t.Context(), "web", "/none")
 		kindIs(t, err, fault.Missing, "there is no /none")
+		for path := range hostile {
+			_, err = l.StatPath(t.Context(), "web", path)
+			all := fault.All(err)
+			if len(all) != 1 || !strings.Contains(err.Error(), "some words") || len(all[0].Message+all[0].Hint) > 5000 || strings.ContainsFunc(all[0].Message+all[0].Hint, unicode.IsControl) {
+				t.Errorf("%s: %.200q", path, err)
+			}
+		}
 		l.stateIs("web", want)
 	}
 	check(api.Created)
@@ -191,6 +204,13 @@ func TestCopy(t *testing.T) {
 	check(api.Running)
 	_, err := l.StatPath(t.Context(), "web", "etc")
 	kindIs(t, err, fault.Invalid, "absolute")
+}
+
+// hostile is what a command says that root inside has put in the agent's place, by path.
+var hostile = map[string]string{
+	"/fault": `{"kind":"missing","message":"some words\u001b]0;\u0007\u009b2J","hint":"\u001b[2J` + strings.Repeat("x", 3000) + `"}`,
+	"/words": "some words\x1b[2J\xff\x9b" + strings.Repeat("x", 4000),
+	"/blank": `{"message":" \n","hint":"some words\u001b"}`,
 }
 
 var errBroken = errors.New("the connection broke")

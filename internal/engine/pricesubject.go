@@ -6,7 +6,6 @@ import (
 	"io"
 	"os/exec"
 	"path/filepath"
-	"strings"
 	"syscall"
 	"time"
 
@@ -48,7 +47,7 @@ func (bareHost) Address() string  { return "127.0.0.1" }
 func (h bareHost) Folder() string { return h.folder }
 
 func gaugeFault(where string, err error, said []byte) error {
-	if text := strings.TrimSpace(strings.ToValidUTF8(string(said), "?")); text != "" {
+	if text := fromInside(string(said)); text != "" {
 		return fault.Unablef("measure %s: %s", where, text)
 	}
 	return fault.Wrap(err, "measure %s", where)

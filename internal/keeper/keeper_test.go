@@ -96,7 +96,7 @@ func TestStartThatFails(t *testing.T) {
 		word string
 	}{
 		"the payload says why":             {"fail", fault.Missing, "no such program"},
-		"the payload dies before it runs":  {"die early", fault.Internal, "exit status 42; it wrote: the reason"},
+		"the payload dies before it runs":  {"die early", fault.Internal, "exit status 42; it wrote: the?[2J reason"},
 		"the payload's program is missing": {"nothing", fault.Internal, "no such file"},
 	} {
 		t.Run(what, func(t *testing.T) {

@@ -67,7 +67,7 @@ func payload(mode string, args []string) int {
 	unix.CloseOnExec(sock)
 	b := make([]byte, wire.MaxMessage)
 	if mode == "die early" {
-		fmt.Fprintln(os.Stderr, "the reason")
+		fmt.Fprintln(os.Stderr, "the\x1b[2J reason")
 		return 42
 	}
 	if mode == "qemu" {

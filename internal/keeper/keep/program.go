@@ -198,7 +198,7 @@ func (p *program) abandon() {
 }
 
 // lastWords returns what a program that never ran has written to its error
-// output, such as a panic of the agent.
+// output, such as a panic of the agent, without what a terminal would act on.
 func (p *program) lastWords() string {
 	if p.live || p.out[1].fd < 0 {
 		return ""
@@ -208,7 +208,7 @@ func (p *program) lastWords() string {
 	if err != nil || n <= 0 {
 		return ""
 	}
-	return "; it wrote: " + string(b[:n])
+	return "; it wrote: " + printable(string(b[:n]))
 }
 
 // tick drops clients that have taken nothing for too long.
