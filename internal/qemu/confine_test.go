@@ -2,12 +2,15 @@ package qemu_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io/fs"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
+	"strconv"
 	"strings"
 	"syscall"
 	"testing"
@@ -166,6 +169,53 @@ func TestAConfinedMachineThatCannotStartSaysWhy(t *testing.T) {
 				t.Errorf("%v: %s", err, out)
 			}
 		})
+	}
+}
+
+// keys is the argument by which this program tries, in the place of QEMU, to read a key.
+const keys = "keys"
+
+func readKey(id string) int {
+	n, err := strconv.Atoi(id)
+	if err == nil {
+		_, err = unix.KeyctlBuffer(unix.KEYCTL_READ, n, make([]byte, 64), 64)
+	}
+	fmt.Println("the key:", err)
+	_, err = unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", "strata-test", 0)
+	fmt.Println("the session:", err)
+	return 0
+}
+
+func TestAConfinedProgramHasNoKeysOfTheDaemons(t *testing.T) {
+	require.Root(t)
+	runtime.LockOSThread() // for good: this thread's keys are others' no more
+	_, err := unix.KeyctlJoinSessionKeyring("strata-test")
+	require.Host(t, "keys", !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM), fmt.Sprint(err))
+	must(t, err)
+	id, err := unix.AddKey("user", "strata-test", []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
+	must(t, err)
+	self, err := os.Executable()
+	must(t, err)
+	null, err := os.Open("/dev/null")
+	must(t, err)
+	defer null.Close()
+	for sentence, c := range map[string]struct {
+		args  []string
+		stage bool
+		want  string
+	}{
+		"the daemon's own": {[]string{self, keys, strconv.Itoa(id)}, false, "the key: <nil>\nthe session: <nil>\n"},
+		"a confined one": {confine.Spec{Program: self, Args: []string{keys, strconv.Itoa(id)}, User: user, First: 4, Last: 4}.Encode(), true,
+			"the key: permission denied\nthe session: required key not available\n"},
+	} {
+		cmd := exec.Command(self)
+		cmd.Args, cmd.ExtraFiles = c.args, []*os.File{null, null}
+		if c.stage {
+			cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: confine.Namespaces}
+		}
+		if out, err := cmd.CombinedOutput(); err != nil || string(out) != c.want {
+			t.Errorf("%s: %v: %s", sentence, err, out)
+		}
 	}
 }
 

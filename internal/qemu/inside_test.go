@@ -24,6 +24,8 @@ func TestMain(m *testing.M) {
 	switch {
 	case len(os.Args) > 1 && os.Args[1] == confine.Command:
 		os.Exit(confine.Run(os.Args))
+	case len(os.Args) > 1 && os.Args[1] == keys:
+		os.Exit(readKey(os.Args[2]))
 	case len(os.Args) > 1 && os.Args[1] == loop.Command:
 		os.Exit(loop.Run())
 	case os.Args[0] == "/init" && os.Getpid() == 1:

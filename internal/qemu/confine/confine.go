@@ -235,6 +235,9 @@ func files() error {
 
 // drop gives up root, and every way back to it.
 func (s Spec) drop() error {
+	if err := jail.NoKeys(); err != nil {
+		return err
+	}
 	for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
 		if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) { // that: a kernel that has fewer
 			return jail.Failed("drop capability "+strconv.Itoa(int(capability)), err)

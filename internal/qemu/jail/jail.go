@@ -161,5 +161,17 @@ func ReadOnly(tree int) error {
 	return nil
 }
 
+// NoKeys leaves the keys of whoever started the daemon behind: a session's keyring stays
+// through every change of user. Where the kernel has no keys, or a filter of the host's keeps
+// this from them, there is nothing to leave.
+func NoKeys() error {
+	// Without a name it is a new one. Source: keyctl(2).
+	_, _, errno := unix.Syscall(unix.SYS_KEYCTL, unix.KEYCTL_JOIN_SESSION_KEYRING, 0, 0)
+	if errno == 0 || errno == unix.ENOSYS || errno == unix.EPERM {
+		return nil
+	}
+	return Failed("leave the session's keys", errno)
+}
+
 // Failed says what failed, nil where nothing did. Formatting would make strata-agent larger.
 func Failed(what string, err error) error { return os.NewSyscallError(what, err) }

@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -255,15 +256,26 @@ func reach() int {
 		_, err = unix.Write(file, []byte("FROM"))
 	}
 	fmt.Println("a file of the volume:", err)
+	_, err = unix.KeyctlSearch(unix.KEY_SPEC_SESSION_KEYRING, "user", sessionKey, 0)
+	fmt.Println("a key of the session:", err)
 	return 0
 }
+
+// sessionKey is a key that whoever started the daemon has.
+const sessionKey = "strata-test"
 
 func TestAServerThatWasTakenOverChangesNothingOfTheHosts(t *testing.T) {
 	require.Root(t)
 	all := volumes(t)
 	self, err := os.Executable()
 	must(t, err)
-	want := "../../sys/kernel/core_pattern: read-only file system\n../oom_score_adj: read-only file system\na file of the volume: <nil>\n"
+	runtime.LockOSThread() // for good: this thread's keys are others' no more
+	_, err = unix.KeyctlJoinSessionKeyring("strata-test")
+	require.Host(t, "keys", !errors.Is(err, unix.ENOSYS) && !errors.Is(err, unix.EPERM), fmt.Sprint(err))
+	must(t, err)
+	_, err = unix.AddKey("user", sessionKey, []byte("secret"), unix.KEY_SPEC_SESSION_KEYRING)
+	must(t, err)
+	want := "../../sys/kernel/core_pattern: read-only file system\n../oom_score_adj: read-only file system\na file of the volume: <nil>\na key of the session: required key not available\n"
 	if got := instead(t, self, all["rw"], takenOver); got != want {
 		t.Errorf("it finds:\n%s", got)
 	}

@@ -107,6 +107,9 @@ func (s Spec) run() error {
 
 // confine gives up what virtiofsd does not need.
 func confine() error {
+	if err := jail.NoKeys(); err != nil {
+		return err
+	}
 	for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
 		if slices.Contains(kept, capability) {
 			continue
