@@ -160,14 +160,14 @@ func (a *app) serveWeb(ctx context.Context, c *client.Client, l net.Listener, na
 		Transport: c.Transport(),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "strata"})
-			r.Out.Host = r.In.Host // by which the daemon knows its own page
-			r.Out.Header.Del("Cookie")
+			r.Out.Host = r.In.Host     // by which the daemon knows its own page
+			r.Out.Header.Del("Cookie") // of others on this host: a browser's cookies know no ports
 		},
 		ErrorHandler: func(w http.ResponseWriter, _ *http.Request, _ error) {
 			http.Error(w, "strata: the daemon does not answer", http.StatusBadGateway)
 		},
 	}}
-	fmt.Fprintf(a.out, "http://%s/?key=%s\n", door.host, door.key)
+	fmt.Fprintf(a.out, "http://%s/%s/console/%s\n", door.host, door.key, url.PathEscape(name))
 	err := (&http.Server{Handler: door, ReadHeaderTimeout: 10 * time.Second}).Serve(l)
 	if ctx.Err() != nil {
 		return nil // its user has ended it
@@ -176,7 +176,9 @@ func (a *app) serveWeb(ctx context.Context, c *client.Client, l net.Listener, na
 }
 
 // door lets through what the page of one machine needs, for who has the key: every
-// program of this host, and every page in its browsers, could knock.
+// program of this host, and every page in its browsers, could knock. The key is the first
+// part of every path, and not in a cookie, which a browser would give to whatever else
+// listens on the loopback.
 type door struct {
 	key, host, name string
 	next            http.Handler
@@ -188,21 +190,16 @@ func (d *door) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		refuse(http.StatusForbidden, "this is "+d.host)
 		return
 	}
-	cookie := "strata-" + d.host[strings.LastIndexByte(d.host, ':')+1:]
-	if r.Method == http.MethodGet && r.URL.Path == "/" && same(r.URL.Query().Get("key"), d.key) {
-		http.SetCookie(w, &http.Cookie{Name: cookie, Value: d.key, Path: "/", HttpOnly: true, SameSite: http.SameSiteStrictMode})
-		http.Redirect(w, r, "/console/"+url.PathEscape(d.name), http.StatusSeeOther)
-		return
-	}
-	if c, err := r.Cookie(cookie); err != nil || !same(c.Value, d.key) {
+	key, at, _ := strings.Cut(strings.TrimPrefix(r.URL.Path, "/"), "/")
+	if !same(key, d.key) {
 		refuse(http.StatusForbidden, "open the address that strata vnc --web printed")
 		return
 	}
-	api := "/v1/environments/" + d.name + "/"
-	switch at := r.URL.Path; {
+	api := "v1/environments/" + d.name + "/"
+	switch {
 	case r.Method != http.MethodGet, strings.Contains(at, ".."):
-	case at == "/console/"+d.name, strings.HasPrefix(at, "/console/-/"), at == api+"vnc", at == api+"screen.png":
-		d.next.ServeHTTP(w, r)
+	case at == "console/"+d.name, strings.HasPrefix(at, "console/-/"), at == api+"vnc", at == api+"screen.png":
+		http.StripPrefix("/"+d.key, d.next).ServeHTTP(w, r)
 		return
 	}
 	refuse(http.StatusNotFound, "there is nothing here")

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"net/http"
-	"net/http/cookiejar"
 	"net/url"
 	"os"
 	"path/filepath"
@@ -26,13 +25,14 @@ import (
 func TestThePageIsForWhoHasTheKey(t *testing.T) {
 	at := page(t, served(t, new(servertest.Screen)))
 	u, err := url.Parse(at)
-	if err != nil || u.Hostname() != "127.0.0.1" || len(u.Query().Get("key")) < 26 {
+	key, rest, _ := strings.Cut(strings.TrimPrefix(u.Path, "/"), "/")
+	if err != nil || u.Hostname() != "127.0.0.1" || len(key) < 26 || rest != "console/machine" {
 		t.Fatalf("the page is at %s, %v", at, err)
 	}
 	base := "http://" + u.Host
-	jar, _ := cookiejar.New(nil)
-	stranger, known := &http.Client{Timeout: 10 * time.Second}, &http.Client{Timeout: 10 * time.Second, Jar: jar}
-	get := func(c *http.Client, method, at string, change func(*http.Request)) int {
+	known := base + "/" + key
+	c := &http.Client{Timeout: 10 * time.Second}
+	get := func(method, at string, change func(*http.Request)) int {
 		t.Helper()
 		r, err := http.NewRequest(method, at, nil)
 		if err != nil {
@@ -46,34 +46,34 @@ func TestThePageIsForWhoHasTheKey(t *testing.T) {
 			t.Fatal(err)
 		}
 		answer.Body.Close()
+		if answer.Header.Get("Set-Cookie") != "" { // other servers of this host would be given it
+			t.Errorf("%s sets a cookie", at)
+		}
 		return answer.StatusCode
 	}
 	const picture = "/v1/environments/machine/screen.png"
-	for _, path := range []string{"/", "/?key=", "/?key=" + strings.Repeat("A", 26), "/console/machine", "/console/-/console.js", picture} {
-		if status := get(stranger, "GET", base+path, nil); status != 403 {
+	for _, path := range []string{"", "/", "/?key=" + key, "/" + strings.Repeat("A", 26) + "/console/machine", "//" + key + "/console/machine", "/console/machine", "/console/-/console.js", picture} {
+		if status := get("GET", base+path, func(r *http.Request) { r.Header.Set("Cookie", "strata-"+u.Port()+"="+key) }); status != 403 {
 			t.Errorf("without the key %s answers %d", path, status)
 		}
 	}
-	if status := get(known, "GET", at, nil); status != 200 { // the page that it leads to
-		t.Errorf("with the key it answers %d", status)
-	}
-	for _, path := range []string{"/console/-/console.js", picture} {
-		if status := get(known, "GET", base+path, nil); status != 200 {
-			t.Errorf("with the key %s answers %d", path, status)
+	for _, at := range []string{at, known + "/console/-/console.js", known + picture} {
+		if status := get("GET", at, nil); status != 200 {
+			t.Errorf("with the key %s answers %d", at, status)
 		}
 	}
-	for _, path := range []string{"/v1/environments", "/v1/environments/machine", "/v1/environments/other/screen.png", "/console/other", "/metrics", "/console/-/%2e%2e/%2e%2e/v1/environments"} {
-		if status := get(known, "GET", base+path, nil); status != 404 {
+	for _, path := range []string{"", "/", "/v1/environments", "/v1/environments/machine", "/v1/environments/other/screen.png", "/console/other", "/metrics", "/console/-/%2e%2e/%2e%2e/v1/environments"} {
+		if status := get("GET", known+path, nil); status != 404 {
 			t.Errorf("what the page does not need: %s answers %d", path, status)
 		}
 	}
-	if status := get(known, "POST", base+"/v1/environments/machine/vnc", nil); status != 404 {
+	if status := get("POST", known+"/v1/environments/machine/vnc", nil); status != 404 {
 		t.Errorf("a POST answers %d", status)
 	}
-	if status := get(known, "GET", base+picture, func(r *http.Request) { r.Host = "elsewhere.example" }); status != 403 {
+	if status := get("GET", known+picture, func(r *http.Request) { r.Host = "elsewhere.example" }); status != 403 {
 		t.Errorf("another name for this address answers %d", status)
 	}
-	status := get(known, "GET", base+"/v1/environments/machine/vnc", func(r *http.Request) {
+	status := get("GET", known+"/v1/environments/machine/vnc", func(r *http.Request) {
 		for name, value := range map[string]string{"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13", "Sec-WebSocket-Key": "AAAAAAAAAAAAAAAAAAAAAA==", "Origin": "http://elsewhere.example"} {
 			r.Header.Set(name, value)
 		}

@@ -2,7 +2,8 @@
 import RFB from './third_party/novnc/core/rfb.js';
 
 const ref = decodeURIComponent(location.pathname.split('/').pop());
-const api = new URL(`/v1/environments/${encodeURIComponent(ref)}/`, location.href);
+// Beside the page's own folder, wherever that is: `strata vnc --web` serves both below its key.
+const api = new URL(`../v1/environments/${encodeURIComponent(ref)}/`, location.href);
 const part = (id) => document.getElementById(id);
 
 document.title = `${ref} - strata console`;
