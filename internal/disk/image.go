@@ -11,6 +11,7 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -223,20 +224,42 @@ func runWith(ctx context.Context, held []*os.File, name string, args ...string) 
 		return -1, err
 	}
 	cmd := exec.CommandContext(ctx, path, args...)
-	cmd.ExtraFiles = held
-	out, err := cmd.CombinedOutput()
+	var said tail
+	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = held, &said, &said
+	err = cmd.Run()
 	if err == nil {
 		return 0, nil
 	}
 	if ctx.Err() != nil {
 		return -1, ctx.Err()
 	}
-	words := strings.Join(strings.Fields(string(out[:min(len(out), 2000)])), " ")
 	var exit *exec.ExitError
 	if errors.As(err, &exit) {
-		return exit.ExitCode(), fmt.Errorf("%s: %w: %s", name, err, words)
+		return exit.ExitCode(), fmt.Errorf("%s: %w: %s", name, err, said.words())
 	}
 	return -1, fmt.Errorf("%s: %w", name, err)
+}
+
+// tail keeps the end of what a tool says: of a crafted file system it may be much.
+type tail struct{ text []byte }
+
+// maxTail bounds it. Unit: bytes.
+const maxTail = 2000
+
+func (t *tail) Write(b []byte) (int, error) {
+	t.text = append(t.text, b[max(0, len(b)-maxTail):]...)
+	t.text = t.text[:copy(t.text, t.text[max(0, len(t.text)-maxTail):])]
+	return len(b), nil
+}
+
+// words are one line, without what a terminal acts on: names of files may be among them.
+func (t *tail) words() string {
+	return strings.Map(func(r rune) rune {
+		if !unicode.IsPrint(r) {
+			return '?'
+		}
+		return r
+	}, strings.Join(strings.Fields(string(t.text)), " "))
 }
 
 func syncFile(path string) error {
