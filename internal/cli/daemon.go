@@ -102,7 +102,17 @@ func (a *app) start(ctx context.Context, p place.Places, dial client.Dial) (net.
 	a.say("started a daemon (pid %d) for %s", cmd.Process.Pid, where)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	return await(ctx, dial, ended, log)
+	return await(ctx, dial, ended, log, func() bool { return isHeld(filepath.Join(p.Run, "daemon.lock")) })
+}
+
+// isHeld tells whether another process has the lock.
+func isHeld(path string) bool {
+	f, err := os.Open(path)
+	if err != nil {
+		return false
+	}
+	defer f.Close()
+	return errors.Is(unix.Flock(int(f.Fd()), unix.LOCK_SH|unix.LOCK_NB), unix.EWOULDBLOCK)
 }
 
 // spawn starts a daemon in a session of its own, so that it outlives this command.
@@ -131,9 +141,9 @@ func spawn(p place.Places) (*exec.Cmd, string, error) {
 	return cmd, path, nil
 }
 
-// await tries to connect until the daemon listens. One that ends because it found
-// another there leaves that one's socket to be awaited all the same.
-func await(ctx context.Context, dial client.Dial, ended <-chan error, log string) (net.Conn, error) {
+// await tries to connect until the daemon listens. One that ends while another is there,
+// which runs tells, leaves that one's socket to be awaited all the same.
+func await(ctx context.Context, dial client.Dial, ended <-chan error, log string, runs func() bool) (net.Conn, error) {
 	ctx, cancel := context.WithTimeout(ctx, startPatience)
 	defer cancel()
 	pause := time.NewTimer(0)
@@ -159,18 +169,12 @@ func await(ctx context.Context, dial client.Dial, ended <-chan error, log string
 		if err == nil || !client.NotRunning(err) {
 			return conn, err
 		}
-		if over != nil && !foundAnother(died) {
+		if over != nil && !runs() {
 			return nil, over
 		}
 		pause.Reset(step)
 		step = min(step*2, 20*time.Millisecond)
 	}
-}
-
-// foundAnother tells whether a daemon ended because another has its state or its socket.
-func foundAnother(died error) bool {
-	var end *exec.ExitError
-	return errors.As(died, &end) && end.ExitCode() == fault.Conflict.Exit()
 }
 
 // lastLine returns the end of a log.

@@ -10,6 +10,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/client"
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -20,11 +22,12 @@ func TestADaemonThatFindsAnotherIsNoFailure(t *testing.T) {
 	const late = 5 // more tries than the end of a daemon takes
 	for what, c := range map[string]struct {
 		status int
-		works  bool
+		other  bool // another daemon is there
 	}{
-		"it found another":   {fault.Conflict.Exit(), true},
-		"it failed":          {fault.Internal.Exit(), false},
-		"it ended by itself": {0, false},
+		"it found another":                {fault.Conflict.Exit(), true},
+		"it found what will never answer": {fault.Conflict.Exit(), false},
+		"it failed":                       {fault.Internal.Exit(), false},
+		"it ended by itself":              {0, false},
 	} {
 		t.Run(what, func(t *testing.T) {
 			dir, err := os.MkdirTemp("", "cli") // short, for the socket
@@ -49,14 +52,25 @@ func TestADaemonThatFindsAnotherIsNoFailure(t *testing.T) {
 			}
 			ended := make(chan error, 1)
 			ended <- exec.Command("sh", "-c", "exit "+strconv.Itoa(c.status)).Run()
-			conn, err := await(t.Context(), dial, ended, log)
+			held := filepath.Join(dir, "lock")
+			if c.other {
+				lock, err := os.Create(held)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer lock.Close()
+				if err := unix.Flock(int(lock.Fd()), unix.LOCK_EX); err != nil {
+					t.Fatal(err)
+				}
+			}
+			conn, err := await(t.Context(), dial, ended, log, func() bool { return isHeld(held) })
 			if conn != nil {
 				conn.Close()
 			}
 			switch {
-			case c.works && err != nil:
+			case c.other && err != nil:
 				t.Errorf("after %d tries: %v", tries, err)
-			case !c.works && (err == nil || !strings.Contains(err.Error(), "last words")):
+			case !c.other && (err == nil || !strings.Contains(err.Error(), "last words")):
 				t.Errorf("after %d tries: %v; want the log's last words", tries, err)
 			}
 		})

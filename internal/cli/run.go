@@ -105,17 +105,25 @@ func (a *app) runAttached(ctx context.Context, c *client.Client, made api.Enviro
 	return ended(end)
 }
 
+// lostPatience is how long the end of what a broken session was of may take to be known.
+const lostPatience = time.Second
+
 // leave tells with err, which ended the session, that the environment goes on. One
 // that does not run is discarded.
 func (a *app) leave(c *client.Client, made api.Environment, err error) error {
 	ctx, cancel := context.WithTimeout(context.Background(), removalPatience)
 	defer cancel()
+	soon, stop := context.WithTimeout(ctx, lostPatience)
+	defer stop()
+	_, _ = c.Wait(soon, made.ID, "stopped") // that it ended may be what broke the session
 	e, unknown := c.Get(ctx, made.ID)
 	switch {
 	case unknown != nil:
 		return err
 	case e.State == api.Created || e.State == api.Stopped:
 		a.discard(c, made)
+		return err
+	case e.State != api.Running && e.State != api.Paused:
 		return err
 	}
 	return fault.All(err)[0].Help("%s goes on: join it with `strata attach %s`, or end it with `strata stop %s`", made.Name, made.Name, made.Name)

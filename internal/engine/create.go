@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"io/fs"
+	"net/netip"
 	"os"
 	"strings"
 	"time"
@@ -118,6 +119,16 @@ func fits(spec api.Spec, depth string) error {
 	return fault.Join(errs...)
 }
 
+// published refuses ports by IPv6 of an environment that has none: nobody would answer.
+func published(ports []api.Port, at api.Address) error {
+	for i, p := range ports {
+		if ip, err := netip.ParseAddr(p.HostIP); err == nil && ip.Is6() && !ip.Is4In6() && at.IPv6 == "" {
+			return fault.Invalidf("the network %q has no IPv6, so nothing on it can be published on %s", at.Network, p.HostIP).At("ports[" + itoa(i) + "].host_ip").Help("use an IPv4 address of this host, or none for all of them")
+		}
+	}
+	return nil
+}
+
 // create does the work, with the template held.
 func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *entry, err error) {
 	choice, err := e.choose(ctx, spec, t)
@@ -150,6 +161,9 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 			return nil, err
 		}
 		back.Push("give the address back", func(ctx context.Context) error { return e.o.Network.Release(ctx, rec.ID) })
+	}
+	if err := published(spec.Ports, rec.Address); err != nil {
+		return nil, err
 	}
 	if err := e.store.Make(rec.ID); err != nil {
 		return nil, err

@@ -2,6 +2,7 @@ package engine
 
 import (
 	"context"
+	"errors"
 	"net/netip"
 	"os"
 
@@ -104,27 +105,32 @@ func (n hosted) CheckPort(_ context.Context, p api.Port) error {
 
 func (n hosted) Sync(ctx context.Context, running map[string]Running) error {
 	all := map[string]network.Running{}
+	var damaged []error
 	for id, r := range running {
 		if r.Address.Network == "" {
 			continue
 		}
 		a, err := hostAddress(r.Address)
-		if err != nil {
-			return err
-		}
-		ports, err := hostPorts(r.Ports)
-		if err != nil {
-			return err
+		ports, bad := hostPorts(r.Ports)
+		if err = errors.Join(err, bad); err != nil { // the others are not to be without theirs
+			damaged = append(damaged, fault.Wrap(err, "connect %s again", id))
+			continue
 		}
 		all[id] = network.Running{PID: r.PID, Tap: r.Tap, Address: a, Ports: ports, Rate: network.Rate(r.Rate)}
 	}
-	if err := n.h.Sync(ctx, all); err != nil {
+	err := n.h.Sync(ctx, all)
+	if err == nil && len(all) > 0 { // else who connects first starts it
+		err = n.h.EnsureDNS(ctx)
+	}
+	return fault.Join(append(damaged, err)...)
+}
+
+func (n hosted) SyncLate(ctx context.Context) error {
+	if err := n.h.SyncLate(ctx); err != nil {
 		return err
 	}
-	if len(all) == 0 {
-		return nil // who connects first starts it
-	}
-	return n.h.EnsureDNS(ctx)
+	_ = n.h.EnsureDNS(ctx) // tolerated: NamesFault tells, and much works without
+	return nil
 }
 
 func (n hosted) ResolvConf(a api.Address, dns []string) ([]byte, error) {

@@ -126,10 +126,12 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		return err
 	}
 	if err := e.o.Network.Sync(ctx, e.running()); err != nil {
-		// Whoever starts next tries again; what runs must not be without a daemon.
+		// What runs must not be without a daemon.
 		e.log.Error("networks not restored", "error", err)
+		e.goes(e.syncLate)
+	} else {
+		e.leaseAgain()
 	}
-	e.leaseAgain()
 	trash, err := e.store.Trashed()
 	if err != nil {
 		return err
@@ -152,6 +154,24 @@ func (e *Engine) reconcile(ctx context.Context) error {
 		}
 	})
 	return e.noteBoot()
+}
+
+// syncLate has networks restored that could not be when the daemon started, and tries until
+// they are. Whoever starts meanwhile has it done, too.
+func (e *Engine) syncLate() {
+	for wait := time.Second; ; wait = min(2*wait, time.Minute) {
+		select {
+		case <-e.life.Done():
+			return
+		case <-time.After(wait):
+		}
+		if err := e.o.Network.SyncLate(e.life); err != nil {
+			e.log.Debug("networks still not restored", "error", err)
+			continue
+		}
+		e.leaseAgain()
+		return
+	}
 }
 
 // running is what the network must know of what was adopted.

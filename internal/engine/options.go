@@ -103,6 +103,8 @@ type Networks interface {
 	// Sync makes the host agree with what runs, by id; it is called once, before
 	// anything is connected.
 	Sync(ctx context.Context, running map[string]Running) error
+	// SyncLate does what a Sync that failed could not, and nothing after one that did not.
+	SyncLate(ctx context.Context) error
 	ResolvConf(a api.Address, dns []string) ([]byte, error)
 	Networks() []api.Network
 	Network(name string) (api.Network, error)

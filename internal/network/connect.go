@@ -91,9 +91,6 @@ func (h *Host) claim(id string, a Address, ports []Port, link string) (linkPlan,
 		if err := p.valid(); err != nil {
 			return linkPlan{}, nil, err
 		}
-		if p.HostIP.Is6() && !a.IPv6.IsValid() {
-			return linkPlan{}, nil, fault.Invalidf("the network %q has no IPv6, so nothing on it can be published on %s", n.Name, p.HostIP).At("ports").Help("use an IPv4 address of this host, or none for all of them")
-		}
 		if other := h.portHolder(p, ""); other != nil {
 			return linkPlan{}, nil, heldBy(p, other)
 		}

@@ -19,7 +19,7 @@ func (h *Host) Ensure(ctx context.Context, name string) error {
 	if h.ready(name) {
 		return nil
 	}
-	if err := h.syncLate(ctx); err != nil {
+	if err := h.SyncLate(ctx); err != nil {
 		return err
 	}
 	h.ensuring.Lock()

@@ -45,6 +45,8 @@ type Host struct {
 	syncing  sync.Mutex // one at a time takes over what runs
 	ensuring sync.Mutex // one at a time makes bridges and tables
 
+	forgetting sync.Mutex // one at a time looks through what the kernel knows of senders; a leaf
+
 	counters struct { // a leaf
 		sync.Mutex
 		text bytes.Buffer
@@ -265,7 +267,7 @@ func (h *Host) Remove(ctx context.Context, name string, used []string) error {
 	if name == Default {
 		return fault.Conflictf("the network %q cannot be removed", name).At("network").Help("every root has it")
 	}
-	if err := h.syncLate(ctx); err != nil {
+	if err := h.SyncLate(ctx); err != nil {
 		return err
 	}
 	h.ensuring.Lock()

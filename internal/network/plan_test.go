@@ -166,30 +166,6 @@ func TestAddressesAreForLifeAndGivenOnce(t *testing.T) {
 	}
 }
 
-func TestPortsOfIPv6NeedANetworkThatHasIt(t *testing.T) {
-	for _, has := range []bool{true, false} {
-		h, err := Open(t.Context(), Options{Dir: t.TempDir(), RunDir: t.TempDir()})
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer h.Close()
-		h.networks["some"] = planned(t, Network{Name: "some"}, &facts{ipv6: has})
-		const id = "000000000001"
-		a, err := h.Allocate("some", id, "one")
-		if err != nil {
-			t.Fatal(err)
-		}
-		for _, address := range []string{"::", "fd00:99::2"} {
-			port := Port{HostIP: netip.MustParseAddr(address), HostPort: 8080, Port: 80, Protocol: "tcp"}
-			_, elements, err := h.claim(id, a, []Port{port}, "sv0000000000010")
-			if has && (err != nil || len(elements) == 0) || !has && (!fault.Is(err, fault.Invalid) || fault.All(err)[0].Field != "ports") {
-				t.Errorf("on %s, with IPv6 %v: %v", address, has, err)
-			}
-			h.environments[id].link, h.environments[id].ports = "", nil
-		}
-	}
-}
-
 func TestRecordsAreReadAsTheyWereWritten(t *testing.T) {
 	dir := t.TempDir()
 	n := planned(t, Network{Name: "a", Isolated: true}, &facts{ipv6: true}).Network

@@ -128,9 +128,9 @@ func (h *Host) checkHost(p Port) error {
 	for _, a := range p.binds() {
 		err := tryBind(a, p)
 		switch {
-		case err == nil, errors.Is(err, unix.EAFNOSUPPORT) && !p.HostIP.IsValid():
+		case err == nil, errors.Is(err, unix.EAFNOSUPPORT):
 			continue
-		case errors.Is(err, unix.EADDRNOTAVAIL), errors.Is(err, unix.EAFNOSUPPORT):
+		case errors.Is(err, unix.EADDRNOTAVAIL):
 			return fault.Invalidf("this host has no address %s", p.HostIP).At("ports").Help("use an address of this host, or none for all of them")
 		case !errors.Is(err, unix.EADDRINUSE):
 			return fault.Internalf("try %s: %w", p.listens(), err)

@@ -13,6 +13,10 @@ type Rate = nft.Rate
 func (h *Host) SetRate(id string, r Rate) error {
 	h.mu.Lock()
 	e, ok := h.environments[id]
+	if late, waits := h.unsynced[id]; waits { // it is to be taken over yet
+		late.Rate = r
+		h.unsynced[id] = late
+	}
 	if !ok || e.link == "" || e.rate == r {
 		h.mu.Unlock()
 		return nil

@@ -38,9 +38,10 @@ func (h *Host) Sync(ctx context.Context, running map[string]Running) error {
 	return h.sync(ctx)
 }
 
-// syncLate makes up for a Sync that could not see what is on the host: what runs
-// would be nobody's when the filter is matched.
-func (h *Host) syncLate(ctx context.Context) error {
+// SyncLate makes up for a Sync that could not see what is on the host: what runs
+// would be nobody's when the filter is matched. Without one it does nothing.
+// Kinds: Unable.
+func (h *Host) SyncLate(ctx context.Context) error {
 	if h.synced() {
 		return nil
 	}
@@ -51,10 +52,10 @@ func (h *Host) syncLate(ctx context.Context) error {
 	}
 	err := h.sync(ctx)
 	if !h.synced() {
-		return err
+		return unable(err, "look at what is on the host")
 	}
 	if err != nil { // what is left is others' own
-		h.log.Debug("networks were restored late, and not all", "err", err)
+		h.log.Error("networks were restored late, and not all", "err", err)
 	}
 	return nil
 }

@@ -12,8 +12,17 @@ import (
 // forgetSenders has the kernel look anew where datagrams to the given ports of the
 // host go. It looks once for each sender, at the first one, and each further one
 // renews that: who goes on sending would never find what is published meanwhile,
-// nor let go of what was. Connections by TCP end by themselves.
+// nor let go of what was. Connections by TCP end by themselves. All that the kernel knows
+// of is looked through for that, which may be much, so that nobody waits for it.
 func (h *Host) forgetSenders(ports []Port) {
+	if slices.ContainsFunc(ports, func(p Port) bool { return p.Protocol == "udp" }) {
+		go h.forget(ports)
+	}
+}
+
+func (h *Host) forget(ports []Port) {
+	h.forgetting.Lock()
+	defer h.forgetting.Unlock()
 	var all []netlink.CustomConntrackFilter
 	var own []netip.Addr
 	for _, p := range ports {
@@ -24,9 +33,6 @@ func (h *Host) forgetSenders(ports []Port) {
 			own = ownAddresses()
 		}
 		all = append(all, sentTo{p, own})
-	}
-	if all == nil {
-		return
 	}
 	for _, family := range []netlink.InetFamily{unix.AF_INET, unix.AF_INET6} {
 		// Without it new senders are served all the same.

@@ -281,6 +281,9 @@ func (n *Network) Sync(_ context.Context, live map[string]engine.Running) error 
 	return nil
 }
 
+// SyncLate has nothing to make up for.
+func (n *Network) SyncLate(context.Context) error { return nil }
+
 // ResolvConf writes the servers.
 func (n *Network) ResolvConf(_ api.Address, dns []string) ([]byte, error) {
 	return fmt.Appendf(nil, "%v\n", dns), nil
