@@ -57,6 +57,7 @@ func TestCreateRefuses(t *testing.T) {
 		"a volume that is not there":          {api.Spec{Template: "busybox", Volumes: []api.Volume{{Source: "/no/such", Target: "/v"}}}, fault.Missing, "/no/such"},
 		"a malformed spec":                    {api.Spec{Template: "busybox", Name: "A", Env: []string{"x"}}, fault.Invalid, "DNS label"},
 		"a program that neither side names":   {api.Spec{Template: "busybox", Entrypoint: []string{""}}, fault.Invalid, "command"},
+		"a port by IPv6 of what has none":     {api.Spec{Template: "busybox", Ports: []api.Port{{HostIP: "::", HostPort: 8080, Port: 80}}}, fault.Invalid, "no IPv6"},
 		"a disk that is smaller than allowed": {api.Spec{Template: "busybox", Resources: api.Resources{Disk: 1}}, fault.Invalid, "too small"},
 	} {
 		t.Run(name, func(t *testing.T) {
