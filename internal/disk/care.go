@@ -55,6 +55,8 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
+	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), growPatience)
+	defer cancel()
 	if err := check(ctx, image, "-f"); err != nil { // which resize2fs wants
 		return err
 	}
@@ -69,20 +71,21 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	return image.Sync()
 }
 
-// treatment bounds how long a tool may work on a disk: it has all inodes to read, and a
-// large disk's many groups to write.
-const treatment = time.Hour
+// growPatience bounds how long a disk grows: there are all inodes to read, and a large
+// disk's many groups to write. That cut short would leave the file system damaged, so it
+// does not matter who waits.
+const growPatience = time.Hour
 
-// treat runs a tool on a held image to its end: cut short it would leave the file system
-// damaged, so it does not matter who waits. The tool holds the image, too, in case it
-// outlives this process.
+// mendPatience bounds a check at a start, which who waits may end as well: it is begun anew at the next.
+const mendPatience = 5 * time.Minute
+
+// treat runs a tool on a held image, which it holds, too, in case it outlives this process.
 func treat(ctx context.Context, image *os.File, name string, args ...string) (int, error) {
-	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), treatment)
-	defer cancel()
 	return runWith(ctx, []*os.File{image}, name, args...)
 }
 
-// check has e2fsck mend a held image as far as that needs no questions. Kinds: Unable (damaged).
+// check has e2fsck mend a held image as far as that needs no questions. Kinds: Unable
+// (damaged), Busy (there was no time for it).
 func check(ctx context.Context, image *os.File, options ...string) error {
 	// Exit status 1: errors were mended. Source: e2fsck(8), EXIT CODE.
 	status, err := treat(ctx, image, "e2fsck", append(options, "-p", image.Name())...)
@@ -111,7 +114,9 @@ func mend(ctx context.Context, image *os.File) error {
 	if le.Uint16(super[stateAt:])&stateErrors == 0 || le.Uint32(super[incompatAt:])&incompatRecover != 0 {
 		return nil
 	}
-	return check(ctx, image)
+	ctx, cancel := context.WithTimeout(ctx, mendPatience)
+	defer cancel()
+	return fault.Wrap(check(ctx, image), "check the disk %s, which tells of errors", image.Name())
 }
 
 // Clone copies the disk at src, which nobody may have attached, to the new file
