@@ -252,17 +252,16 @@ func (e *Engine) Queue(ctx context.Context, ref string, next api.Next, patience 
 	defer stop()
 	stay, leave := context.WithCancel(ctx)
 	defer leave()
-	removed := func() bool { return en.state == environment.Removing || en.state == environment.Gone }
 	go func() {
-		if en.until(stay, removed) == nil {
+		if en.until(stay, func() bool { return en.state.Going() }) == nil {
 			leave()
 		}
 	}()
 	err = e.book.Wait(stay, want)
 	en.mu.Lock()
-	gone := removed()
+	going := en.state.Going()
 	en.mu.Unlock()
-	if gone {
+	if going {
 		e.release(en) // room may have come in the last moment
 		err = fault.Missingf("it was removed meanwhile")
 	}

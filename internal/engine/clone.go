@@ -158,8 +158,7 @@ func (e *Engine) clone(ctx context.Context, source *entry, name string, t api.Te
 	own := en.snapshot()
 	rec := from
 	rec.ID, rec.Name, rec.Spec, rec.IDBase, rec.Created = own.ID, own.Name, spec, own.IDBase, own.Created
-	rec.Phase, rec.UserStopped, rec.Started, rec.Exit, rec.OOM, rec.Restarts, rec.LastFailure = environment.PhaseCreated, false, time.Time{}, nil, nil, 0, ""
-	rec.Restarting = false
+	rec.Phase, rec.UserStopped, rec.Restarting, rec.Started, rec.Exit, rec.OOM, rec.Restarts, rec.LastFailure = environment.PhaseCreated, false, false, time.Time{}, nil, nil, 0, ""
 	rec.Address, rec.MachineID, rec.Moving, rec.Moves, rec.Devices = api.Address{}, "", nil, nil, nil
 	if rec.Resolved, err = environment.Resolve(spec, rec.Name, t); err != nil {
 		return nil, err

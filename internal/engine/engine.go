@@ -10,7 +10,6 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/admission"
-	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/store"
 	"github.com/strata-project/strata/internal/stratum"
@@ -171,7 +170,7 @@ func (e *Engine) save(en *entry) error {
 	en.saving.Lock()
 	defer en.saving.Unlock()
 	en.mu.Lock()
-	rec, going := en.rec, en.state == environment.Removing || en.state == environment.Gone
+	rec, going := en.rec, en.state.Going()
 	en.mu.Unlock()
 	if going {
 		return nil

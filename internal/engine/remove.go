@@ -35,9 +35,9 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 		}
 	}
 	en.mu.Lock()
-	gone := en.state == environment.Removing || en.state == environment.Gone
+	going := en.state.Going()
 	en.mu.Unlock()
-	if gone {
+	if going {
 		return nil // it was to be removed when it ended, and it ended
 	}
 	return e.remove(ctx, en)

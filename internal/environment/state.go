@@ -72,6 +72,9 @@ func (s State) Live() bool { return s == Running || s == Paused || s == Stopping
 // Active tells whether it runs or is about to: what `ls` shows without --all.
 func (s State) Active() bool { return s.Live() || s == Starting || s == Waiting }
 
+// Going tells whether it is being removed, or was.
+func (s State) Going() bool { return s == Removing || s == Gone }
+
 // moves is the state table: every legal move is a row, and nothing else is legal.
 var moves = []struct {
 	from  State
