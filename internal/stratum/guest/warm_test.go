@@ -13,12 +13,11 @@ import (
 	"testing"
 	"time"
 
-	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/require"
-	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/resource/resourcetest"
 	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
@@ -79,16 +78,7 @@ func TestASystemThatCouldNotBeSavedIsNotTriedAtEveryStart(t *testing.T) {
 
 func TestNobodyElseRunsAsTheUserOfASystemThatIsBeingSaved(t *testing.T) {
 	require.Root(t)
-	groups, err := resource.Open(fmt.Sprintf("strata-test-saver-%d", os.Getpid()))
-	require.Host(t, "cgroup", err == nil || !fault.Is(err, fault.Unable) && !fault.Is(err, fault.Denied), fmt.Sprint(err))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := groups.Remove(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	groups := resourcetest.Open(t, fmt.Sprintf("strata-test-saver-%d", os.Getpid()))
 	dir, err := os.MkdirTemp("", "strg") // sockets below it want a short path
 	if err != nil {
 		t.Fatal(err)

@@ -1,7 +1,6 @@
 package virtual
 
 import (
-	"context"
 	"fmt"
 	"log/slog"
 	"os"
@@ -9,10 +8,10 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/resource/resourcetest"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
 )
@@ -33,17 +32,9 @@ func weightOf(t *testing.T, g *resource.Group) string {
 
 func TestARunThatBeganAsASpareGetsItsShare(t *testing.T) {
 	require.Root(t)
-	groups, err := resource.Open(fmt.Sprintf("strata-test-share-%d", os.Getpid()))
-	require.Host(t, "cgroup", err == nil || !fault.Is(err, fault.Unable) && !fault.Is(err, fault.Denied), fmt.Sprint(err))
-	if err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if err := groups.Remove(context.Background()); err != nil {
-			t.Error(err)
-		}
-	})
+	groups := resourcetest.Open(t, fmt.Sprintf("strata-test-share-%d", os.Getpid()))
 	d := &Driver{o: Options{Resources: groups}}
+	var err error
 	if d.Held, err = held.Open(t.TempDir(), groups, slog.New(slog.DiscardHandler)); err != nil {
 		t.Fatal(err)
 	}

@@ -20,6 +20,7 @@ import (
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/resource/resourcetest"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/drivertest"
 	"github.com/strata-project/strata/internal/stratum/zone"
@@ -78,14 +79,7 @@ func newRoot(t testing.TB) *root {
 		t.Fatal(err)
 	}
 	ctx := context.Background()
-	if r.groups, err = resource.Open(r.places.Name("stratatest")); err != nil {
-		require.Host(t, "cgroups", false, err.Error())
-	}
-	t.Cleanup(func() {
-		if err := r.groups.Remove(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	r.groups = resourcetest.Open(t, r.places.Name("stratatest"))
 	if r.layers, err = mount.OpenLayers(filepath.Join(r.places.Run, "layers")); err != nil {
 		t.Fatal(err)
 	}

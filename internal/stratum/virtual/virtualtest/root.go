@@ -23,6 +23,7 @@ import (
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource"
+	"github.com/strata-project/strata/internal/resource/resourcetest"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/drivertest"
 )
@@ -89,14 +90,7 @@ func New(t testing.TB, name string) *Root {
 	ctx := context.Background()
 	shared := kernels.of(t, name)
 	r.Kernels, r.KernelDir = shared.Store, shared.dir
-	if r.Groups, err = resource.Open(r.Places.Name("stratatest")); err != nil {
-		require.Host(t, "cgroups", false, err.Error())
-	}
-	t.Cleanup(func() {
-		if err := r.Groups.Remove(ctx); err != nil {
-			t.Error(err)
-		}
-	})
+	r.Groups = resourcetest.Open(t, r.Places.Name("stratatest"))
 	if r.Pool, err = disk.OpenPool(ctx, filepath.Join(r.Places.State, "pool"), disk.Options{Size: 256 << 20, Reserve: 1 << 20}); err != nil {
 		t.Fatal(err)
 	}
