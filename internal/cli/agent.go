@@ -7,6 +7,7 @@ import (
 	"github.com/spf13/cobra"
 
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 func (a *app) agentCommand() *cobra.Command {
@@ -46,7 +47,7 @@ Examples:
 				fmt.Fprintln(a.out, done.Command)
 			default:
 				if done.Said != "" {
-					fmt.Fprintln(a.err, printable(done.Said))
+					fmt.Fprintln(a.err, fault.Printable(done.Said))
 				}
 				fmt.Fprintln(a.out, args[0])
 			}

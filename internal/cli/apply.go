@@ -154,12 +154,12 @@ var marks = map[string]string{envfile.Create: "+", envfile.Change: "~", envfile.
 // printDifference writes one line for each environment, and one for each field that differs.
 func (a *app) printDifference(steps []step) {
 	for _, s := range steps {
-		fmt.Fprintln(a.out, printable(marks[s.Action]+" "+s.Name+": "+actionText(s.Step)))
+		fmt.Fprintln(a.out, fault.Printable(marks[s.Action]+" "+s.Name+": "+actionText(s.Step)))
 		for _, d := range s.Fields {
-			fmt.Fprintln(a.out, printable("    "+d.Field+": "+or(d.From, "(not set)")+" -> "+or(d.To, "(not set)")+" ("+howText(d.How)+")"))
+			fmt.Fprintln(a.out, fault.Printable("    "+d.Field+": "+or(d.From, "(not set)")+" -> "+or(d.To, "(not set)")+" ("+howText(d.How)+")"))
 		}
 		for _, n := range s.Notes {
-			fmt.Fprintln(a.out, printable("    note: "+n))
+			fmt.Fprintln(a.out, fault.Printable("    note: "+n))
 		}
 	}
 }

@@ -42,9 +42,9 @@ func (a *app) printNetworks(steps []envfile.NetworkStep) {
 	for _, n := range steps {
 		switch n.Action {
 		case envfile.Create:
-			fmt.Fprintln(a.out, printable("+ network "+n.Name+": create"))
+			fmt.Fprintln(a.out, fault.Printable("+ network "+n.Name+": create"))
 		case envfile.Remove:
-			fmt.Fprintln(a.out, printable("- network "+n.Name+": remove (it is of the project and not in the file)"))
+			fmt.Fprintln(a.out, fault.Printable("- network "+n.Name+": remove (it is of the project and not in the file)"))
 		}
 	}
 }

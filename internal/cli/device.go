@@ -175,7 +175,7 @@ func (a *app) diskLsCommand() *cobra.Command {
 		}
 		t := newTable(a.out, "NAME", "BUS", "FORMAT", "FILE")
 		for _, d := range e.Disks {
-			t.row(d.Name, d.Bus, d.Format, printable(d.File))
+			t.row(d.Name, d.Bus, d.Format, fault.Printable(d.File))
 		}
 		return t.flush()
 	})

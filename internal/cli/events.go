@@ -103,7 +103,7 @@ func eventText(e api.Event) string {
 	if len(details) > 0 {
 		text += " (" + strings.Join(details, ", ") + ")"
 	}
-	return printable(text)
+	return fault.Printable(text)
 }
 
 // eventFilter reads the values of --filter. Kinds: Invalid.

@@ -18,7 +18,7 @@ func (a *app) complain(err error) {
 	for _, f := range fault.All(err) {
 		b.WriteString(a.paint(red, "strata:") + " " + oneLine(f.Message) + "\n")
 		if f.Field != "" {
-			b.WriteString("  field: " + printable(f.Field) + "\n")
+			b.WriteString("  field: " + fault.Printable(f.Field) + "\n")
 		}
 		if f.Hint != "" {
 			b.WriteString("  hint: " + oneLine(f.Hint) + "\n")
@@ -37,7 +37,7 @@ func (a *app) say(format string, args ...any) {
 func oneLine(text string) string {
 	lines := strings.Split(strings.TrimSpace(strings.ReplaceAll(text, "\t", " ")), "\n")
 	for i, line := range lines {
-		lines[i] = printable(line)
+		lines[i] = fault.Printable(line)
 	}
 	return strings.Join(lines, "\n    ")
 }

@@ -96,7 +96,7 @@ func (a *app) printFindings(found []api.Finding) {
 	for _, f := range found {
 		if f.Group != group {
 			group = f.Group
-			fmt.Fprintf(a.out, "%s\n", printable(group))
+			fmt.Fprintf(a.out, "%s\n", fault.Printable(group))
 		}
 		mark := "ok"
 		switch {
@@ -108,16 +108,16 @@ func (a *app) printFindings(found []api.Finding) {
 			mark = "absent"
 		}
 		line := fmt.Sprintf("  %-7s  %-*s  %s", mark, width, f.Name, f.Detail)
-		fmt.Fprintln(a.out, strings.TrimRight(printable(line), " "))
+		fmt.Fprintln(a.out, strings.TrimRight(fault.Printable(line), " "))
 		if f.OK {
 			continue
 		}
 		for _, more := range [][2]string{{"probed", f.How}, {"lost", f.Lost}, {"fix", f.Fix}} {
 			for i, text := range strings.Split(more[1], "\n") {
 				if text != "" && i == 0 {
-					fmt.Fprintf(a.out, "           %-6s  %s\n", more[0], printable(text))
+					fmt.Fprintf(a.out, "           %-6s  %s\n", more[0], fault.Printable(text))
 				} else if text != "" {
-					fmt.Fprintf(a.out, "                   %s\n", printable(text))
+					fmt.Fprintf(a.out, "                   %s\n", fault.Printable(text))
 				}
 			}
 		}

@@ -15,6 +15,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 // subscribePatience bounds the wait for the stream of progress: work does not
@@ -130,7 +131,7 @@ func itemText(p api.Progress) string {
 
 // stepText is one piece of progress in words.
 func stepText(p api.Progress) string {
-	return printable(strings.TrimSpace(p.Step + " " + itemText(p)))
+	return fault.Printable(strings.TrimSpace(p.Step + " " + itemText(p)))
 }
 
 // progressText writes progress for a line of events.
@@ -174,7 +175,7 @@ func (l *lines) progress(p api.Progress) {
 		if !step && time.Since(l.told) < buildSilence {
 			return
 		}
-		text = printable(stepBuild + ": " + line)
+		text = fault.Printable(stepBuild + ": " + line)
 	} else if l.seen[text] {
 		return
 	}
@@ -216,9 +217,9 @@ func (v *buildView) take(line string) {
 	v.mu.Lock()
 	defer v.mu.Unlock()
 	if text, step := headline(line); step {
-		v.step, v.line = printable(text), ""
+		v.step, v.line = fault.Printable(text), ""
 	} else {
-		v.line = printable(line)
+		v.line = fault.Printable(line)
 	}
 }
 

@@ -10,6 +10,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 func (a *app) reclaimCommand() *cobra.Command {
@@ -52,7 +53,7 @@ Examples:
 			for _, one := range all {
 				fmt.Fprintf(a.out, "%s %d\n", one.Environment, one.Freed)
 				if one.Kept != "" {
-					fmt.Fprintln(a.err, printable(fmt.Sprintf("%s: by %s only: %s", one.Environment, strings.Join(one.By, " and "), one.Kept)))
+					fmt.Fprintln(a.err, fault.Printable(fmt.Sprintf("%s: by %s only: %s", one.Environment, strings.Join(one.By, " and "), one.Kept)))
 				}
 			}
 			return errors.Join(errs...)

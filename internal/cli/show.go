@@ -12,6 +12,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/settings"
 )
 
@@ -64,7 +65,7 @@ func (a *app) facts() facts { return facts{tabwriter.NewWriter(a.out, 0, 0, 2, '
 
 func (f facts) add(name, value string) {
 	if value != "" {
-		fmt.Fprintf(f.w, "%s:\t%s\n", name, printable(value))
+		fmt.Fprintf(f.w, "%s:\t%s\n", name, fault.Printable(value))
 	}
 }
 

@@ -4,11 +4,11 @@ import (
 	"encoding/json"
 	"fmt"
 	"io"
-	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -28,22 +28,12 @@ func (t *table) row(cells ...string) {
 		if c == "" {
 			cells[i] = "-"
 		}
-		cells[i] = printable(cells[i])
+		cells[i] = fault.Printable(cells[i])
 	}
 	fmt.Fprintln(t.w, strings.Join(cells, "\t"))
 }
 
 func (t *table) flush() error { return t.w.Flush() }
-
-// printable keeps what others chose (names of layers, messages) from steering a terminal.
-func printable(text string) string {
-	return strings.Map(func(r rune) rune {
-		if !strconv.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, text)
-}
 
 // printJSON writes a value, indented.
 func (a *app) printJSON(v any) error {

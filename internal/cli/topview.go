@@ -8,6 +8,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 // topView is what top shows, and how; drawing it touches nothing.
@@ -60,7 +61,7 @@ func (v *topView) draw(width, height int) []string {
 		lines = append(lines[:max(0, height-1)], v.foot())
 	}
 	for i := range lines {
-		lines[i] = cutTo(printable(lines[i]), width)
+		lines[i] = cutTo(fault.Printable(lines[i]), width)
 	}
 	return lines
 }

@@ -11,7 +11,6 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
-	"unicode"
 
 	"golang.org/x/sys/unix"
 
@@ -254,12 +253,7 @@ func (t *tail) Write(b []byte) (int, error) {
 
 // words are one line, without what a terminal acts on: names of files may be among them.
 func (t *tail) words() string {
-	return strings.Map(func(r rune) rune {
-		if !unicode.IsPrint(r) {
-			return '?'
-		}
-		return r
-	}, strings.Join(strings.Fields(string(t.text)), " "))
+	return fault.Printable(strings.Join(strings.Fields(string(t.text)), " "))
 }
 
 func syncFile(path string) error {

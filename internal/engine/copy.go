@@ -86,15 +86,13 @@ const maxWords = 2 << 10
 // fromInside returns words from inside as one line, cut, and without what a terminal acts on.
 func fromInside(said string) string {
 	said = strings.ToValidUTF8(said[:min(len(said), maxWords)], "?")
-	return strings.TrimSpace(strings.Map(func(r rune) rune {
-		switch {
-		case unicode.IsSpace(r):
+	line := strings.Map(func(r rune) rune {
+		if unicode.IsSpace(r) {
 			return ' '
-		case !unicode.IsPrint(r):
-			return '?'
 		}
 		return r
-	}, said))
+	}, said)
+	return strings.TrimSpace(fault.Printable(line))
 }
 
 // agentFault reads what a command of the agent said when it failed: one line of
