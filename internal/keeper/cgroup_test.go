@@ -7,6 +7,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
 )
 
@@ -79,5 +80,35 @@ func TestEveryoneIsInTheGroupMeantForIt(t *testing.T) {
 	}
 	if !in(t, own, r.KeeperPID) {
 		t.Error("the exec moved a thread of the keeper")
+	}
+}
+
+func TestAnExecIsBornInItsUnifiedGroup(t *testing.T) {
+	require.Root(t)
+	dir := ""
+	for _, root := range []string{"/sys/fs/cgroup/unified", "/sys/fs/cgroup"} {
+		if _, err := os.Stat(root + "/cgroup.procs"); err == nil {
+			dir = root + "/strata-keeper-test-" + strconv.Itoa(os.Getpid())
+			break
+		}
+	}
+	err := os.Mkdir(dir, 0o755)
+	require.Host(t, "cgroup-unified", err == nil, "no group can be made in the hierarchy of cgroup v2")
+	t.Cleanup(func() {
+		eventually(t, "the end of the group's last process", func() bool { return os.Remove(dir) == nil })
+	})
+	r := launch(t, inside(t, newSpec(t, "sh", "sleep 100")), nil)
+	e := shell("cat /proc/self/cgroup")
+	e.Join = []string{dir + "/cgroup.procs"}
+	c, err := r.exec(e)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out, _, _ := c.rest(); !strings.Contains(string(out), "0::/"+filepath.Base(dir)+"\n") {
+		t.Errorf("the exec'd program is in\n%s", out)
+	}
+	e.Join = []string{dir + "-none/cgroup.procs"}
+	if _, err := r.exec(e); fault.KindOf(err) != fault.Internal || !strings.Contains(err.Error(), "start a program inside") {
+		t.Errorf("a group that is not there: %v", err)
 	}
 }

@@ -22,6 +22,7 @@ func afterForkInChild()
 // caller and stays open there; none of Files may be less than len(Files).
 type Plan struct {
 	Join    []int    // cgroup files, open for writing, into which the first process writes "0"
+	Group   int      // cgroup v2: folder of the group in which the first process is born; 0: the caller's
 	Target  int      // pidfd of a process in the namespaces
 	Flags   int      // CLONE_NEW… of the namespaces to enter
 	Program int      // what to execute
@@ -80,6 +81,7 @@ func (r Report) Error() string {
 // prepared holds a Plan in the form that system calls take.
 type prepared struct {
 	join    []int
+	clone   cloneArgs
 	files   []int
 	target  uintptr
 	flags   uintptr
@@ -92,6 +94,11 @@ type prepared struct {
 	empty   *byte
 	action  [64]byte // a struct sigaction of zeros: SIG_DFL
 	message [3]uint32
+}
+
+// cloneArgs is what clone3(2) reads. Source: linux/sched.h, struct clone_args.
+type cloneArgs struct {
+	flags, pidfd, childTID, parentTID, exitSignal, stack, stackSize, tls, setTID, setTIDSize, cgroup uint64
 }
 
 // Start makes the two processes and returns the pid of the first, which the
@@ -110,6 +117,9 @@ func Start(p *Plan) (pid int, err error) {
 		program: uintptr(p.Program), report: uintptr(p.Report), setIDs: p.SetIDs,
 		argv: &argv[0], envv: &envv[0], zero: unsafe.StringData("0"), empty: unsafe.StringData("\x00"),
 	}
+	if p.Group != 0 {
+		s.clone = cloneArgs{flags: unix.CLONE_INTO_CGROUP, exitSignal: uint64(unix.SIGCHLD), cgroup: uint64(p.Group)}
+	}
 	syscall.ForkLock.Lock()
 	n, errno := fork(s)
 	syscall.ForkLock.Unlock()
@@ -126,7 +136,11 @@ func Start(p *Plan) (pid int, err error) {
 //go:nocheckptr
 func fork(s *prepared) (pid uintptr, errno syscall.Errno) {
 	beforeFork()
-	pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	if s.clone.flags != 0 {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE3, uintptr(unsafe.Pointer(&s.clone)), unsafe.Sizeof(s.clone), 0, 0, 0, 0)
+	} else {
+		pid, _, errno = syscall.RawSyscall6(unix.SYS_CLONE, uintptr(unix.SIGCHLD), 0, 0, 0, 0, 0)
+	}
 	if errno != 0 || pid != 0 {
 		afterFork()
 		return pid, errno

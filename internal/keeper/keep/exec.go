@@ -2,6 +2,7 @@ package keep
 
 import (
 	"encoding/json"
+	"strings"
 	"time"
 
 	"github.com/strata-project/strata/api/stream"
@@ -104,17 +105,25 @@ func (x *execution) fork(e wire.Exec) (err error) {
 	if err != nil {
 		return err
 	}
-	join, err := openJoin(e.Join)
+	files, folder := unified(e.Join)
+	join, err := openJoin(files)
 	defer closeAll(join)
 	if err != nil {
 		return err
+	}
+	group := 0
+	if folder != "" {
+		if group, err = unix.Open(folder, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
+			return err
+		}
+		defer unix.Close(group)
 	}
 	if err := unix.Pipe2(p[:], unix.O_CLOEXEC|unix.O_NONBLOCK); err != nil {
 		return err
 	}
 	x.report = p[0]
 	x.first, err = enter.Start(&enter.Plan{
-		Join: join, Target: x.k.main.pidfd, Flags: x.k.flags(), Program: x.k.agent,
+		Join: join, Group: group, Target: x.k.main.pidfd, Flags: x.k.flags(), Program: x.k.agent,
 		Args: wire.ExecArgs, Files: theirs, Report: p[1],
 		SetIDs: x.k.flags()&unix.CLONE_NEWUSER != 0,
 	})
@@ -132,6 +141,18 @@ func writeWhole(fd int, b []byte) error {
 		err = unix.E2BIG
 	}
 	return err
+}
+
+// unified splits the folder of the v2 group, in which a process can be born, from the files of others.
+func unified(join []string) (files []string, folder string) {
+	for _, name := range join {
+		if dir, ok := strings.CutSuffix(name, "/cgroup.procs"); ok {
+			folder = dir
+		} else {
+			files = append(files, name)
+		}
+	}
+	return files, folder
 }
 
 func openJoin(files []string) (fds []int, err error) {

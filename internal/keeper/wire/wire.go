@@ -253,7 +253,7 @@ type Request struct {
 // Exec is a further program; it is handed on to the agent's `enter` stage.
 type Exec struct {
 	Process Process  `json:"process"`
-	Join    []string `json:"join"` // as Payload.Join
+	Join    []string `json:"join"` // as Payload.Join; in a v2 group, by its cgroup.procs, the program is born
 }
 
 // Process is what the agent's last stage applies to itself before it executes.
