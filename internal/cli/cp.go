@@ -9,6 +9,7 @@ import (
 	"path"
 	"path/filepath"
 	"strings"
+	"syscall"
 
 	"github.com/spf13/cobra"
 
@@ -228,9 +229,13 @@ func hostTarget(to, from string, st api.PathStat) (dir, name string, err error) 
 		return to, base, nil
 	case err == nil && st.Type == "folder":
 		return "", "", fault.Conflictf("%s is a file, and the source is a folder", to).At("TARGET")
-	case err != nil && !errors.Is(err, fs.ErrNotExist):
+	case err == nil:
+		if to, err = replaceable(to, info, "TARGET"); err != nil {
+			return "", "", err
+		}
+	case !errors.Is(err, fs.ErrNotExist):
 		return "", "", hostFault(err, "TARGET")
-	case err != nil && strings.HasSuffix(to, "/") && st.Type != "folder":
+	case strings.HasSuffix(to, "/") && st.Type != "folder":
 		return "", "", fault.Missingf("there is no folder %s", to).At("TARGET").Help("make it first, or leave out the last slash")
 	}
 	clean := filepath.Clean(to)
@@ -241,6 +246,23 @@ func hostTarget(to, from string, st api.PathStat) (dir, name string, err error) 
 		return "", "", hostFault(err, "TARGET")
 	}
 	return filepath.Dir(clean), filepath.Base(clean), nil
+}
+
+// replaceable returns the file that a path of the host leads to, where a new one may take its
+// place: no folder, and no device, pipe or socket, which would be gone. Kinds: Conflict, Missing, Denied.
+func replaceable(path string, info fs.FileInfo, field string) (string, error) {
+	switch {
+	case info.IsDir():
+		return "", fault.Conflictf("%s is a folder", path).At(field).Help("name a file in it")
+	case !info.Mode().IsRegular():
+		return "", fault.Conflictf("%s is a device, a pipe or a socket, and no file is put in its place", path).At(field).
+			Help("write - for standard output")
+	}
+	file, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", hostFault(err, field)
+	}
+	return file, nil
 }
 
 // endUpload ends what is sent. An error of the host's file system stays one of the
@@ -259,6 +281,8 @@ func hostFault(err error, field string) error {
 		return fault.Missingf("%w", err).At(field)
 	case errors.Is(err, fs.ErrPermission):
 		return fault.Deniedf("%w", err).At(field)
+	case errors.Is(err, syscall.ENOTDIR):
+		return fault.Conflictf("%w", err).At(field)
 	}
 	return fault.Internalf("%w", err).At(field)
 }

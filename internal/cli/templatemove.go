@@ -253,6 +253,11 @@ func (a *app) export(ctx context.Context, c *client.Client, ref, output string) 
 		_, err = io.Copy(a.out, tar)
 		return err
 	}
+	if info, there := os.Stat(output); there == nil {
+		if output, err = replaceable(output, info, "output"); err != nil {
+			return err
+		}
+	}
 	f, err := os.CreateTemp(filepath.Dir(output), "."+filepath.Base(output)+"-*")
 	if err != nil {
 		return hostFault(err, "output")

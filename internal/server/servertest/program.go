@@ -397,13 +397,23 @@ func (e *Engine) Stats(ctx context.Context, ref string) (api.Stats, error) {
 	return api.Stats{ID: env.ID, Name: env.Name, Time: time.Now(), Memory: 1 << 20, MemoryPeak: 2 << 20, PIDs: 1}, err
 }
 
-// CopyOut implements server.Files: what was copied in comes out, of /broken only the beginning.
+// CopyOut implements server.Files: what was copied in comes out, and /file, of /broken only the beginning.
 func (e *Engine) CopyOut(_ context.Context, ref, path string, w io.Writer) error {
 	if _, err := e.get(ref); err != nil {
 		return err
 	}
-	if path == "/broken" {
+	switch path {
+	case "/broken":
 		return e.breakOff(w)
+	case "/file":
+		out := tar.NewWriter(w)
+		if err := out.WriteHeader(&tar.Header{Name: "file", Size: 5, Mode: 0o644}); err != nil {
+			return err
+		}
+		if _, err := out.Write([]byte("file\n")); err != nil {
+			return err
+		}
+		return out.Close()
 	}
 	e.mu.Lock()
 	data, ok := e.files[ref+":"+path]
