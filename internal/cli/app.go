@@ -35,12 +35,33 @@ const gcPercent = 400
 // Main runs the CLI with the arguments of the process and returns its exit status.
 func Main() int {
 	debug.SetGCPercent(gcPercent)
-	a := &app{in: os.Stdin, out: os.Stdout, err: os.Stderr}
+	out := &product{file: os.Stdout}
+	a := &app{in: os.Stdin, out: out, err: os.Stderr}
 	a.outTTY, a.errTTY = term.IsTerminal(int(os.Stdout.Fd())), term.IsTerminal(int(os.Stderr.Fd()))
-	return a.run(os.Args[1:])
+	return a.run(os.Args[1:], out)
 }
 
-func (a *app) run(args []string) int {
+// product is standard output. It keeps the first error, so that no command has to look at
+// that of each write.
+type product struct {
+	file *os.File
+	err  error
+}
+
+func (p *product) Write(b []byte) (int, error) {
+	n, err := p.file.Write(b)
+	if p.err == nil {
+		p.err = err
+	}
+	return n, err
+}
+
+func (p *product) Fd() uintptr { return p.file.Fd() }
+
+// described is what has a descriptor, and with it perhaps the size of a terminal.
+type described interface{ Fd() uintptr }
+
+func (a *app) run(args []string, out *product) int {
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM, syscall.SIGHUP)
 	defer stop()
 	root := a.command()
@@ -49,6 +70,9 @@ func (a *app) run(args []string) int {
 	root.SetOut(a.out)
 	root.SetErr(a.err)
 	ran, err := root.ExecuteContextC(ctx)
+	if err == nil {
+		err = out.err
+	}
 	if err == nil {
 		return 0
 	}

@@ -161,7 +161,7 @@ func relay(ctx context.Context, giveUp func(), r relayed) {
 // zero where neither is one.
 func sizeOf(out io.Writer) client.Size {
 	for _, f := range []any{out, os.Stdin} {
-		file, ok := f.(*os.File)
+		file, ok := f.(described)
 		if !ok {
 			continue
 		}

@@ -230,7 +230,7 @@ func (t *top) press(b []byte) bool {
 
 func (t *top) show() error {
 	width, height := 80, 24
-	if f, ok := t.app.out.(*os.File); ok {
+	if f, ok := t.app.out.(described); ok {
 		if w, h, err := term.GetSize(int(f.Fd())); err == nil && w > 0 && h > 0 {
 			width, height = w, h
 		}
