@@ -83,7 +83,7 @@ func (a *app) run(args []string, out *product) int {
 		}
 		return int(end.status)
 	}
-	if ctx.Err() != nil && errors.Is(err, context.Canceled) {
+	if interrupted(ctx, err) {
 		return 130 // as a shell has it for a program that SIGINT ended
 	}
 	a.complain(err)

@@ -64,6 +64,9 @@ func (a *app) each(ctx context.Context, names []string, quiet bool, do func(ctx 
 			return ctx.Err()
 		}
 		err := do(ctx, name)
+		if interrupted(ctx, err) {
+			return err
+		}
 		if err == nil {
 			if !quiet {
 				fmt.Fprintln(a.out, name)
@@ -82,6 +85,11 @@ func (a *app) each(ctx context.Context, names []string, quiet bool, do func(ctx 
 		return nil
 	}
 	return exit{status: fault.KindOf(first).Exit()}
+}
+
+// interrupted tells that err is the end of a command that a signal ended: there is nothing to say.
+func interrupted(ctx context.Context, err error) bool {
+	return ctx.Err() != nil && errors.Is(err, context.Canceled)
 }
 
 // usage turns what cobra finds wrong with a command line into a fault.
