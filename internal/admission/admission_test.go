@@ -68,6 +68,31 @@ func TestAdviceNamesWhoAloneMakesRoom(t *testing.T) {
 	}
 }
 
+func TestAdviceIsToWaitForWhatCanCome(t *testing.T) {
+	for _, c := range []struct {
+		name  string
+		held  []Claim
+		asks  Claim
+		waits bool
+	}{
+		{"others have it", []Claim{claim("b", 0, 3000)}, claim("a", 0, 1000), true},
+		{"others have it, and it runs", []Claim{claim("b", 5*giB, 0), claim("a", giB, 0)}, claim("a", 2*giB, 0), true},
+		{"more processors than there are", nil, claim("a", 0, 3501), false},
+		{"more memory than there is", []Claim{claim("b", giB, 0)}, claim("a", 7*giB, 0), false},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := New(small)
+			for _, h := range c.held {
+				b.Restore(h)
+			}
+			all := fault.All(b.Take(c.asks))
+			if len(all) != 1 || strings.Contains(all[0].Hint, "wait with --queue") != c.waits {
+				t.Errorf("Take = %+v; want that it is to wait: %v", all, c.waits)
+			}
+		})
+	}
+}
+
 func TestLimitsMayPassTheCapacityByTheRatio(t *testing.T) {
 	h := small
 	h.OvercommitMemory = 1.5

@@ -81,7 +81,7 @@ func (b *Book) noMemory(c Claim, now Sum, others []Claim) error {
 	}
 	return fault.New(fault.Full, "memory guarantees would pass what the host has: %s guaranteed%s + %s of strata's own + %s asked for and %s of strata's own for it = %s, of %s (%s less a reserve of %s)",
 		before.Memory, list(named), before.Overhead, c.Memory, c.Overhead, now.Memory+now.Overhead, capacity, h.Memory, h.ReserveMemory).
-		At("resources.memory_guarantee").Help("%s", advice(need.String(), "--memory-guarantee", free, c.Memory > need, b.claims[c.ID].ID != ""))
+		At("resources.memory_guarantee").Help("%s", advice(need.String(), "--memory-guarantee", free, c.Memory > need, c.memory() <= capacity))
 }
 
 func (b *Book) noCPUs(c Claim, now Sum, others []Claim) error {
@@ -100,7 +100,7 @@ func (b *Book) noCPUs(c Claim, now Sum, others []Claim) error {
 	}
 	return fault.New(fault.Full, "processor guarantees would pass what the host has: %s guaranteed%s + %s asked for = %s, of %s (%s less a reserve of %s)",
 		h.Total(others).CPUs, list(named), c.CPUs, now.CPUs, capacity, h.CPUs, h.ReserveCPUs).
-		At("resources.cpu_guarantee").Help("%s", advice(need.String(), "--cpu-guarantee", free, c.CPUs > need, b.claims[c.ID].ID != ""))
+		At("resources.cpu_guarantee").Help("%s", advice(need.String(), "--cpu-guarantee", free, c.CPUs > need, c.CPUs <= capacity))
 }
 
 func overcommitted(what, sum, asked, capacity string, ratio float64) error {
@@ -121,9 +121,9 @@ func list(named []string) string {
 }
 
 // advice says what would make room. need is how much is missing; free is who
-// alone holds as much; runs tells that the claim is of what runs already, which
-// cannot wait.
-func advice(need, flag string, free []string, lower, runs bool) string {
+// alone holds as much; alone tells that there would be room if there were no others,
+// which can be waited for.
+func advice(need, flag string, free []string, lower, alone bool) string {
 	var ways []string
 	if len(free) > 0 {
 		ways = append(ways, "stop one of "+strings.Join(free[:min(len(free), maxNamed)], ", "))
@@ -131,7 +131,7 @@ func advice(need, flag string, free []string, lower, runs bool) string {
 	if lower {
 		ways = append(ways, "lower "+flag+" by as much")
 	}
-	if !runs {
+	if alone {
 		ways = append(ways, "wait with --queue")
 	}
 	ways = append(ways, "look at strata host capacity")
