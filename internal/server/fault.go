@@ -5,6 +5,7 @@ import (
 	"fmt"
 	"net/http"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
 
@@ -140,6 +141,10 @@ func refused(ctx huma.Context, d *huma.ErrorDetail) *fault.Error {
 func accepted(message string) string {
 	if list, ok := strings.CutPrefix(message, "value to be one of "); ok {
 		return strings.Trim(list, `"`)
+	}
+	bound := message[strings.LastIndexByte(message, ' ')+1:]
+	if n, err := strconv.ParseFloat(bound, 64); err == nil { // a large one comes as a power of ten
+		return strings.TrimSuffix(message, bound) + strconv.FormatFloat(n, 'f', -1, 64)
 	}
 	return message
 }

@@ -191,6 +191,8 @@ func TestWhatIsWrongWithARequestIsSaidAllAtOnce(t *testing.T) {
 		"a required field": {`{"template":"busybox","volumes":[{"target":"/a"}]}`, []api.Error{{Kind: "invalid", Field: "volumes[0].source", Message: "it is required"}}},
 		"a field inside a list": {`{"template":"busybox","ports":[{"host_port":1,"port":2},{"host_port":0,"port":70000}]}`, []api.Error{
 			{Kind: "invalid", Field: "ports[1].host_port", Message: "0 is not accepted", Hint: "accepted: number >= 1"}}},
+		"a large bound": {`{"template":"busybox","resources":{"pids":4194305}}`, []api.Error{
+			{Kind: "invalid", Field: "resources.pids", Message: "4194305 is not accepted", Hint: "accepted: number <= 4194304"}}},
 		"two things": {`{"template":"busybox","nmae":"x","tty":"yes"}`, []api.Error{
 			{Kind: "invalid", Field: "nmae"}, {Kind: "invalid", Field: "tty", Message: `"yes" is not accepted`, Hint: "accepted: boolean"}}},
 		"the case of a field": {`{"template":"busybox","Name":"x"}`, []api.Error{{Kind: "invalid", Field: "Name", Message: "there is no such field"}}},
