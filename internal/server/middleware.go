@@ -45,11 +45,12 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 		pattern = "none"
 	}
 	s.metrics.request(pattern, seen.status, took, seen.stream)
-	if seen.status >= 400 {
+	left := r.Context().Err() != nil // nobody reads that answer, and it is no failure
+	if seen.status >= 400 && !left {
 		s.metrics.failed(kindOf[seen.status])
 	}
 	level := slog.LevelDebug
-	if seen.status >= 500 && kindOf[seen.status] == fault.Internal { // the others are answers
+	if seen.status >= 500 && kindOf[seen.status] == fault.Internal && !left { // the others are answers
 		level = slog.LevelWarn
 	}
 	peer, _ := PeerOf(r.Context())

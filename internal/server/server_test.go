@@ -473,6 +473,31 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+func TestAClientThatLeavesIsNoFailure(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"on","command":["sleep"]}`)
+	r.do("POST", "/v1/environments/on/start", "")
+	ctx, leave := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer leave()
+	req, _ := http.NewRequestWithContext(ctx, "POST", "http://strata/v1/environments/on/wait?condition=stopped", nil)
+	if answer, err := r.http.Do(req); err == nil {
+		answer.Body.Close()
+		t.Fatalf("the wait was answered: %s", answer.Status)
+	}
+	const ended = `strata_http_requests_total{route="POST /v1/environments/{ref}/wait"`
+	text := ""
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(text, ended); {
+		if time.Now().After(deadline) {
+			t.Fatal("the request goes on without its client")
+		}
+		time.Sleep(10 * time.Millisecond)
+		_, text = r.do("GET", "/metrics", "")
+	}
+	if strings.Contains(text, "strata_failures_total{") {
+		t.Error("it is counted as a failure")
+	}
+}
+
 func TestTheSocket(t *testing.T) {
 	r := start(t)
 	if info, err := os.Stat(r.socket); err != nil || info.Mode().Perm() != 0o660 {
