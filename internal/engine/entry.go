@@ -128,12 +128,21 @@ func (en *entry) snapshot() environment.Record {
 	return en.rec
 }
 
+// notRunning refuses what takes an environment that runs.
+func notRunning(name string, state environment.State, doing string) error {
+	refusal := fault.Conflictf("environment %s is %s and not running, so nothing can be %s", name, state, doing)
+	if state == environment.Starting || state == environment.Waiting {
+		return refusal.Help("wait until it runs: strata wait --ready %s", name)
+	}
+	return refusal.Help("start it first: strata start %s", name)
+}
+
 // current returns the run, or a Conflict that says what the environment is doing.
 func (en *entry) current(doing string) (*run, error) {
 	en.mu.Lock()
 	defer en.mu.Unlock()
 	if en.run == nil || !en.state.Live() {
-		return nil, fault.Conflictf("environment %s is %s and not running, so nothing can be %s", en.rec.Name, en.state, doing).Help("start it first: strata start %s", en.rec.Name)
+		return nil, notRunning(en.rec.Name, en.state, doing)
 	}
 	if en.state == environment.Paused {
 		return nil, fault.Conflictf("environment %s is paused, so nothing can be %s", en.rec.Name, doing).Help("resume it first: strata resume %s", en.rec.Name)

@@ -199,7 +199,7 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		return err
 	}
 	if r == nil {
-		return fault.Conflictf("environment %s is %s and not running, so nothing can be signalled", en.name(), state)
+		return notRunning(en.name(), state, "signalled")
 	}
 	e.tell(ctx, en, "kill", "signal", itoa(int(sig)))
 	if final {

@@ -137,7 +137,7 @@ var wants = [events]struct{ verb, to string }{
 var hints = map[Event]map[State]string{
 	Start:   {Running: "it needs no start", Paused: "resume it", Stopping: "wait until it has stopped, or kill it"},
 	Remove:  {Running: "stop it first, or remove it by force: strata rm -f", Paused: "stop it first, or remove it by force: strata rm -f", Starting: "stop it first, or remove it by force: strata rm -f", Stopping: "wait until it has stopped, or remove it by force: strata rm -f", Waiting: "stop it first, or remove it by force: strata rm -f"},
-	Resume:  {Running: "it is not paused"},
+	Resume:  {Running: "it is not paused", Stopped: "start it", Made: "start it"},
 	Suspend: {Stopped: "start it first", Made: "start it first", Suspended: "`strata resume` goes on with it"},
 	Pause:   {Stopped: "start it first", Made: "start it first", Suspended: "`strata resume` goes on with it", Paused: "`strata resume` goes on with it"},
 }
