@@ -238,20 +238,8 @@ func (s Spec) drop() error {
 	if err := jail.NoKeys(); err != nil {
 		return err
 	}
-	for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
-		if err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0); err != nil && !errors.Is(err, unix.EINVAL) { // that: a kernel that has fewer
-			return jail.Failed("drop capability "+strconv.Itoa(int(capability)), err)
-		}
-	}
-	// What would be inherited by a file with capabilities of its own.
-	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
-	var data [2]unix.CapUserData
-	if err := unix.Capget(&head, &data[0]); err != nil {
-		return jail.Failed("read capabilities", err)
-	}
-	data[0].Inheritable, data[1].Inheritable = 0, 0
-	if err := unix.Capset(&head, &data[0]); err != nil {
-		return jail.Failed("drop what is inherited", err)
+	if err := jail.NoCapabilities(); err != nil {
+		return err
 	}
 	groups := make([]int, len(s.Groups))
 	for i, g := range s.Groups {

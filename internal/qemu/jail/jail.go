@@ -1,5 +1,5 @@
 // Package jail builds a root that holds next to nothing, for programs of the host
-// that hostile input reaches (QEMU, virtiofsd). It works in the calling process,
+// that hostile input reaches (QEMU, virtiofsd, e2fsck). It works in the calling process,
 // which must be in a mount namespace of its own, and is compiled into strata-agent,
 // so it imports next to nothing.
 package jail
@@ -8,6 +8,8 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
+	"strconv"
 
 	"golang.org/x/sys/unix"
 )
@@ -171,6 +173,31 @@ func NoKeys() error {
 		return nil
 	}
 	return Failed("leave the session's keys", errno)
+}
+
+// NoCapabilities takes every capability but those kept out of reach of what is executed
+// next, as root too, and of all that it executes.
+func NoCapabilities(kept ...uintptr) error {
+	for capability := range uintptr(64) { // the bits of a set; no kernel has as many
+		if slices.Contains(kept, capability) {
+			continue
+		}
+		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
+		if errors.Is(err, unix.EINVAL) {
+			break // the kernel has no more
+		}
+		if err != nil {
+			return Failed("drop capability "+strconv.Itoa(int(capability)), err)
+		}
+	}
+	// What would be inherited by a file with capabilities of its own.
+	head := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+	var data [2]unix.CapUserData
+	if err := unix.Capget(&head, &data[0]); err != nil {
+		return Failed("read capabilities", err)
+	}
+	data[0].Inheritable, data[1].Inheritable = 0, 0
+	return Failed("drop what is inherited", unix.Capset(&head, &data[0]))
 }
 
 // Failed says what failed, nil where nothing did. Formatting would make strata-agent larger.

@@ -14,7 +14,6 @@ import (
 	"errors"
 	"path/filepath"
 	"runtime"
-	"slices"
 	"strconv"
 	"strings"
 	"syscall"
@@ -110,14 +109,8 @@ func confine() error {
 	if err := jail.NoKeys(); err != nil {
 		return err
 	}
-	for capability := range uintptr(unix.CAP_LAST_CAP + 1) {
-		if slices.Contains(kept, capability) {
-			continue
-		}
-		err := unix.Prctl(unix.PR_CAPBSET_DROP, capability, 0, 0, 0)
-		if err != nil && !errors.Is(err, unix.EINVAL) { // that: a kernel that has fewer
-			return jail.Failed("drop capability "+strconv.Itoa(int(capability)), err)
-		}
+	if err := jail.NoCapabilities(kept...); err != nil {
+		return err
 	}
 	return unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
 }
