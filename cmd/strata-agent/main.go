@@ -8,6 +8,7 @@ import (
 	"runtime"
 
 	"github.com/strata-project/strata/internal/agent"
+	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/qemu/accel/loop"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
@@ -18,11 +19,13 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) > 1 {
-		switch os.Args[1] { // on the host, before QEMU and virtiofsd
+		switch os.Args[1] { // on the host, before QEMU, virtiofsd and e2fsck
 		case confine.Command:
 			os.Exit(confine.Run(os.Args))
 		case serve.Command:
 			os.Exit(serve.Run(os.Args))
+		case treat.Command:
+			os.Exit(treat.Run(os.Args))
 		case loop.Command: // on the host, whether KVM runs anything
 			os.Exit(loop.Run())
 		}

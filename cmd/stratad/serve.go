@@ -133,7 +133,11 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, err
 	}
-	pool, err := disk.OpenPool(ctx, filepath.Join(p.State, "disks"), disk.Options{Log: o.log, Ready: readyDisks})
+	agent, err := place.Binary("strata-agent")
+	if err != nil {
+		return nil, err
+	}
+	pool, err := disk.OpenPool(ctx, filepath.Join(p.State, "disks"), disk.Options{Log: o.log, Agent: agent, Ready: readyDisks})
 	if err != nil {
 		return nil, fault.Wrap(err, "open the pool of disks")
 	}

@@ -82,7 +82,7 @@ func (p *Pool) Mount(ctx context.Context, path string) (*mount.Tree, error) {
 		return nil, err
 	}
 	defer image.Close()
-	if err := mend(ctx, image); err != nil {
+	if err := p.mend(ctx, image); err != nil {
 		return nil, err
 	}
 	return mountImage(image)
@@ -99,7 +99,7 @@ func (p *Pool) Hold(ctx context.Context, path string) (*os.File, error) {
 	if err != nil {
 		return nil, err
 	}
-	err = mend(ctx, f)
+	err = p.mend(ctx, f)
 	if err == nil {
 		// What is not to block is refused by io_uring where it would.
 		err = fault.Wrap(unix.SetNonblock(int(f.Fd()), false), "open disk %s", path)

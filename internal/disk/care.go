@@ -7,15 +7,19 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/mount/loop"
+	"github.com/strata-project/strata/internal/seccomp"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -57,7 +61,7 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	}
 	ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), growPatience)
 	defer cancel()
-	if err := check(ctx, image, "-f"); err != nil { // which resize2fs wants
+	if err := p.check(ctx, image, "-f"); err != nil { // which resize2fs wants
 		return err
 	}
 	if err := image.Truncate(int64(size)); err != nil {
@@ -65,7 +69,7 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	}
 	// If this fails the file stays long: the file system in it is whole, at its
 	// old size, and growing again goes on from there.
-	if _, err := treat(ctx, image, "resize2fs", "-f", path); err != nil {
+	if _, err := p.treat(ctx, image, "resize2fs", "-f", path); err != nil {
 		return fmt.Errorf("grow disk %s: %w", path, err)
 	}
 	return image.Sync()
@@ -79,16 +83,39 @@ const growPatience = time.Hour
 // mendPatience bounds a check at a start, which who waits may end as well: it is begun anew at the next.
 const mendPatience = 5 * time.Minute
 
-// treat runs a tool on a held image, which it holds, too, in case it outlives this process.
-func treat(ctx context.Context, image *os.File, name string, args ...string) (int, error) {
-	return runWith(ctx, []*os.File{image}, name, args...)
+// treat runs a tool on a held image, which it holds, too, in case it outlives this
+// process. What a guest wrote there is hostile, so the tool is confined (package treat).
+func (p *Pool) treat(ctx context.Context, image *os.File, name string, args ...string) (int, error) {
+	path, err := tool(name)
+	if err != nil {
+		return -1, err
+	}
+	filter, err := seccomp.Tool()
+	if err != nil {
+		return -1, fault.Wrap(err, "compile the seccomp filter")
+	}
+	fd, err := unix.OpenTree(int(image.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
+	if err != nil {
+		return -1, fmt.Errorf("clone the mount of %s: %w", image.Name(), err)
+	}
+	tree := mount.NewTree(fd, image.Name())
+	defer tree.Close()
+	cmd := exec.CommandContext(ctx, p.o.Agent)
+	cmd.Args = treat.Spec{Program: path, Args: args, Image: image.Name(), Filter: filter.Bytes()}.Encode()
+	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: treat.Namespaces}
+	cmd.ExtraFiles = []*os.File{image, tree.File()}
+	status, err := run(ctx, cmd, name)
+	if status == treat.Failed {
+		return -1, fmt.Errorf("confine %w", err)
+	}
+	return status, err
 }
 
 // check has e2fsck mend a held image as far as that needs no questions. Kinds: Unable
 // (damaged), Busy (there was no time for it).
-func check(ctx context.Context, image *os.File, options ...string) error {
+func (p *Pool) check(ctx context.Context, image *os.File, options ...string) error {
 	// Exit status 1: errors were mended. Source: e2fsck(8), EXIT CODE.
-	status, err := treat(ctx, image, "e2fsck", append(options, "-p", image.Name())...)
+	status, err := p.treat(ctx, image, "e2fsck", append(options, "-p", image.Name())...)
 	if status > 1 {
 		return fault.Unablef("the disk %s is damaged: %w", image.Name(), err).Help("run e2fsck on the image by hand")
 	}
@@ -102,7 +129,7 @@ func check(ctx context.Context, image *os.File, options ...string) error {
 // down until it is done, and the kernel when it has met an error. Not so one that is
 // mounted as far as it knows: the system that has it so may be suspended, and would go on
 // with what it remembers of it.
-func mend(ctx context.Context, image *os.File) error {
+func (p *Pool) mend(ctx context.Context, image *os.File) error {
 	super := make([]byte, superSize)
 	if n, err := image.ReadAt(super, superAt); n < len(super) {
 		if errors.Is(err, io.EOF) {
@@ -116,7 +143,7 @@ func mend(ctx context.Context, image *os.File) error {
 	}
 	ctx, cancel := context.WithTimeout(ctx, mendPatience)
 	defer cancel()
-	return fault.Wrap(check(ctx, image), "check the disk %s, which tells of errors", image.Name())
+	return fault.Wrap(p.check(ctx, image), "check the disk %s, which tells of errors", image.Name())
 }
 
 // Clone copies the disk at src, which nobody may have attached, to the new file

@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/disk"
+	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/mount/loop"
@@ -28,6 +29,12 @@ var ctx = context.Background()
 const poolVariable = "STRATA_DISK_TEST_POOL"
 
 func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == treat.Command {
+		os.Exit(treat.Run(os.Args))
+	}
+	if act := standingIn(); act != nil {
+		os.Exit(act())
+	}
 	if dir := os.Getenv(poolVariable); dir != "" {
 		if _, err := disk.OpenPool(ctx, dir, disk.Options{Ready: 2}); err != nil {
 			fmt.Fprintln(os.Stderr, err)
@@ -69,6 +76,7 @@ func newPool(t testing.TB, dir string, o disk.Options) *disk.Pool {
 	t.Helper()
 	require.Root(t)
 	require.Tool(t, "mkfs.ext4")
+	o.Agent = "/proc/self/exe" // TestMain does what strata-agent would
 	p, err := disk.OpenPool(ctx, filepath.Join(dir, "pool"), o)
 	must(t, err)
 	t.Cleanup(func() { must(t, p.Close()) })

@@ -34,9 +34,10 @@
 //
 // Hostile input: a guest's kernel writes the image itself, so its ext4 may be
 // crafted. The host then mounts it for a zone, runs e2fsck and resize2fs on
-// it for Grow, and e2fsck before it is attached where its superblock tells of errors. It is mounted nodev, errors=remount-ro, and its folders are
-// opened without following links; what remains is the kernel's ext4 driver
-// parsing it, which docs/threat-model.md counts among the host's kernel.
+// it for Grow, and e2fsck before it is attached where its superblock tells of errors.
+// These two are confined to it (package treat). It is mounted nodev, errors=remount-ro,
+// and its folders are opened without following links; what remains is the kernel's ext4
+// driver parsing it, which docs/threat-model.md counts among the host's kernel.
 //
 // Locks: Pool.mu guards the lists only and is a leaf; Pool.making keeps golden
 // images from being made twice, and is taken before none but mu.

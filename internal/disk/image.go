@@ -193,7 +193,11 @@ func format(ctx context.Context, path string, size unit.Size, further ...string)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("make a file of %s: %w", size, err)
 	}
-	_, err = run(ctx, "mkfs.ext4", append(further, formatOptions(path, size)...)...)
+	mkfs, err := tool("mkfs.ext4")
+	if err != nil {
+		return err
+	}
+	_, err = run(ctx, exec.CommandContext(ctx, mkfs, append(further, formatOptions(path, size)...)...), "mkfs.ext4")
 	return err
 }
 
@@ -211,21 +215,12 @@ func tool(name string) (string, error) {
 	return "", fault.Unablef("the program %s is not installed", name).Help("install the package e2fsprogs")
 }
 
-// run runs a tool and returns its exit status; err is set for one other than 0.
-func run(ctx context.Context, name string, args ...string) (int, error) {
-	return runWith(ctx, nil, name, args...)
-}
-
-// runWith is run for a tool that holds further files.
-func runWith(ctx context.Context, held []*os.File, name string, args ...string) (int, error) {
-	path, err := tool(name)
-	if err != nil {
-		return -1, err
-	}
-	cmd := exec.CommandContext(ctx, path, args...)
+// run runs a command of ctx and returns its exit status; err is set for one other than
+// 0. name is for messages.
+func run(ctx context.Context, cmd *exec.Cmd, name string) (int, error) {
 	var said tail
-	cmd.ExtraFiles, cmd.Stdout, cmd.Stderr = held, &said, &said
-	err = cmd.Run()
+	cmd.Stdout, cmd.Stderr = &said, &said
+	err := cmd.Run()
 	if err == nil {
 		return 0, nil
 	}

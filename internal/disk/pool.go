@@ -19,9 +19,10 @@ import (
 )
 
 // Options are those of a pool. The zero value is usable: the default size,
-// nothing made ahead, no log.
+// nothing made ahead, no log, no disk grown or mended.
 type Options struct {
 	Log     *slog.Logger
+	Agent   string    // path of strata-agent, which confines what reads hostile disks
 	Ready   int       // how many disks are made, attached and mounted ahead
 	Size    unit.Size // of ready disks, and where Create is asked for 0; 0: DefaultSize
 	Reserve unit.Size // what Create leaves free on the host; 0: 2 %, within 256 MiB and 8 GiB

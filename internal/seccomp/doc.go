@@ -1,5 +1,5 @@
-// Package seccomp compiles the default system-call filter of zones to classic
-// BPF, in pure Go, and loads it.
+// Package seccomp compiles the default system-call filter of zones, and a narrower one of
+// the host's tools that read hostile files, to classic BPF, in pure Go, and loads it.
 //
 // The rules are moby's default profile (github.com/moby/profiles/seccomp) with
 // its argument rules and its conditions on capabilities, architecture and

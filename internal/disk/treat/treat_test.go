@@ -1,0 +1,38 @@
+package treat
+
+import (
+	"reflect"
+	"testing"
+)
+
+func TestASpecIsReadAsItWasWritten(t *testing.T) {
+	s := Spec{Program: "/usr/sbin/e2fsck", Args: []string{"-p", "", "a b"}, Image: "/a b/disk", Filter: []byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}}
+	if got, err := decode(s.Encode()); err != nil || !reflect.DeepEqual(got, s) {
+		t.Errorf("got %+v, %v", got, err)
+	}
+}
+
+func TestWhatIsNoSpecIsRefused(t *testing.T) {
+	good := Spec{Program: "/usr/sbin/e2fsck", Image: "/disk", Filter: make([]byte, instruction)}.Encode()
+	for n := range len(good) {
+		if s, err := decode(good[:n]); err == nil {
+			t.Errorf("%q is read as %+v", good[:n], s)
+		}
+	}
+	for sentence, change := range map[string]struct {
+		at   int
+		text string
+	}{
+		"a relative program":    {2, "e2fsck"},
+		"a relative image":      {3, "disk"},
+		"no filter":             {4, ""},
+		"a part of a filter":    {4, "0600"},
+		"a filter of no number": {4, "06000000000000zz"},
+	} {
+		args := append([]string(nil), good...)
+		args[change.at] = change.text
+		if s, err := decode(args); err == nil {
+			t.Errorf("%s: it is read as %+v", sentence, s)
+		}
+	}
+}
