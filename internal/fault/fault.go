@@ -200,27 +200,45 @@ func (j joined) Error() string {
 	return b.String()
 }
 
-// All takes err apart into its faults, in order. An error of another package
-// becomes one fault with KindOf's kind. It returns nil for a nil err.
+// faults are what All comes to in an error: one fault, also one that says what several
+// mean, or several joined.
+type faults interface {
+	error
+	all() []*Error
+}
+
+func (e *Error) all() []*Error { return []*Error{e} }
+
+func (j joined) all() []*Error {
+	var all []*Error
+	for _, one := range j {
+		all = append(all, All(one)...)
+	}
+	return all
+}
+
+// All takes err apart into its faults, in order, each with the words that err puts around
+// them. An error of another package becomes one fault with KindOf's kind. It returns nil
+// for a nil err.
 func All(err error) []*Error {
 	if err == nil {
 		return nil
 	}
-	if e, ok := err.(*Error); ok { // also one that says what several mean
-		return []*Error{e}
+	var inner faults
+	if !errors.As(err, &inner) {
+		return []*Error{{Kind: KindOf(err), Message: err.Error(), cause: err}}
 	}
-	var j joined
-	if errors.As(err, &j) {
-		var all []*Error
-		for _, one := range j {
-			all = append(all, All(one)...)
-		}
+	all := inner.all()
+	before, after, found := strings.Cut(err.Error(), inner.Error())
+	switch {
+	case !found: // err tells it in words of its own
+		return []*Error{{Kind: all[0].Kind, Message: err.Error(), Field: all[0].Field, Hint: all[0].Hint, cause: err}}
+	case before+after == "":
 		return all
 	}
-	var e *Error
-	if errors.As(err, &e) {
-		// err wraps e: its own words are the fuller ones.
-		return []*Error{{Kind: e.Kind, Message: strings.TrimPrefix(err.Error(), e.Field+": "), Field: e.Field, Hint: e.Hint, cause: err}}
+	around := make([]*Error, len(all))
+	for i, e := range all {
+		around[i] = &Error{Kind: e.Kind, Message: before + e.Message + after, Field: e.Field, Hint: e.Hint, cause: err}
 	}
-	return []*Error{{Kind: KindOf(err), Message: err.Error(), cause: err}}
+	return around
 }

@@ -57,8 +57,11 @@ func TestJoin(t *testing.T) {
 	a, b := Invalidf("a"), Conflictf("b")
 	err := fmt.Errorf("outside: %w", Join(a, nil, Join(b, fs.ErrNotExist)))
 	all := All(err)
-	if len(all) != 3 || all[0] != a || all[1] != b || all[2].Kind != Internal {
+	if len(all) != 3 || all[0].Message != "outside: a" || all[1].Message != "outside: b" || all[1].Kind != Conflict || all[2].Kind != Internal {
 		t.Fatalf("All = %v", all)
+	}
+	if all := All(Join(a, b)); len(all) != 2 || all[0] != a || all[1] != b {
+		t.Errorf("All of what nothing stands around = %v", all)
 	}
 	if KindOf(err) != Invalid {
 		t.Errorf("KindOf = %v; want the first fault's", KindOf(err))
@@ -75,12 +78,32 @@ func TestWhatStandsAroundSeveralFaultsIsKept(t *testing.T) {
 	if !errors.Is(all[1], b) {
 		t.Error("the cause of one of several is not reachable")
 	}
+	all = All(fmt.Errorf("outer: %w", fmt.Errorf("inner: %w, sadly", Join(a, b))))
+	if len(all) != 2 || all[0].Message != "outer: inner: a, sadly" || all[0].Field != "x" || all[1].Message != "outer: inner: b, sadly" || all[1].Hint != "make it" {
+		t.Errorf("wrapped by another package: %v", all)
+	}
+	all = All(errors.Join(Join(a, b), errors.New("and c")))
+	if len(all) != 2 || all[0].Message != "a\nand c" || !errors.Is(all[1], b) {
+		t.Errorf("beside another error: %v", all)
+	}
+	if all = All(&opaque{Join(a, b)}); len(all) != 1 || all[0].Message != "opaque" || all[0].Field != "x" || !errors.Is(all[0], b) {
+		t.Errorf("told in other words: %v", all)
+	}
 	err := Busyf("outer: %w", Join(a, b))
+	if all = All(fmt.Errorf("doing: %w", err)); len(all) != 1 || all[0].Message != "doing: outer: x: a; b" || all[0].Kind != Busy {
+		t.Errorf("as one, wrapped by another package: %v", all)
+	}
 	all = All(err)
 	if len(all) != 1 || all[0] != err || KindOf(err) != Busy || KindOf(Wrap(err, "doing")) != Busy {
 		t.Errorf("as one: %v, %v", all, KindOf(err))
 	}
 }
+
+// opaque wraps an error without its words.
+type opaque struct{ err error }
+
+func (*opaque) Error() string   { return "opaque" }
+func (o *opaque) Unwrap() error { return o.err }
 
 func TestKindOfForeignErrors(t *testing.T) {
 	for err, want := range map[error]Kind{
