@@ -11,6 +11,8 @@ type MoveRequest struct {
 	Stratum string `json:"stratum" enum:"zone,guest,machine" doc:"Where it is to run."`
 	Force   bool   `json:"force,omitempty" doc:"Move it even where the stratum does not serve a need."`
 	DryRun  bool   `json:"dry_run,omitempty" doc:"Check all that a move checks, say what it would do, and do nothing."`
+
+	Update *Update `json:"update,omitempty" doc:"With a dry run: what is to be changed before the move, and is judged with it."`
 }
 
 // Move is one move of an environment between strata.

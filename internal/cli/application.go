@@ -82,7 +82,11 @@ func (w *application) plan(ctx context.Context) error {
 			s.Why = why
 		}
 		if s.MoveTo != "" {
-			_, err := w.c.Move(ctx, s.Name, api.MoveRequest{Stratum: s.MoveTo, Force: s.Spec.Force, DryRun: true})
+			r := api.MoveRequest{Stratum: s.MoveTo, Force: s.Spec.Force, DryRun: true}
+			if s.Ahead {
+				r.Update = &s.Update
+			}
+			_, err := w.c.Move(ctx, s.Name, r)
 			bad = append(bad, w.file.Locate(s.Name, err))
 		}
 		w.steps = append(w.steps, step{Step: s})

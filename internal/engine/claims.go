@@ -117,12 +117,9 @@ func (e *Engine) changeClaim(en *entry, old, now environment.Record) (settle fun
 }
 
 // claimBoth has what runs keep its claim over a move, of the larger of what it takes at
-// its stratum and at to. settle ends that. Kinds: Full.
-func (e *Engine) claimBoth(en *entry, to environment.Placement) (settle func(), err error) {
-	rec := en.snapshot()
-	before := e.claimOf(rec)
-	rec.Place(to)
-	both := before.Beside(e.claimOf(rec))
+// its stratum and as to, what it is to be. settle ends that. Kinds: Full.
+func (e *Engine) claimBoth(en *entry, to environment.Record) (settle func(), err error) {
+	both := e.claimOf(en.snapshot()).Beside(e.claimOf(to))
 	en.mu.Lock()
 	runs := en.run != nil
 	en.mu.Unlock()

@@ -19,11 +19,11 @@ const notKept = "what runs inside is stopped and started anew: its memory, its p
 // name, address, ports, volumes, limits. Nothing of disk or template is copied. One that
 // runs is stopped, once all that the new stratum takes is found and made, and started there;
 // where that fails it is started where it was. One that stands still changes its stratum only.
-// A dry run checks all that is checked before anything is stopped, and makes no more than
-// what all environments of the stratum share.
+// A dry run checks all that is checked before anything is stopped, with what is to be
+// changed before, and makes no more than what all environments of the stratum share.
 // A move that has begun goes on when ctx ends, and when the daemon does (see moving.go).
 //
-// Kinds: Missing (also of a kernel, at "kernel"), Invalid (the stratum, needs, options),
+// Kinds: Missing (also of a kernel, at "kernel"), Invalid (the stratum, needs, options, a change),
 // Conflict (it is there already, or starting, stopping or paused), Busy (another move or
 // operation on it is under way), Full (it would break a guarantee), Unable (the host cannot, or the
 // new start failed).
@@ -36,6 +36,9 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 		return api.Moved{}, err
 	}
 	if !r.DryRun {
+		if r.Update != nil {
+			return api.Moved{}, fault.Invalidf("a move changes no limits; its dry run judges with those that are to be").At("update").Help("change them first, and move it then")
+		}
 		release, err := en.claimMove()
 		if err != nil {
 			return api.Moved{}, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
@@ -49,7 +52,7 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	if r.DryRun && moved.Plan.Fetch { // the rest cannot be tried without it
 		return moved, nil
 	}
-	if err := e.rehearse(ctx, en, to); err != nil {
+	if err := e.rehearse(ctx, to); err != nil {
 		return api.Moved{}, fault.Wrap(err, "move %s to %s", en.name(), r.Stratum)
 	}
 	if r.DryRun {
@@ -60,7 +63,7 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 	}
 	err = e.finish(ctx, func(ctx context.Context) error {
 		defer en.unlock() // before anybody hears of it
-		return e.carry(ctx, en, to, &moved)
+		return e.carry(ctx, en, to.Placed(), &moved)
 	})
 	if ctx.Err() != nil { // moved may be the other's still
 		return api.Moved{}, ctx.Err()
@@ -70,7 +73,7 @@ func (e *Engine) Move(ctx context.Context, ref string, r api.MoveRequest) (api.M
 
 // mayClaim tells whether nothing would stand against a move to that is known only with the
 // operation lock: other operations, guarantees. Kinds: Busy, Conflict, Full.
-func (e *Engine) mayClaim(en *entry, to environment.Placement) error {
+func (e *Engine) mayClaim(en *entry, to environment.Record) error {
 	if !en.tryLock() {
 		return en.inUse()
 	}
@@ -141,13 +144,20 @@ func (en *entry) movable() error {
 }
 
 // planMove checks all that can be checked without making anything, and returns what the
-// move would do.
-func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (api.Moved, environment.Placement, error) {
-	var to environment.Placement
+// move would do, and what it would be there.
+func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (api.Moved, environment.Record, error) {
+	var to environment.Record
 	if err := en.movable(); err != nil {
 		return api.Moved{}, to, err
 	}
 	rec := en.snapshot()
+	if r.Update != nil {
+		changed, err := environment.Change(rec.Spec, *r.Update, bounds)
+		if err != nil {
+			return api.Moved{}, to, err
+		}
+		rec.Spec = changed
+	}
 	if r.Stratum == "" {
 		return api.Moved{}, to, fault.Invalidf("no stratum was named").At("stratum").Help("use one of: zone, guest, machine")
 	}
@@ -183,15 +193,17 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 		return api.Moved{}, to, err
 	}
 	choice.Reason = "it was moved there from stratum " + rec.Stratum
-	to = environment.Placement{Stratum: choice.Stratum, Choice: &choice, Asked: r.Stratum, Force: r.Force, Notes: slices.Clone(rec.Notes)}
+	at := environment.Placement{Stratum: choice.Stratum, Choice: &choice, Asked: r.Stratum, Force: r.Force, Notes: slices.Clone(rec.Notes)}
 	if rec.Choice != nil { // what is forced where it is now need not be there
-		to.Notes = slices.DeleteFunc(to.Notes, func(note string) bool { return note == forcedNote(*rec.Choice) })
+		at.Notes = slices.DeleteFunc(at.Notes, func(note string) bool { return note == forcedNote(*rec.Choice) })
 	}
 	if choice.Unmet != nil {
 		choice.Reason += forcedReason(choice.Unmet)
-		to.Notes = append(to.Notes, forcedNote(choice))
+		at.Notes = append(at.Notes, forcedNote(choice))
 	}
-	to.Reason = choice.Reason
+	at.Reason = choice.Reason
+	to = rec
+	to.Place(at)
 	en.mu.Lock()
 	ran := en.run != nil
 	en.mu.Unlock()
@@ -205,14 +217,12 @@ func (e *Engine) planMove(ctx context.Context, en *entry, r api.MoveRequest) (ap
 	return moved, to, nil
 }
 
-// rehearse makes and checks all that a start at to takes, while it still runs.
-func (e *Engine) rehearse(ctx context.Context, en *entry, to environment.Placement) error {
+// rehearse makes and checks all that a start as to takes, while it still runs.
+func (e *Engine) rehearse(ctx context.Context, to environment.Record) error {
 	ctx, cancel := e.until(ctx)
 	defer cancel()
-	rec := en.snapshot()
-	rec.Place(to)
-	e.progress(ctx)(api.Progress{Step: "prepare", Item: rec.Name + " at stratum " + to.Stratum})
-	p, err := e.plan(ctx, rec, false)
+	e.progress(ctx)(api.Progress{Step: "prepare", Item: to.Name + " at stratum " + to.Stratum})
+	p, err := e.plan(ctx, to, false)
 	if err != nil {
 		return err
 	}
@@ -228,7 +238,9 @@ func (e *Engine) carry(ctx context.Context, en *entry, to environment.Placement,
 		return err
 	}
 	before := en.snapshot()
-	settle, err := e.claimBoth(en, to)
+	after := before
+	after.Place(to)
+	settle, err := e.claimBoth(en, after)
 	if err != nil {
 		return err
 	}

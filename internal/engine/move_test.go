@@ -202,6 +202,35 @@ func TestADryRunChecksAllThatAMoveDoes(t *testing.T) {
 	d.isAt(env, stratum.Guest)
 }
 
+// TestADryRunJudgesWithWhatIsToBeChanged: limits and guarantees as they will be when it moves.
+func TestADryRunJudgesWithWhatIsToBeChanged(t *testing.T) {
+	d := newDepths(t)
+	d.must(d.Close(t.Context()))
+	d.room = admission.Host{Memory: 4 << 30, CPUs: 4000}
+	d.begin()
+	env := d.run(api.Spec{Name: "web", Resources: api.Resources{Memory: 16 << 20}})
+	dry := func(u *api.Update) (api.Moved, error) {
+		return d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, DryRun: true, Update: u})
+	}
+	large, small, more := unit.Size(1<<30), unit.Size(1), unit.Size(8<<30)
+	m, err := dry(&api.Update{Memory: &large})
+	if n := len(d.heard); err != nil || m.Plan.Memory != "1G" || n != 1 || d.heard[0].Resources.Memory != large {
+		t.Errorf("%+v, %v, rehearsed %+v", m.Plan, err, d.heard)
+	}
+	_, err = dry(&api.Update{Memory: &small})
+	kindIs(t, err, fault.Invalid, "memory")
+	_, err = dry(&api.Update{Memory: &more, MemoryGuarantee: &more})
+	kindIs(t, err, fault.Full, "memory")
+	_, err = d.Move(t.Context(), "web", api.MoveRequest{Stratum: stratum.Guest, Update: &api.Update{Memory: &large}})
+	kindIs(t, err, fault.Invalid, "dry run")
+	if got := d.isAt(env, stratum.Zone); got.Spec.Resources != env.Spec.Resources {
+		t.Errorf("%+v", got.Spec.Resources)
+	}
+	if held := d.Capacity(t.Context()).Held; len(held) != 1 || held[0].Memory != 0 {
+		t.Errorf("%+v", held)
+	}
+}
+
 func TestMovesThatAreRefused(t *testing.T) {
 	for name, c := range map[string]struct {
 		spec  api.Spec

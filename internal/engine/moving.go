@@ -234,7 +234,9 @@ func (e *Engine) resumeMove(en *entry) {
 	e.goes(func() {
 		defer en.unlock()
 		defer e.keepClaim(en)()
-		if settle, err := e.claimBoth(en, en.snapshot().Moving.To); err == nil { // else that start is refused, if it is made
+		to := en.snapshot()
+		to.Place(to.Moving.To)
+		if settle, err := e.claimBoth(en, to); err == nil { // else that start is refused, if it is made
 			defer settle()
 		}
 		if err := e.switchOver(e.life, en); err != nil && e.life.Err() == nil {

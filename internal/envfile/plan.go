@@ -158,8 +158,8 @@ func compare(f File, e Entry, env api.Environment, o Options) Step {
 		s.Update = update(s.Fields, was, s.Spec)
 		if was.Stratum != s.Spec.Stratum {
 			s.MoveTo = s.Spec.Stratum
-			// All that is live is so where it runs now; how large it will be there is not known.
-			s.Ahead = s.Action == Move && env.State != api.Created && env.State != api.Stopped
+			// All that is live is so where it is now; how large it will be there is not known.
+			s.Ahead = s.Action == Move && settings.Refused(s.Spec.Resources, env.Stratum) == nil
 		}
 	case Replace:
 		s.Start = e.Start != Never

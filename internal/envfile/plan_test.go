@@ -251,7 +251,7 @@ func TestWhatIsLiveIsChangedBeforeAMove(t *testing.T) {
 		ahead  bool
 	}{
 		"it runs":                          {"memory: 4G", nil, true},
-		"it stands still":                  {"memory: 4G", stopped, false},
+		"it stands still":                  {"memory: 4G", stopped, true},
 		"a zone has no such limit at all":  {"memory: 64M, hugepages: 2M", nil, false},
 		"it stands still and will have it": {"memory: 64M, hugepages: 2M", stopped, false},
 	} {
