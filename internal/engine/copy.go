@@ -84,14 +84,16 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 const maxWords = 2 << 10
 
 // fromInside returns words from inside as one line, cut, and without what a terminal acts on.
-func fromInside(said string) string {
-	said = strings.ToValidUTF8(said[:min(len(said), maxWords)], "?")
+func fromInside(said string) string { return oneLine(said[:min(len(said), maxWords)]) }
+
+// oneLine returns text as one line, without what a terminal acts on.
+func oneLine(text string) string {
 	line := strings.Map(func(r rune) rune {
 		if unicode.IsSpace(r) {
 			return ' '
 		}
 		return r
-	}, said)
+	}, strings.ToValidUTF8(text, "?"))
 	return strings.TrimSpace(fault.Printable(line))
 }
 

@@ -2,7 +2,6 @@ package engine
 
 import (
 	"context"
-	"strings"
 	"syscall"
 	"time"
 
@@ -72,8 +71,8 @@ func (en *entry) noteHealth(r *run, h *api.Health, well, spared bool) (now strin
 	return now, changed
 }
 
-// probe runs the check once. One that takes longer than its timeout is killed,
-// and counts as a failure.
+// probe runs the check once, and returns what it said as one line. One that takes
+// longer than its timeout is killed, and counts as a failure.
 func (e *Engine) probe(ctx context.Context, en *entry, r *run, h *api.Health) (string, bool) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(h.Timeout))
 	defer cancel()
@@ -82,9 +81,9 @@ func (e *Engine) probe(ctx context.Context, en *entry, r *run, h *api.Health) (s
 	out.max = maxHealthOutput
 	ended, err := inside(ctx, r.live, p, nil, &out, &out)
 	if err != nil {
-		return err.Error(), false
+		return fromInside(err.Error()), false
 	}
-	return strings.ToValidUTF8(string(out.data), "?"), ended.Status == 0
+	return oneLine(string(out.data)), ended.Status == 0
 }
 
 // limited keeps the first bytes that are written to it and drops the others.

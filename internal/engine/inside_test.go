@@ -86,6 +86,40 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// TestWhatAHealthCheckSaysSteersNoTerminal, neither what it writes nor why it did not run.
+func TestWhatAHealthCheckSaysSteersNoTerminal(t *testing.T) {
+	l := newLab(t)
+	var fails atomic.Bool
+	run := program(t, func(conn *os.File) {
+		_ = stream.Write(conn, stream.Stdout, []byte("all\tis\r\nwell\n\x1b]0;x\x07\u009b2J\xff\n"))
+		exits(conn, 0)
+	})
+	l.host.Exec = func(r *enginetest.Run, p stratum.Process, conn *os.File) error {
+		if fails.Load() {
+			return errors.New("no\nshell\x1b[2J" + strings.Repeat("x", 10000))
+		}
+		return run(r, p, conn)
+	}
+	events := l.Subscribe(t.Context(), engine.Filter{Types: []string{"environment"}})
+	l.run(api.Spec{Name: "web", Health: &api.Health{Test: []string{"CMD", "x"}, Interval: unit.Duration(5 * time.Millisecond), Retries: 1}})
+	for ev := range events {
+		if ev.Action != "health_status" {
+			continue
+		}
+		said := ev.Detail["output"]
+		if fails.Load() {
+			if !strings.HasPrefix(said, "no shell?[2Jxx") || len(said) > 5000 {
+				t.Errorf("%.100q (%d bytes)", said, len(said))
+			}
+			return
+		}
+		if said != "all is  well ?]0;x??2J?" {
+			t.Errorf("%q", said)
+		}
+		fails.Store(true)
+	}
+}
+
 func TestHealthTimesOut(t *testing.T) {
 	l := newLab(t)
 	killed := make(chan byte, 10)
