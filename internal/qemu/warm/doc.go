@@ -33,7 +33,7 @@
 //
 // An image's folder appears whole or not at all. One that cannot be read, or has
 // other checksums than its record says, is removed, and made again. So is one from which
-// two clones in a row did not go on (Store.Tell).
+// two clones in a row did not go on (Store.Tell): at once, but ten minutes later where that comes again within as many.
 //
 // # What must not be in an image
 //

@@ -57,7 +57,8 @@ type Store struct {
 	mu       sync.Mutex
 	resident map[string]*resident // by digest
 	flights  map[string]*flight   // what is being read or made, by digest
-	failed   map[string]time.Time // when one could not be made last
+	failed   map[string]time.Time // when one could not be made last, or was thrown away again
+	thrown   map[string]time.Time // when one was thrown away last
 }
 
 // resident is an image in memory.
@@ -90,7 +91,7 @@ func Open(dir string, o Options) (*Store, error) {
 	if err := errors.Join(os.RemoveAll(work), os.MkdirAll(work, 0o700)); err != nil {
 		return nil, fault.Internalf("open the folder of saved systems: %w", err)
 	}
-	return &Store{dir: dir, o: o.filled(), resident: map[string]*resident{}, flights: map[string]*flight{}, failed: map[string]time.Time{}}, nil
+	return &Store{dir: dir, o: o.filled(), resident: map[string]*resident{}, flights: map[string]*flight{}, failed: map[string]time.Time{}, thrown: map[string]time.Time{}}, nil
 }
 
 // Close lets go of the memory; clones go on.
@@ -145,7 +146,8 @@ func (s *Store) Image(ctx context.Context, k Key, boot Boot) (*Image, error) {
 	}
 }
 
-// retryAfter is how long Make makes nothing of a key whose image could not be made.
+// retryAfter is how long Make makes nothing of a key whose image could not be made, or
+// was thrown away twice within that time.
 const retryAfter = 10 * time.Minute
 
 // Make has the image of k made in the background where there is none. It returns at once.
@@ -166,7 +168,8 @@ func (s *Store) Make(k Key, boot Boot) {
 const spoilt = 2
 
 // Tell says whether a clone of the image of k went on. An image that nothing goes on from,
-// as it was saved in an unlucky moment, is let go, so that another is made.
+// as it was saved in an unlucky moment, is let go, so that another is made; where the one
+// before it was let go just so, not at once.
 func (s *Store) Tell(k Key, wentOn bool) {
 	digest := k.Digest()
 	s.mu.Lock()
@@ -185,6 +188,10 @@ func (s *Store) Tell(k Key, wentOn bool) {
 	s.o.Log.Warn("a saved system from which guests do not go on is thrown away", "key", digest)
 	r.close()
 	delete(s.resident, digest)
+	if time.Since(s.thrown[digest]) < retryAfter {
+		s.failed[digest] = time.Now()
+	}
+	s.thrown[digest] = time.Now()
 	if err := os.RemoveAll(filepath.Join(s.dir, digest)); err != nil {
 		s.o.Log.Warn("it could not be removed", "key", digest, "error", err)
 	}

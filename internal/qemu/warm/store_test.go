@@ -106,6 +106,26 @@ func TestAnImageFromWhichNothingGoesOnIsMadeAgain(t *testing.T) {
 	s.Tell(key(2), false) // there is none
 }
 
+func TestAnImageFromWhichNothingGoesOnAgainAndAgainIsNotMadeAtOnce(t *testing.T) {
+	dir := t.TempDir()
+	s := open(t, dir, warm.Options{})
+	var booted atomic.Int32
+	for round, want := range []int32{1, 2, 2, 2} {
+		s.Make(key(1), pretend(&booted))
+		s.Settle(t.Context())
+		if n := booted.Load(); n != want {
+			t.Errorf("round %d: %d booted, want %d", round, n, want)
+		}
+		s.Tell(key(1), false)
+		s.Tell(key(1), false)
+	}
+	s.Make(key(2), pretend(&booted)) // another is not held back
+	s.Settle(t.Context())
+	if n := booted.Load(); n != 3 {
+		t.Errorf("%d booted", n)
+	}
+}
+
 func TestABootThatFailsIsToldAndNotTriedAtOnceInTheBackground(t *testing.T) {
 	dir := t.TempDir()
 	s := open(t, dir, warm.Options{})
