@@ -151,7 +151,7 @@ func (in *intake) fromStream(ctx context.Context, content io.Reader) error {
 // maxTarEntries bounds the entries of one archive.
 const maxTarEntries = 200_000
 
-// fromTar takes the plain files of a tar. Links are not followed: neither a
+// fromTar takes the plain files of a tar, holes as zeros. Links are not followed: neither a
 // kernel nor a module of a package is one.
 func (in *intake) fromTar(ctx context.Context, r io.Reader) error {
 	t := tar.NewReader(stoppable{ctx, r})
@@ -163,7 +163,7 @@ func (in *intake) fromTar(ctx context.Context, r io.Reader) error {
 		if err != nil && !(errors.Is(err, tar.ErrInsecurePath) && h != nil) {
 			return brokenArchive(err)
 		}
-		if h.Typeflag != tar.TypeReg {
+		if h.Typeflag != tar.TypeReg && h.Typeflag != tar.TypeGNUSparse {
 			continue
 		}
 		if err := in.take(ctx, h.Name, t); err != nil {

@@ -146,6 +146,10 @@ func TestAKernelComesInManyFormsAndIsAlwaysTheSame(t *testing.T) {
 	for i := range named {
 		named[i].Path = strings.Replace(named[i].Path, modulesOf, "lib/modules/mine", 1)
 	}
+	holes := slices.Clone(files)
+	for i := range holes {
+		holes[i].Sparse = holes[i].Link == ""
+	}
 	id := ""
 	for _, c := range []struct {
 		sentence string
@@ -153,6 +157,7 @@ func TestAKernelComesInManyFormsAndIsAlwaysTheSame(t *testing.T) {
 	}{
 		{"a tar", tarball},
 		{"a tar with ./usr before the modules", synth.Tar(dotted...)},
+		{"a tar of files with holes", synth.Tar(holes...)},
 		{"a tar of gzip", zipped(tarball)},
 		{"a tar of xz", xzed(t, tarball)},
 		{"a package with a tar of xz", synth.Package("data.tar.xz", xzed(t, tarball))},

@@ -140,9 +140,10 @@ func Signed(module []byte, n int) []byte {
 
 // File is one file of an archive.
 type File struct {
-	Path string
-	Data []byte
-	Link string // "": a plain file
+	Path   string
+	Data   []byte
+	Link   string // "": a plain file
+	Sparse bool   // the zeros at its end are a hole, as `tar -S` has it
 }
 
 // Tar packs files, with the folders above them.
@@ -155,13 +156,38 @@ func Tar(files ...File) []byte {
 		if f.Link != "" {
 			h.Typeflag, h.Linkname, h.Size = tar.TypeSymlink, f.Link, 0
 		}
+		data := f.Data
+		if f.Sparse {
+			data = bytes.TrimRight(f.Data, "\x00")
+			h.Format, h.Size = tar.FormatGNU, int64(len(data))
+		}
 		t.WriteHeader(h)
+		if f.Sparse {
+			sparse(b.Bytes()[b.Len()-512:], len(data), len(f.Data))
+		}
 		if f.Link == "" {
-			t.Write(f.Data)
+			t.Write(data)
 		}
 	}
 	t.Close()
 	return b.Bytes()
+}
+
+// sparse has a header say that only the first bytes of a file follow, and that the rest is
+// a hole. Source: tar.h of GNU tar, struct oldgnu_header.
+func sparse(header []byte, first, size int) {
+	octal := func(at, n int) { copy(header[at:], fmt.Sprintf("%011o\x00", n)) }
+	header[156] = tar.TypeGNUSparse
+	for i, n := range []int{0, first, size, 0} { // what there is, and the end
+		octal(386+12*i, n)
+	}
+	octal(483, size)
+	copy(header[148:], "        ")
+	sum := 0
+	for _, c := range header {
+		sum += int(c)
+	}
+	copy(header[148:], fmt.Sprintf("%06o\x00 ", sum))
 }
 
 // Member is one member of an ar archive.
