@@ -3,6 +3,7 @@ package machine
 import (
 	"context"
 	"errors"
+	"io"
 	"io/fs"
 	"os"
 	"path/filepath"
@@ -124,7 +125,7 @@ func (c *chip) beside(h *virtual.Handed, p stratum.Plan) ([]keeper.Beside, error
 		return nil, fault.Internalf("open the folder of the TPM: %w", err)
 	}
 	h.Keep(folder)
-	if err := own(dir, int(user)); err != nil {
+	if err := own(folder, int(user)); err != nil {
 		return nil, err
 	}
 	control, err := h.Connected(&c.control)
@@ -140,14 +141,25 @@ func (c *chip) beside(h *virtual.Handed, p stratum.Plan) ([]keeper.Beside, error
 	}}, nil
 }
 
-// own gives a folder and the files in it to a user: a record's range of ids can change.
-func own(dir string, user int) error {
-	found, err := os.ReadDir(dir)
-	if err == nil {
-		err = os.Lchown(dir, user, user)
+// maxTPMFiles bounds what is in a TPM's folder: swtpm has three files there, and may have
+// been taken over.
+const maxTPMFiles = 16
+
+// own gives a folder and the few files in it to a user: a record's range of ids can change.
+// Kinds: Unable where there are more of them.
+func own(folder *os.File, user int) error {
+	found, err := folder.Readdirnames(maxTPMFiles + 1)
+	if err == io.EOF { // it is empty
+		err = nil
 	}
-	for _, f := range found {
-		err = errors.Join(err, os.Lchown(filepath.Join(dir, f.Name()), user, user))
+	if len(found) > maxTPMFiles {
+		return fault.Unablef("its TPM has more files than any TPM keeps: what runs the machine may have been taken over").Help("look at %s before you start it again", folder.Name())
+	}
+	if err == nil {
+		err = folder.Chown(user, user)
+	}
+	for _, name := range found {
+		err = errors.Join(err, os.Lchown(filepath.Join(folder.Name(), name), user, user))
 	}
 	if err != nil {
 		return fault.Internalf("give the TPM its folder: %w", err)
