@@ -181,8 +181,8 @@ func (e *Engine) kernelUsers() func(api.Kernel) []string {
 		en.mu.Lock()
 		rec, state := en.rec, en.state
 		en.mu.Unlock()
-		if rec.Stratum == stratum.Zone || state == environment.Gone {
-			continue
+		if rec.Stratum == stratum.Zone || rec.Spec.Foreign != nil || state == environment.Gone {
+			continue // it boots the host's kernel, its own or none
 		}
 		b := boots{rec.Stratum, rec.Spec.Kernel}
 		if b.ref == "" && state == environment.Suspended {

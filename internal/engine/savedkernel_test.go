@@ -96,3 +96,31 @@ func TestTheKernelOfASuspendedSystemStays(t *testing.T) {
 	_, err = l.RemoveKernel(t.Context(), "old")
 	l.must(err)
 }
+
+// TestAForeignSystemUsesNoKernel of strata's, which it has no need of: its disk has its own.
+func TestAForeignSystemUsesNoKernel(t *testing.T) {
+	l := prepared(t)
+	o := l.options()
+	o.Kernels = &two{chosen: "old"}
+	o.Drivers = append(o.Drivers, hosts{Driver: enginetest.NewDriver(enginetest.NewHost())})
+	e, err := engine.Open(t.Context(), o)
+	l.must(err)
+	l.Engine = e
+	t.Cleanup(func() { e.Close(context.Background()) })
+	cd := filepath.Join(t.TempDir(), "cd.iso")
+	l.must(os.WriteFile(cd, nil, 0o600))
+	_, err = l.Create(t.Context(), api.Spec{Name: "bsd", Foreign: &api.Foreign{ISO: cd, OS: "bsd"}})
+	l.must(err)
+	l.must(l.Start(t.Context(), "bsd", nil))
+	if env := l.get("bsd"); env.Stratum != stratum.Machine || env.State != api.Running {
+		t.Fatalf("it is %s at %s", env.State, env.Stratum)
+	}
+	l.create(api.Spec{Name: "web", Stratum: stratum.Machine})
+	k, err := l.Kernel(t.Context(), "old")
+	if l.must(err); !slices.Equal(k.UsedBy, []string{"web"}) {
+		t.Errorf("used by %v", k.UsedBy)
+	}
+	l.must(l.Remove(t.Context(), "web", false))
+	_, err = l.RemoveKernel(t.Context(), "old")
+	l.must(err)
+}
