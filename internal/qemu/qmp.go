@@ -270,10 +270,5 @@ func (q *QMP) send(ctx context.Context, id uint64, command string, args any, fil
 func plain(text string) string {
 	const most = 1024
 	text = strings.ToValidUTF8(text[:min(len(text), most)], "?")
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return ' '
-		}
-		return r
-	}, text)
+	return fault.Printable(strings.Join(strings.Fields(text), " "))
 }

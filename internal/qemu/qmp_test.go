@@ -73,7 +73,7 @@ func TestExecute(t *testing.T) {
 		"an answer is read":             {answer: `{"return": {"status": "paused"}, "id": %d}`},
 		"events come in between":        {answer: `{"event": "STOP", "data": {}}` + "\r\n" + `{"return": {"status": "paused"}, "id": %d}`},
 		"an id that nobody asked with":  {answer: `{"return": 1, "id": 77}` + "\r\n" + `{"return": {"status": "paused"}, "id": %d}`},
-		"a refusal has QEMU's words":    {answer: `{"error": {"class": "GenericError", "desc": "not\u0007now"}, "id": %d}`, kind: fault.Unable, words: "not now"},
+		"a refusal has QEMU's words":    {answer: `{"error": {"class": "GenericError", "desc": "not\u0007\u009b2J\r\nnow"}, "id": %d}`, kind: fault.Unable, words: "not??2J now"},
 		"an answer of another type":     {answer: `{"return": 5, "id": %d}`, kind: fault.Unable, words: "is none"},
 		"a line that is no JSON":        {answer: `{"return`, kind: fault.Unable, words: "gone"},
 		"a line that does not end soon": {answer: strings.Repeat("x", maxLine+1), kind: fault.Unable, words: "gone"},

@@ -150,3 +150,9 @@ func TestBuildWithoutTheToolSaysSo(t *testing.T) {
 	_, err := s.Build(t.Context(), BuildOptions{Base: "debian:bookworm"}, nil)
 	wantKind(t, err, fault.Unable, "apt install mmdebstrap")
 }
+
+func TestWhatToolsSaySteersNoTerminal(t *testing.T) {
+	if got := lastLines("one\n two\x1b[2J\n\u009b31m\u202ethree\n", 2); got != "two?[2J; ?31m?three" {
+		t.Errorf("%q", got)
+	}
+}

@@ -77,12 +77,7 @@ func printable(text string) string {
 	if len(text) > 100 {
 		text = text[:100] + "…"
 	}
-	return strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
-			return '?'
-		}
-		return r
-	}, text)
+	return fault.Printable(text)
 }
 
 // parseManifest reads the manifest of one image.

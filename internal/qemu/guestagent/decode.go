@@ -4,8 +4,6 @@ import (
 	"encoding/json"
 	"errors"
 	"strings"
-	"unicode"
-	"unicode/utf8"
 
 	"github.com/strata-project/strata/internal/fault"
 )
@@ -100,16 +98,6 @@ func shallow(text []byte) bool {
 
 // clean makes words of an agent's printable, and no longer than so many bytes.
 func clean(text string, most int) string {
-	out := strings.Map(func(r rune) rune {
-		switch {
-		case r == utf8.RuneError || !unicode.IsPrint(r):
-			return '?'
-		}
-		return r
-	}, text[:min(len(text), 4*most)])
-	for len(out) > most {
-		_, size := utf8.DecodeLastRuneInString(out)
-		out = out[:len(out)-size]
-	}
-	return out
+	text = fault.Printable(strings.ToValidUTF8(text[:min(len(text), 4*most)], "?"))
+	return strings.ToValidUTF8(text[:min(len(text), most)], "")
 }
