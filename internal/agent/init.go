@@ -11,6 +11,11 @@ import (
 	"github.com/strata-project/strata/internal/keeper/wire"
 )
 
+// spareThreads are those that PID 1 may come to need at once beside the ones that Go starts
+// with: to wait in system calls and to hand signals on. A zone that has used up its limit of
+// processes must not take its PID 1 along.
+const spareThreads = 5
+
 // initialize is PID 1 of a zone.
 func initialize(k *keeper) int {
 	r := newReaper(k)
@@ -54,7 +59,7 @@ func start(r *reaper) (*spec.Init, error) {
 		}
 	}
 	if !s.System {
-		reserve(spareThreads)
+		program.Reserve(spareThreads)
 	}
 	// Only now: all of this took place while the daemon connected the network.
 	if err := k.wait(); err != nil {

@@ -63,14 +63,7 @@ func (n hosted) ConnectTap(ctx context.Context, id string, a api.Address, ports 
 	if err != nil {
 		return nil, err
 	}
-	t := &stratum.Tap{File: tap.File, MAC: tap.MAC, MTU: tap.MTU}
-	for _, a := range tap.Address {
-		t.Address = append(t.Address, a.String())
-	}
-	for _, g := range tap.Gateways {
-		t.Gateways = append(t.Gateways, g.String())
-	}
-	return t, nil
+	return &stratum.Tap{File: tap.File, MAC: tap.MAC, MTU: tap.MTU, Address: tap.Address, Gateways: tap.Gateways}, nil
 }
 
 func (n hosted) Traffic() map[string]Traffic {

@@ -183,14 +183,15 @@ func Huge(page unit.Size) string {
 // does costs as much as tens do on a processor, the first time above all. Mitigations are
 // of a processor that speculates on the guest's own instructions, which none does here;
 // of the security modules those are left out that do nothing without a policy of their
-// own; and the agent's runtime (GODEBUG) sends itself no signals to be fair. The kernel tries
+// own; and the agent's runtime (GODEBUG) sends itself no signals to be fair, and keeps no
+// record of what takes memory. The kernel tries
 // whether the timer's interrupts come by counting them for a tenth of a second, and panics
 // where the host was too busy to bring them (IO-APIC + timer doesn't work), so it is told
 // not to; by KVM it knows that by itself. Source: Linux, arch/x86/kernel/apic/io_apic.c.
 // The agent's runtime does not look again and again how many processors there are, and there is
 // no watchdog: a busy host holds a system up for seconds, which the kernel would take for
 // a fault of its own.
-const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0 nowatchdog " + spec.Emulated
+const emulated = " no_timer_check mitigations=off lsm=landlock,lockdown,yama,apparmor GODEBUG=asyncpreemptoff=1,containermaxprocs=0,updatemaxprocs=0,memprofilerate=0 nowatchdog " + spec.Emulated
 
 // untraced spares a kernel what only those can use who trace it or have certificates of
 // their own checked: thousands of files of tracefs, names for what their formats say, a look
@@ -245,7 +246,7 @@ func (g Guest) boot(a *argv.Args) {
 	toSave := g.Backing.Shared // for guests of either kind
 	line := CommandLine(g.Accelerator, g.TSC, g.Untraced && !toSave, "hvc0")
 	if toSave {
-		line += " " + spec.ModulesAtOnce
+		line += " " + spec.ToSave
 	}
 	if g.ConsoleOnHardware {
 		line = "earlyprintk=ttyS0 console=ttyS0 " + line

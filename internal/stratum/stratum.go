@@ -2,6 +2,7 @@ package stratum
 
 import (
 	"context"
+	"net/netip"
 	"os"
 	"syscall"
 
@@ -186,8 +187,8 @@ type Tap struct {
 	File     *os.File // of /dev/net/tun, with a virtio-net header (IFF_VNET_HDR); the caller closes it
 	MAC      string
 	MTU      int
-	Address  []string // with prefix length
-	Gateways []string // default routes
+	Address  []netip.Prefix
+	Gateways []netip.Addr // default routes
 }
 
 // StartOptions are what belongs to one start and not to the plan.

@@ -22,7 +22,8 @@ const blockClass = "/sys/block"
 // some time after their driver was loaded.
 func (a *agent) block(path, serial string) (string, error) {
 	if name := strings.TrimPrefix(path, "/dev/"); name != "" && !strings.Contains(name, "/") {
-		if _, err := os.Lstat(blockClass + "/" + name); err == nil {
+		var st unix.Stat_t
+		if unix.Fstatat(a.dev, name, &st, unix.AT_SYMLINK_NOFOLLOW) == nil && st.Mode&unix.S_IFMT == unix.S_IFBLK {
 			return name, nil
 		}
 	}

@@ -16,7 +16,7 @@ func TestAGuestAnswersInfo(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("answer after %v: %v", time.Since(g.started), info)
-	if info.State != control.State_WAITING || info.Kernel == "" || info.BootId != "" || len(info.Faults) > 0 {
+	if info.State != control.State_WAITING || info.Kernel == "" || len(info.Faults) > 0 {
 		t.Errorf("info: %v", info)
 	}
 	for range 3 { // a host may come and go
@@ -47,7 +47,7 @@ func TestAnIdleGuestRuns(t *testing.T) {
 	}
 	t.Logf("run took %v", time.Since(begin))
 	info, err := c.Info(t.Context())
-	if err != nil || info.State != control.State_RUNNING || info.BootId == "" {
+	if err != nil || info.State != control.State_RUNNING {
 		t.Errorf("info: %v, %v", info, err)
 	}
 	if list, _, err := c.Processes(t.Context()); err != nil || len(list) != 1 {

@@ -23,11 +23,14 @@ func (a *agent) reseed(entropy []byte) error {
 	if len(entropy) < minEntropy || len(entropy) > maxEntropy {
 		return root.Fail(root.Invalid, "entropy", "32 to 512 bytes are needed for the random generator")
 	}
-	fd, err := unix.Openat(a.dev, "urandom", unix.O_WRONLY|unix.O_CLOEXEC, 0)
-	if err != nil {
-		return err
+	fd := a.random
+	if fd < 0 {
+		var err error
+		if fd, err = a.openRandom(); err != nil {
+			return err
+		}
+		defer unix.Close(fd)
 	}
-	defer unix.Close(fd)
 	pool := make([]byte, 8, 8+len(entropy)) // struct rand_pool_info: bits, bytes
 	binary.NativeEndian.PutUint32(pool, uint32(len(entropy)*8))
 	binary.NativeEndian.PutUint32(pool[4:], uint32(len(entropy)))
@@ -41,6 +44,10 @@ func (a *agent) reseed(entropy []byte) error {
 	clear(pool)
 	clear(entropy)
 	return nil
+}
+
+func (a *agent) openRandom() (int, error) {
+	return unix.Openat(a.dev, "urandom", unix.O_WRONLY|unix.O_CLOEXEC, 0)
 }
 
 // setClock sets the wall clock. Unit: nanoseconds since 1970.

@@ -21,8 +21,7 @@ func installed() int {
 	calm()
 	a := newAgent()
 	a.installed, a.asked, a.state = true, true, stateRunning // there is nothing to run
-	a.boot = readLine("/proc/sys/kernel/random/boot_id")
-	a.begun.Store(true) // no program is the main one
+	a.begun.Store(true)                                      // no program is the main one
 	var err error
 	if a.dev, err = unix.Open("/dev", unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0); err != nil {
 		return complain(root.Wrap(err, "open /dev"))

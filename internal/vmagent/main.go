@@ -46,10 +46,11 @@ func Run(args []string) int {
 // anything else runs, or by the main thread only.
 type agent struct {
 	dev              int    // the folder of devices that the system started with
+	random           int    // its random generator; -1: not opened yet
 	control, streams string // devices in it
 	installed        bool   // into a system that is not strata's
-	boot             string // the kernel's name of this boot, once it is this system's own
 
+	seen    bool         // the card was there
 	raise   func() error // brings the card up; the first call does
 	jobs    chan func()  // for the main thread
 	answers *answer.Server
@@ -71,7 +72,7 @@ func boot() {
 
 func newAgent() *agent {
 	guard()
-	a := &agent{dev: -1, raise: sync.OnceValue(raise), jobs: make(chan func())}
+	a := &agent{dev: -1, random: -1, raise: sync.OnceValue(raise), jobs: make(chan func())}
 	a.rest.dir = -1
 	a.disk, a.state, a.over = -1, stateWaiting, make(chan struct{})
 	a.answers = answer.NewServer(a.handle)
@@ -163,7 +164,7 @@ func network() error {
 
 // greet brings the card up as soon as it is there, since its link takes as long as the rest to come.
 func (a *agent) greet() {
-	if present() {
+	if a.seen = present(); a.seen {
 		_ = a.raise() // asked again by connect
 	}
 }

@@ -69,7 +69,7 @@ func (a *agent) loadModules(each func()) (faults []string) {
 	if a.rest.later, err = readModules(moduleLater); err != nil && !errors.Is(err, unix.ENOENT) {
 		faults = append(faults, moduleLater+": "+root.Words(err))
 	}
-	if told(spec.ModulesAtOnce) {
+	if told(spec.ToSave) {
 		faults = append(faults, a.rest.finish()...)
 	}
 	return faults

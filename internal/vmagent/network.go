@@ -2,7 +2,6 @@ package vmagent
 
 import (
 	"encoding/binary"
-	"net/netip"
 	"os"
 	"strings"
 	"syscall"
@@ -25,6 +24,9 @@ const (
 // cardPatience bounds the wait for a card whose driver looks for it in its own time, and
 // for the card's agreement with the other end, which takes hardware half a second.
 const cardPatience = 10 * time.Second
+
+// macSize is the size of a hardware address. Unit: bytes.
+const macSize = 6
 
 // cardLook is how often is looked in the meantime: a look costs something where the
 // processor is emulated.
@@ -64,7 +66,7 @@ func bringUp(name string) error {
 		return err
 	}
 	defer unix.Close(l.sock)
-	return root.Wrap(l.set(name, "", 0), "bring up "+name)
+	return root.Wrap(l.set(name, nil, 0), "bring up "+name)
 }
 
 // connect gives the card what n says.
@@ -72,7 +74,9 @@ func (a *agent) connect(n *spec.Network) error {
 	if n == nil {
 		return unplug()
 	}
-	until(present) // what is missing is said below
+	if !a.seen {
+		until(present) // what is missing is said below
+	}
 	if err := a.raise(); err != nil {
 		return err
 	}
@@ -81,17 +85,24 @@ func (a *agent) connect(n *spec.Network) error {
 		return err
 	}
 	defer unix.Close(l.sock)
+	if n.MAC != nil && len(n.MAC) != macSize {
+		return root.Fail(root.Invalid, "mac", "a hardware address has six bytes")
+	}
 	if err := l.set(card, n.MAC, n.MTU); err != nil {
 		return root.Wrap(err, "set up "+card)
 	}
-	for _, a := range withLinkLocal(n) {
-		if err := l.address(unix.RTM_NEWADDR, card, a); err != nil {
-			return root.Wrap(err, "give "+card+" the address "+a)
+	index, err := l.index(card)
+	if err != nil {
+		return err
+	}
+	for _, a := range n.Address {
+		if err := l.address(unix.RTM_NEWADDR, index, a); err != nil {
+			return root.Wrap(err, "give "+card+" an address")
 		}
 	}
 	for _, g := range n.Gateways {
-		if err := l.gateway(unix.RTM_NEWROUTE, g); err != nil {
-			return root.Wrap(err, "route through "+g)
+		if err := l.gateway(unix.RTM_NEWROUTE, index, g); err != nil {
+			return root.Wrap(err, "route through a gateway")
 		}
 	}
 	return nil
@@ -103,34 +114,27 @@ func agreed() {
 }
 
 // disconnect takes back what connect gave the card, which had the address mac.
-func disconnect(n *spec.Network, mac string) error {
+func disconnect(n *spec.Network, mac []byte) error {
 	l, err := dial()
 	if err != nil {
 		return err
 	}
 	defer unix.Close(l.sock)
+	index, err := l.index(card)
+	if err != nil {
+		return err
+	}
 	for _, g := range n.Gateways {
-		if err := l.gateway(unix.RTM_DELROUTE, g); err != nil {
-			return root.Wrap(err, "route no more through "+g)
+		if err := l.gateway(unix.RTM_DELROUTE, index, g); err != nil {
+			return root.Wrap(err, "route no more through a gateway")
 		}
 	}
-	for _, a := range withLinkLocal(n) {
-		if err := l.address(unix.RTM_DELADDR, card, a); err != nil {
-			return root.Wrap(err, "take the address "+a)
+	for _, a := range n.Address {
+		if err := l.address(unix.RTM_DELADDR, index, a); err != nil {
+			return root.Wrap(err, "take an address back")
 		}
 	}
 	return l.set(card, mac, n.MTU)
-}
-
-// withLinkLocal returns n's addresses, and where any is of IPv6 the one that a kernel
-// would give the card by its MAC address; see cardSettings. Source: RFC 4291, appendix A.
-func withLinkLocal(n *spec.Network) []string {
-	mac, ok := parseMAC(n.MAC)
-	if !ok || !strings.Contains(strings.Join(n.Address, " "), ":") {
-		return n.Address
-	}
-	a := netip.AddrFrom16([16]byte{0: 0xfe, 1: 0x80, 8: mac[0] ^ 2, 9: mac[1], 10: mac[2], 11: 0xff, 12: 0xfe, 13: mac[3], 14: mac[4], 15: mac[5]})
-	return append([]string{a.String() + "/64"}, n.Address...)
 }
 
 // unplug takes the card away, for an environment that is to have no network. A machine
@@ -155,17 +159,13 @@ func until(ready func() bool) bool {
 }
 
 // set changes an interface, and brings it up; what is zero stays.
-func (l *link) set(name, mac string, mtu int) error {
+func (l *link) set(name string, mac []byte, mtu int) error {
 	body := make([]byte, unix.SizeofIfInfomsg)
 	body = attribute(body, unix.IFLA_IFNAME, append([]byte(name), 0))
 	binary.NativeEndian.PutUint32(body[8:], unix.IFF_UP)
 	binary.NativeEndian.PutUint32(body[12:], unix.IFF_UP)
-	if mac != "" {
-		b, ok := parseMAC(mac)
-		if !ok {
-			return root.Fail(root.Invalid, "mac", mac+" is no hardware address: six bytes such as 02:00:00:00:00:01 are")
-		}
-		body = attribute(body, unix.IFLA_ADDRESS, b)
+	if mac != nil {
+		body = attribute(body, unix.IFLA_ADDRESS, mac)
 	}
 	if mtu > 0 {
 		body = attribute(body, unix.IFLA_MTU, binary.NativeEndian.AppendUint32(nil, uint32(mtu)))
@@ -174,28 +174,22 @@ func (l *link) set(name, mac string, mtu int) error {
 }
 
 // address adds an address (RTM_NEWADDR) or removes it (RTM_DELADDR).
-func (l *link) address(kind uint16, name, text string) error {
-	prefix, err := netip.ParsePrefix(text)
-	if err != nil {
-		return root.Fail(root.Invalid, "address", text+" is no address with a prefix length")
+func (l *link) address(kind uint16, index uint32, a spec.Address) error {
+	family, flags := familyOf(a.IP), 0
+	if family == 0 || a.Bits < 0 || a.Bits > 8*len(a.IP) {
+		return root.Fail(root.Invalid, "address", "an address has four or 16 bytes, and a prefix of at most as many bits")
 	}
-	index, err := indexOf(name)
-	if err != nil {
-		return err
-	}
-	family, flags := unix.AF_INET, 0
-	if prefix.Addr().Is6() {
-		family, flags = unix.AF_INET6, unix.IFA_F_NODAD // usable at once
+	if family == unix.AF_INET6 {
+		flags = unix.IFA_F_NODAD // usable at once
 	}
 	body := make([]byte, unix.SizeofIfAddrmsg)
-	body[0], body[1], body[2] = byte(family), byte(prefix.Bits()), byte(flags)
+	body[0], body[1], body[2] = family, byte(a.Bits), byte(flags)
 	binary.NativeEndian.PutUint32(body[4:], index)
-	raw := prefix.Addr().AsSlice()
-	body = attribute(body, unix.IFA_LOCAL, raw)
-	body = attribute(body, unix.IFA_ADDRESS, raw)
-	if prefix.Addr().Is4() && prefix.Bits() < 31 {
-		last := append([]byte(nil), raw...)
-		for bit := prefix.Bits(); bit < 32; bit++ {
+	body = attribute(body, unix.IFA_LOCAL, a.IP)
+	body = attribute(body, unix.IFA_ADDRESS, a.IP)
+	if family == unix.AF_INET && a.Bits < 31 {
+		last := append([]byte(nil), a.IP...)
+		for bit := a.Bits; bit < 32; bit++ {
 			last[bit/8] |= 0x80 >> (bit % 8)
 		}
 		body = attribute(body, unix.IFA_BROADCAST, last)
@@ -204,24 +198,26 @@ func (l *link) address(kind uint16, name, text string) error {
 }
 
 // gateway adds a default route (RTM_NEWROUTE) or removes it (RTM_DELROUTE).
-func (l *link) gateway(kind uint16, text string) error {
-	address, err := netip.ParseAddr(text)
-	if err != nil {
-		return root.Fail(root.Invalid, "gateways", text+" is no address")
-	}
-	index, err := indexOf(card)
-	if err != nil {
-		return err
-	}
+func (l *link) gateway(kind uint16, index uint32, ip []byte) error {
 	body := make([]byte, unix.SizeofRtMsg)
-	body[0] = unix.AF_INET
-	if address.Is6() {
-		body[0] = unix.AF_INET6
+	if body[0] = familyOf(ip); body[0] == 0 {
+		return root.Fail(root.Invalid, "gateways", "an address has four or 16 bytes")
 	}
 	body[4], body[5], body[6], body[7] = unix.RT_TABLE_MAIN, unix.RTPROT_STATIC, unix.RT_SCOPE_UNIVERSE, unix.RTN_UNICAST
-	body = attribute(body, unix.RTA_GATEWAY, address.AsSlice())
+	body = attribute(body, unix.RTA_GATEWAY, ip)
 	body = attribute(body, unix.RTA_OIF, binary.NativeEndian.AppendUint32(nil, index))
 	return l.ask(kind, adding(kind), body)
+}
+
+// familyOf is that of an address, 0 where it is none.
+func familyOf(ip []byte) byte {
+	switch len(ip) {
+	case 4:
+		return unix.AF_INET
+	case 16:
+		return unix.AF_INET6
+	}
+	return 0
 }
 
 // adding are the flags of a request that adds something; one that removes it has none.
@@ -269,47 +265,14 @@ func attribute(b []byte, kind uint16, value []byte) []byte {
 	return append(b, make([]byte, (4-len(value)%4)%4)...)
 }
 
-func parseMAC(text string) (mac []byte, ok bool) {
-	for part := range strings.SplitSeq(text, ":") {
-		n, valid := hexByte(part)
-		if !valid {
-			return nil, false
-		}
-		mac = append(mac, n)
-	}
-	return mac, len(mac) == 6
-}
-
-func hexByte(s string) (n byte, ok bool) {
-	if len(s) != 2 {
-		return 0, false
-	}
-	for _, c := range []byte(s) {
-		switch {
-		case c >= '0' && c <= '9':
-			n = n<<4 | (c - '0')
-		case c|0x20 >= 'a' && c|0x20 <= 'f':
-			n = n<<4 | (c | 0x20 - 'a' + 10)
-		default:
-			return 0, false
-		}
-	}
-	return n, true
-}
-
-// indexOf asks the kernel for the number of an interface.
-func indexOf(name string) (uint32, error) {
-	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return 0, err
-	}
-	defer unix.Close(fd)
+// index asks the kernel for the number of an interface: any socket will do.
+func (l *link) index(name string) (uint32, error) {
 	r, err := unix.NewIfreq(name)
 	if err == nil {
-		err = unix.IoctlIfreq(fd, unix.SIOCGIFINDEX, r)
+		err = unix.IoctlIfreq(l.sock, unix.SIOCGIFINDEX, r)
 	}
 	if err != nil {
-		return 0, err
+		return 0, root.Wrap(err, "look for "+name)
 	}
 	return r.Uint32(), nil
 }

@@ -2,9 +2,11 @@ package vmagent
 
 import (
 	"context"
+	"encoding/hex"
 	"errors"
 	"io"
 	"os"
+	"strings"
 	"syscall"
 	"time"
 
@@ -121,7 +123,10 @@ func (a *agent) perform(text []byte) (err error) {
 	if err != nil {
 		return root.Wrap(err, "read the specification")
 	}
-	before := readLine(cardPlace + "/address")
+	before, err := hex.DecodeString(strings.ReplaceAll(readLine(cardPlace+"/address"), ":", ""))
+	if err != nil {
+		return root.Wrap(err, "read the card's address")
+	}
 	defer func() {
 		if e := disconnect(r.Network, before); err == nil {
 			err = root.Wrap(e, "take the network back")

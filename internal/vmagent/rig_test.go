@@ -307,11 +307,20 @@ func command(t *testing.T, name string, args ...string) {
 	}
 }
 
+func network() *spec.Network {
+	v6 := func(last byte) []byte { return []byte{0: 0xfd, 15: last} }
+	return &spec.Network{
+		MAC: []byte{2, 0, 0, 0, 0, 0x17}, MTU: 1400,
+		Address:  []spec.Address{{IP: []byte{10, 9, 8, 7}, Bits: 24}, {IP: v6(7), Bits: 64}},
+		Gateways: [][]byte{{10, 9, 8, 1}, v6(1)},
+	}
+}
+
 func basicRun() spec.Run {
 	return spec.Run{
 		Hostname: "guest", Template: "/dev/vda", Disk: "/dev/vdb", Clock: time.Now().UnixNano(), Entropy: bytes.Repeat([]byte{7}, 64),
 		Files:   []spec.File{{Path: "/etc/hosts", Data: []byte("127.0.0.1 localhost\n")}},
-		Network: &spec.Network{MAC: "02:00:00:00:00:17", MTU: 1400, Address: []string{"10.9.8.7/24", "fd00::7/64"}, Gateways: []string{"10.9.8.1", "fd00::1"}},
+		Network: network(),
 		Memory:  64 << 20, PIDs: 64,
 	}
 }

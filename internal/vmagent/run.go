@@ -10,6 +10,7 @@ import (
 
 	agentspec "github.com/strata-project/strata/internal/agent/spec"
 
+	"github.com/strata-project/strata/internal/agent/program"
 	"github.com/strata-project/strata/internal/agent/root"
 	"github.com/strata-project/strata/internal/sandbox"
 	"github.com/strata-project/strata/internal/vmagent/spec"
@@ -125,7 +126,6 @@ func (a *agent) put(r *spec.Run) error {
 	}
 	a.mu.Lock()
 	a.state = stateRunning
-	a.boot = readLine("/proc/sys/kernel/random/boot_id")
 	a.mu.Unlock()
 	return nil
 }
@@ -191,9 +191,21 @@ func (a *agent) ahead() (err error) {
 	if a.group, err = makeGroup(); err != nil {
 		return root.Wrap(err, "make the control group")
 	}
-	a.part, err = root.Prepare(layout(&spec.Run{}), partPlace)
-	return err
+	if a.random, err = a.openRandom(); err != nil {
+		return root.Wrap(err, "open the random generator")
+	}
+	if a.part, err = root.Prepare(layout(&spec.Run{}), partPlace); err != nil {
+		return err
+	}
+	if told(spec.ToSave) {
+		program.Reserve(spareThreads)
+	}
+	return nil
 }
+
+// spareThreads are what Go would start while the host waits: one for those that look after
+// others, one for a system call that takes its time, and one more.
+const spareThreads = 6
 
 // trees puts root and volumes together.
 func (a *agent) trees(r *spec.Run, i *agentspec.Init) (err error) {

@@ -59,7 +59,6 @@ func (a *agent) info() (m answer.Message) {
 	}
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	m.Text(3, a.boot)
 	m.Int(4, int64(a.state))
 	for _, f := range a.faults {
 		m.Text(5, f)

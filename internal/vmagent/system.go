@@ -130,7 +130,7 @@ func (a *agent) accompany(t program.Terminal, notify int) (tell int, err error) 
 	} {
 		files[i] = uintptr(fd)
 	}
-	args := append([]string{companionName, a.control, a.streams, a.boot}, a.faults...)
+	args := append([]string{companionName, a.control, a.streams}, a.faults...)
 	err = a.reap.start(func() (int, error) {
 		return syscall.ForkExec("/proc/self/exe", args, &syscall.ProcAttr{Files: files, Sys: &syscall.SysProcAttr{Setsid: true}})
 	}, func(unix.WaitStatus) {})
@@ -143,14 +143,14 @@ func (a *agent) accompany(t program.Terminal, notify int) (tell int, err error) 
 
 // companion is the agent of a system whose process 1 is the template's init.
 func companion(args []string) int {
-	if len(args) < 4 {
+	if len(args) < 3 {
 		return 2
 	}
 	for fd := companionDev; fd <= companionWait; fd++ {
 		unix.CloseOnExec(fd)
 	}
 	a := newAgent()
-	a.dev, a.control, a.streams, a.boot, a.faults = companionDev, args[1], args[2], args[3], args[4:]
+	a.dev, a.control, a.streams, a.faults = companionDev, args[1], args[2], args[3:]
 	a.disk, a.state = companionDisk, stateRunning
 	a.group = group{dir: companionGroup, exec: companionExec, ns: companionSpace}
 	a.group.watch()

@@ -1,6 +1,8 @@
 package vmagent
 
 import (
+	"errors"
+
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/agent/root"
@@ -77,14 +79,24 @@ func (a *agent) folders() error {
 	if unix.Fstatat(fds[1], "work", &st, unix.AT_SYMLINK_NOFOLLOW) == nil {
 		return nil
 	}
-	err := unix.Stat(templatePlace, &st)
-	if err == nil {
-		err = unix.Fchown(fds[0], int(st.Uid), int(st.Gid))
+	return root.Wrap(alike(fds[0]), "give the disk the root folder's owner")
+}
+
+// alike gives a folder the template's owner and mode, which it has most often: a change that
+// changes nothing is a transaction of the file system's all the same.
+func alike(fd int) error {
+	var want, have unix.Stat_t
+	if err := errors.Join(unix.Stat(templatePlace, &want), unix.Fstat(fd, &have)); err != nil {
+		return err
 	}
-	if err == nil {
-		err = unix.Fchmod(fds[0], st.Mode&0o7777)
+	if have.Uid != want.Uid || have.Gid != want.Gid {
+		if err := unix.Fchown(fd, int(want.Uid), int(want.Gid)); err != nil {
+			return err
+		}
+	} else if have.Mode == want.Mode {
+		return nil
 	}
-	return root.Wrap(err, "give the disk the root folder's owner")
+	return unix.Fchmod(fd, want.Mode&0o7777)
 }
 
 func (a *agent) overlay(system bool) (int, error) {

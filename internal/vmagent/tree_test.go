@@ -12,14 +12,6 @@ func TestADiskHasTheFoldersThatZonesUse(t *testing.T) {
 	}
 }
 
-func TestHardwareAddressesAreRead(t *testing.T) {
-	for text, want := range map[string]bool{"02:00:00:00:00:17": true, "02:00:00:00:00": false, "": false, "02:00:00:00:00:1g": false, "2:0:0:0:0:1": false, "02:00:00:00:00:17:18": false} {
-		if mac, ok := parseMAC(text); ok != want {
-			t.Errorf("%q is read as %v, %v", text, mac, ok)
-		}
-	}
-}
-
 func TestModulesAreCalledAsTheKernelCallsThem(t *testing.T) {
 	for path, want := range map[string]string{"/modules/003-virtio-rng.ko": "virtio_rng", "/modules/erofs.ko": "erofs", "/modules/9p.ko": "9p"} {
 		if got := moduleName(path); got != want {

@@ -125,16 +125,30 @@ func (r *reader) network() *vm.Network {
 	r.object(func(name string) {
 		switch name {
 		case "mac":
-			n.MAC = r.text()
+			n.MAC = r.bytes()
 		case "mtu":
 			n.MTU = int(r.int())
 		case "address":
-			n.Address = r.texts()
+			r.array(func() { n.Address = append(n.Address, r.address()) })
 		case "gateways":
-			n.Gateways = r.texts()
+			r.array(func() { n.Gateways = append(n.Gateways, r.bytes()) })
 		default:
 			r.fail()
 		}
 	})
 	return n
+}
+
+func (r *reader) address() (a vm.Address) {
+	r.object(func(name string) {
+		switch name {
+		case "ip":
+			a.IP = r.bytes()
+		case "bits":
+			a.Bits = int(r.int())
+		default:
+			r.fail()
+		}
+	})
+	return a
 }

@@ -3,6 +3,7 @@ package enginetest
 import (
 	"context"
 	"fmt"
+	"net/netip"
 	"os"
 	"slices"
 	"sync"
@@ -237,7 +238,11 @@ func (n *Network) ConnectTap(ctx context.Context, id string, a api.Address, port
 		return nil, err
 	}
 	f, err := os.Open(os.DevNull)
-	return &stratum.Tap{File: f, MAC: a.MAC, MTU: 1500, Address: []string{a.IPv4 + "/16"}}, err
+	if err != nil {
+		return nil, err
+	}
+	ip, err := netip.ParseAddr(a.IPv4)
+	return &stratum.Tap{File: f, MAC: a.MAC, MTU: 1500, Address: []netip.Prefix{netip.PrefixFrom(ip, 16)}}, err
 }
 
 // Traffic says that who is connected has received twice what it has sent.

@@ -347,7 +347,7 @@ func (m *machine) begin(ctx context.Context, c *control.Client, script string) *
 	m.t.Helper()
 	r := spec.Run{
 		Hostname: "guest", Template: "/dev/vda", Disk: "/dev/vdb", Clock: time.Now().UnixNano(), Entropy: make([]byte, 64),
-		Network: &spec.Network{MAC: "02:00:00:00:00:17", MTU: 1400, Address: []string{"10.9.8.7/24"}},
+		Network: &spec.Network{MAC: []byte{2, 0, 0, 0, 0, 0x17}, MTU: 1400, Address: []spec.Address{{IP: []byte{10, 9, 8, 7}, Bits: 24}}},
 		Main:    &wire.Process{Args: []string{"/bin/sh", "-c", script}, Env: []string{"PATH=/bin"}, WorkDir: "/"},
 	}
 	rand.Read(r.Entropy)

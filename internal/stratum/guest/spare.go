@@ -5,6 +5,7 @@ import (
 	_ "embed"
 	"errors"
 	"fmt"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -20,7 +21,6 @@ import (
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/virtual"
-	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
 // rehearsalImage is the template of a rehearsal, an EROFS image with one program that
@@ -42,12 +42,11 @@ func rehearsalPlan(p stratum.Plan) stratum.Plan {
 	}
 }
 
-// rehearsalNetwork has addresses that are nobody's. Source: RFC 5737 and 3849, for documentation.
-func rehearsalNetwork() *spec.Network {
-	return &spec.Network{
-		MAC: "02:00:00:00:00:02", MTU: 1500,
-		Address: []string{"192.0.2.2/24", "2001:db8::2/64"}, Gateways: []string{"192.0.2.1", "2001:db8::1"},
-	}
+// rehearsalTap has addresses that are nobody's. Source: RFC 5737 and 3849, for documentation.
+var rehearsalTap = stratum.Tap{
+	MAC: "02:00:00:00:00:02", MTU: 1500,
+	Address:  []netip.Prefix{netip.MustParsePrefix("192.0.2.2/24"), netip.MustParsePrefix("2001:db8::2/64")},
+	Gateways: []netip.Addr{netip.MustParseAddr("192.0.2.1"), netip.MustParseAddr("2001:db8::1")},
 }
 
 // machineSpare is a clone that has done all once that a start does, and stands still.
@@ -164,7 +163,9 @@ func (d *Driver) rehearseIn(ctx context.Context, l *launch, s *virtual.Spare) er
 		return err
 	}
 	r := l.Run
-	r.Network = rehearsalNetwork()
+	if r.Network, err = virtual.Network(&rehearsalTap); err != nil {
+		return err
+	}
 	if err := s.Rehearse(ctx, r); err != nil {
 		return err
 	}

@@ -22,8 +22,9 @@ func MemoryOf(group *resource.Group) func() (int64, error) {
 	}
 }
 
-// boot lets QEMU run, waits for the agent inside, and tells it what to run.
-func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *control.Client, err error) {
+// boot lets QEMU run, waits for the agent inside, and tells it what to run. It returns
+// once the program runs, which may be before the agent has answered.
+func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ session, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
 	defer cancel()
 	l.Begun = true
@@ -41,26 +42,32 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 		k, err := starting.Go(goCtx)
 		started <- outcome{k, err}
 	}()
-	type told struct {
-		client *control.Client
-		err    error
-	}
-	asked := make(chan told, 1)
-	askCtx, giveUp := Patient(ctx, l.stall(d.o.Patience), MemoryOf(group))
-	defer giveUp()
+	asked := make(chan error, 1)
+	first := make(chan *control.Client, 1)
+	askCtx, giveUp := Patient(context.WithoutCancel(ctx), l.stall(d.o.Patience), MemoryOf(group))
 	go func() {
+		defer giveUp()
 		c, err := d.tell(askCtx, p.ID, l)
-		asked <- told{c, err}
+		first <- c
+		asked <- err
 	}()
-	var client *control.Client
+	defer func() {
+		if err == nil {
+			return
+		}
+		giveUp()
+		if c := <-first; c != nil {
+			c.Close()
+		}
+	}()
 	for {
 		select {
-		case a := <-asked:
-			if a.err == nil {
-				client, asked = a.client, nil // the program's own start is the keeper's to tell
+		case err := <-asked:
+			if err == nil {
+				asked = nil // the program's own start is the keeper's to tell
 				continue
 			}
-			if lost := control.Broken(a.err) || fault.KindOf(a.err) == fault.Busy || fault.KindOf(a.err) == fault.Unable; lost {
+			if lost := control.Broken(err) || fault.KindOf(err) == fault.Busy || fault.KindOf(err) == fault.Unable; lost {
 				// What the keeper knows says more, where it knows anything: a kernel that
 				// panicked, a QEMU that could not be executed.
 				select {
@@ -73,19 +80,12 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 			}
 			stop()
 			<-started // what there was of the payload is ended then
-			return nil, nil, silent(a.err, p.Console.Dir, starting.Began)
+			return nil, nil, silent(err, p.Console.Dir, starting.Began)
 		case s := <-started:
-			giveUp()
-			if asked != nil {
-				client = (<-asked).client
-			}
 			if s.err != nil {
-				if client != nil {
-					client.Close()
-				}
 				return nil, nil, s.err
 			}
-			return s.keeper, client, nil
+			return s.keeper, first, nil
 		}
 	}
 }
@@ -122,7 +122,7 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 
 // rejoin is boot for a system that goes on. Its program has started long ago, and says
 // so at once; it counts from when the agent has been told what it missed.
-func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, *control.Client, error) {
+func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, session, error) {
 	askCtx, giveUp := Patient(ctx, d.o.Patience, MemoryOf(group))
 	defer giveUp()
 	client, err := d.tell(askCtx, p.ID, l)
@@ -134,7 +134,9 @@ func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Gro
 		client.Close()
 		return nil, nil, err
 	}
-	return k, client, nil
+	first := make(chan *control.Client, 1)
+	first <- client
+	return k, first, nil
 }
 
 // catchUp tells a system that goes on what has changed while it was not.

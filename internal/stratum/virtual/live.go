@@ -56,8 +56,8 @@ func (d *Driver) Adopt(ctx context.Context, id string) (*Live, error) {
 	return l, nil
 }
 
-func (d *Driver) live(run *held.Run, n Notes, first *control.Client) *Live {
-	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.Held.Path(run.ID, ControlSocket), client: first}}
+func (d *Driver) live(run *held.Run, n Notes, first session) *Live {
+	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.Held.Path(run.ID, ControlSocket), first: first}}
 	l.limits = api.Resources{Memory: n.Limits.Memory, PIDs: n.Limits.PIDs, CPUs: n.Limits.CPUs}
 	go func() {
 		select {
@@ -75,15 +75,28 @@ func (d *Driver) live(run *held.Run, n Notes, first *control.Client) *Live {
 type agent struct {
 	path   string
 	mu     sync.Mutex
+	first  session // not looked at yet
 	client *control.Client
 	over   bool
 }
+
+// session gives once, as soon as an agent has answered who told it what to run, the client
+// that did, or nil.
+type session <-chan *control.Client
 
 func (a *agent) session(ctx context.Context) (*control.Client, error) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.over {
 		return nil, fault.Conflictf("the system has ended")
+	}
+	if a.first != nil {
+		select {
+		case a.client = <-a.first:
+			a.first = nil
+		case <-ctx.Done():
+			return nil, fault.Busyf("the agent has not said yet that it began: %w", ctx.Err())
+		}
 	}
 	if a.client == nil {
 		c, err := control.Dial(ctx, a.path)
@@ -108,6 +121,19 @@ func (a *agent) close() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	a.over = true
+	if first := a.first; first != nil {
+		a.first = nil
+		go func() { // it ends with the system at the latest
+			if c := <-first; c != nil {
+				c.Close()
+			}
+		}()
+	}
+	a.leave()
+}
+
+// leave ends the session. The caller holds the lock.
+func (a *agent) leave() {
 	if a.client != nil {
 		a.client.Close()
 		a.client = nil

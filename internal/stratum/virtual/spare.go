@@ -183,7 +183,9 @@ func (s *Spare) Become(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(p.ID) })
 	s.back.Push("end the keeper", s.starting.Abort)
 	if t := l.Tap; t != nil {
-		l.Run.Network = network(t)
+		if l.Run.Network, err = Network(t); err != nil {
+			return nil, err
+		}
 	}
 	if err := s.starting.Take(ctx, d.taken(p, l), o.Attach); err != nil {
 		return nil, err
@@ -191,12 +193,12 @@ func (s *Spare) Become(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	if err := give(ctx, d.Held.Path(p.ID, MonitorSocket)); err != nil {
 		return nil, err
 	}
-	k, client, err := d.boot(ctx, p, s.Group, l, s.starting)
+	k, first, err := d.boot(ctx, p, s.Group, l, s.starting)
 	if err != nil {
 		return nil, err
 	}
 	s.keep()
-	return d.live(d.Held.Take(p.ID, k, s.Group), n, client), nil
+	return d.live(d.Held.Take(p.ID, k, s.Group), n, first), nil
 }
 
 // free lets go of the id.

@@ -18,7 +18,6 @@ import (
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/undo"
-	"github.com/strata-project/strata/internal/vmagent/control"
 	"github.com/strata-project/strata/internal/vmagent/spec"
 )
 
@@ -50,11 +49,11 @@ func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o strat
 		}
 		return group.Remove(ctx)
 	})
-	k, client, err := d.apply(ctx, p, l, o, group)
+	k, first, err := d.apply(ctx, p, l, o, group)
 	if err != nil {
 		return nil, err
 	}
-	return d.live(d.Held.Take(p.ID, k, group), l.Notes, client), nil
+	return d.live(d.Held.Take(p.ID, k, group), l.Notes, first), nil
 }
 
 // kvm is /dev/kvm. Source: Documentation/admin-guide/devices.txt.
@@ -71,7 +70,7 @@ func Devices(accelerator string) []resource.Device {
 }
 
 // apply makes everything that l needs and starts it.
-func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, *control.Client, error) {
+func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, session, error) {
 	var h Handed
 	defer h.Close()
 	var w Wires
@@ -187,7 +186,9 @@ func (d *Driver) card(l *Launch, w *Wires, h *Handed) error {
 			return err
 		}
 		w.Tap, w.MAC = h.Add(f), t.MAC
-		l.Run.Network = network(t)
+		if l.Run.Network, err = Network(t); err != nil {
+			return err
+		}
 	case l.Unplug:
 		f, err := Unplugged()
 		if err != nil {
@@ -228,11 +229,6 @@ func (d *Driver) MayShow(volumes int) error {
 }
 
 var _ stratum.Shower = (*Driver)(nil)
-
-// network is what the agent is told of a tap.
-func network(t *stratum.Tap) *spec.Network {
-	return &spec.Network{MAC: t.MAC, MTU: t.MTU, Address: t.Address, Gateways: t.Gateways}
-}
 
 // volumes has a server for each volume beside QEMU.
 func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keeper.Machine, w *Wires, h *Handed) error {

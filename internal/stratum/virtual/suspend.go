@@ -122,10 +122,10 @@ func (l *Live) setPaused(still bool) {
 func (a *agent) rest() {
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if a.client != nil {
-		a.client.Close()
-		a.client = nil
+	if a.first != nil {
+		a.client, a.first = <-a.first, nil
 	}
+	a.leave()
 }
 
 // room makes sure that so much can be written below dir. Kinds: Unable.

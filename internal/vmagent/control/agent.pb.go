@@ -226,7 +226,6 @@ type InfoResponse struct {
 	state         protoimpl.MessageState `protogen:"open.v1"`
 	Version       string                 `protobuf:"bytes,1,opt,name=version,proto3" json:"version,omitempty"`
 	Kernel        string                 `protobuf:"bytes,2,opt,name=kernel,proto3" json:"kernel,omitempty"`
-	BootId        string                 `protobuf:"bytes,3,opt,name=boot_id,json=bootId,proto3" json:"boot_id,omitempty"` // empty while waiting: it would be the same in every clone
 	State         State                  `protobuf:"varint,4,opt,name=state,proto3,enum=strata.agent.v1.State" json:"state,omitempty"`
 	Faults        []string               `protobuf:"bytes,5,rep,name=faults,proto3" json:"faults,omitempty"` // modules that could not be loaded, and why
 	unknownFields protoimpl.UnknownFields
@@ -273,13 +272,6 @@ func (x *InfoResponse) GetVersion() string {
 func (x *InfoResponse) GetKernel() string {
 	if x != nil {
 		return x.Kernel
-	}
-	return ""
-}
-
-func (x *InfoResponse) GetBootId() string {
-	if x != nil {
-		return x.BootId
 	}
 	return ""
 }
@@ -1064,13 +1056,12 @@ const file_agent_proto_rawDesc = "" +
 	"\x04hint\x18\x04 \x01(\tR\x04hint\":\n" +
 	"\x04Done\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\"\r\n" +
-	"\vInfoRequest\"\x9f\x01\n" +
+	"\vInfoRequest\"\x8c\x01\n" +
 	"\fInfoResponse\x12\x18\n" +
 	"\aversion\x18\x01 \x01(\tR\aversion\x12\x16\n" +
-	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12\x17\n" +
-	"\aboot_id\x18\x03 \x01(\tR\x06bootId\x12,\n" +
+	"\x06kernel\x18\x02 \x01(\tR\x06kernel\x12,\n" +
 	"\x05state\x18\x04 \x01(\x0e2\x16.strata.agent.v1.StateR\x05state\x12\x16\n" +
-	"\x06faults\x18\x05 \x03(\tR\x06faults\" \n" +
+	"\x06faults\x18\x05 \x03(\tR\x06faultsJ\x04\b\x03\x10\x04\" \n" +
 	"\n" +
 	"RunRequest\x12\x12\n" +
 	"\x04spec\x18\x01 \x01(\fR\x04spec\"A\n" +

@@ -76,7 +76,7 @@ func (c *Client) Info(ctx context.Context) (*InfoResponse, error) {
 	if err != nil {
 		return nil, err
 	}
-	r.Version, r.Kernel, r.BootId = plain(r.Version), plain(r.Kernel), plain(r.BootId)
+	r.Version, r.Kernel = plain(r.Version), plain(r.Kernel)
 	r.Faults = r.Faults[:min(len(r.Faults), maxFaults)]
 	for i, f := range r.Faults {
 		r.Faults[i] = plain(f)

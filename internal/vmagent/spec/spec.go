@@ -12,9 +12,9 @@ const MaxSize = 4 << 20
 const (
 	// Emulated: the processor is, so the agent does without what only pays on a real one.
 	Emulated = "STRATA_EMULATED=1"
-	// ModulesAtOnce has all modules loaded before the agent answers, also those that no program
-	// waits for: for a system that is saved before it is told what to run.
-	ModulesAtOnce = "STRATA_MODULES=all"
+	// ToSave: the system is saved before it is told what to run. So all modules are loaded before
+	// the agent answers, also those that no program waits for, and it has threads to spare.
+	ToSave = "STRATA_SAVE=1"
 )
 
 // Run is one run of one environment.
@@ -65,12 +65,19 @@ type Volume struct {
 	ReadOnly bool   `json:"read_only,omitempty"`
 }
 
-// Network is what eth0 gets.
+// Network is what eth0 gets. Addresses are as they go over the wire, of six, four or 16
+// bytes: to read text costs an agent much where the processor is emulated.
 type Network struct {
-	MAC      string   `json:"mac"`
-	MTU      int      `json:"mtu,omitempty"`
-	Address  []string `json:"address"`  // with prefix length, IPv4 and IPv6
-	Gateways []string `json:"gateways"` // default routes
+	MAC      []byte    `json:"mac"`
+	MTU      int       `json:"mtu,omitempty"`
+	Address  []Address `json:"address"`
+	Gateways [][]byte  `json:"gateways"` // default routes
+}
+
+// Address is one of an interface.
+type Address struct {
+	IP   []byte `json:"ip"`
+	Bits int    `json:"bits"` // length of the prefix
 }
 
 // Limits are what may change while it runs; 0: none.

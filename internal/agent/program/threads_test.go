@@ -1,4 +1,4 @@
-package agent
+package program
 
 import (
 	"os"
@@ -7,7 +7,7 @@ import (
 
 func TestReservedThreadsAreThere(t *testing.T) {
 	const n = 30 // more than a test has by itself
-	reserve(n)
+	Reserve(n)
 	tasks, err := os.ReadDir("/proc/self/task")
 	if err != nil {
 		t.Fatal(err)
