@@ -28,7 +28,7 @@ var (
 	wire       = []string{"api", "api/stream"}
 	mechanisms = []string{
 		"internal/template/...", "internal/disk/...", "internal/mount/...", "internal/network/...", "internal/resource",
-		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/thread",
+		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/jail", "internal/thread",
 		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history", "internal/oom",
 	}
 	kept       = []string{"internal/environment", "internal/store", "internal/planner"}
@@ -156,7 +156,7 @@ var direct = []struct {
 	never    []string
 	why      string
 }{
-	{[]string{"internal/agent/...", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/jail", "internal/keeper/wire", "internal/keeper/enter", "internal/keeper/keep", "internal/keeper/logfile", "api/stream"}, []string{"fmt", "reflect", "log/..."},
+	{[]string{"internal/agent/...", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/jail", "internal/keeper/wire", "internal/keeper/enter", "internal/keeper/keep", "internal/keeper/logfile", "api/stream"}, []string{"fmt", "reflect", "log/..."},
 		"formatting and reflection would be in the memory of every environment"},
 	{[]string{"internal/environment", "internal/planner"}, []string{"os", "os/exec", "net"},
 		"they read nothing and start nothing"},

@@ -20,7 +20,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/strata-project/strata/internal/qemu/jail"
+	"github.com/strata-project/strata/internal/jail"
 )
 
 // Command is the argument that asks for this stage; those of Spec.Args follow.
