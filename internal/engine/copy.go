@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/strata-project/strata/api"
@@ -66,18 +67,19 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 			return err
 		}
 	}
-	return e.withLive(ctx, en, func(ctx context.Context, live stratum.Live) error {
+	var said error // by the agent
+	if err := e.withLive(ctx, en, command == agentStat, func(ctx context.Context, live stratum.Live) error {
 		errs := limited{max: maxHealthOutput}
 		proc := stratum.Process{Args: []string{command, path.Clean(p)}, WorkDir: "/", User: "0:0", Agent: true}
 		ended, err := inside(ctx, live, proc, in, out, &errs)
-		if err != nil {
-			return err
+		if err == nil && ended.Status != 0 {
+			said = agentFault(p, ended.Status, errs.data)
 		}
-		if ended.Status != 0 {
-			return agentFault(p, ended.Status, errs.data)
-		}
-		return nil
-	})
+		return err
+	}); err != nil {
+		return err
+	}
+	return said
 }
 
 // maxWords bounds what is shown of words from inside. Unit: bytes.
@@ -122,10 +124,10 @@ func agentFault(p string, status uint8, said []byte) error {
 }
 
 // withLive runs do with a run of the environment: the one that there is, else one
-// that only reaches files, which is ended afterwards. The latter holds the
-// operation lock, so nobody starts the environment meanwhile; Remove with force
-// ends it.
-func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Context, stratum.Live) error) error {
+// that only reaches files, which is ended afterwards, or with keep, unless do failed, kept
+// for the next one. The latter holds the operation lock, so nobody starts the environment
+// meanwhile; Remove with force ends it.
+func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(context.Context, stratum.Live) error) error {
 	en.mu.Lock()
 	live := en.run != nil && en.state.Live()
 	en.mu.Unlock()
@@ -139,10 +141,16 @@ func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Contex
 	if err := e.open(); err != nil {
 		return err
 	}
-	if err := en.lock(ctx); err != nil {
+	if err := en.share(ctx); err != nil {
 		return err
 	}
-	defer en.unlock()
+	var kept *idleRun
+	defer func() {
+		en.unlock()
+		if kept != nil {
+			e.goes(func() { e.letGo(en, kept) })
+		}
+	}()
 	en.mu.Lock()
 	state, r := en.state, en.run
 	ctx, cancel := e.until(ctx)
@@ -162,7 +170,65 @@ func (e *Engine) withLive(ctx context.Context, en *entry, do func(context.Contex
 	case state.Active() || !en.visible():
 		return fault.Conflictf("environment %s is %s, so nothing can be copied", en.name(), state).Help("try again")
 	}
-	return e.idle(ctx, en, do)
+	idle := en.takeKept()
+	if idle == nil {
+		var err error
+		if idle, err = e.idle(ctx, en); err != nil {
+			return err
+		}
+	}
+	err := do(ctx, idle.live)
+	if keep && err == nil {
+		kept = &idleRun{live: idle.live, end: idle.end, taken: make(chan struct{})}
+		en.kept = kept
+	} else {
+		idle.end()
+	}
+	return err
+}
+
+// idleRun is a run without a main program.
+type idleRun struct {
+	live  stratum.Live
+	end   func()
+	taken chan struct{} // closed when it is kept no more
+}
+
+// betweenRequests is how long an idle run is kept for the next request for files: who copies
+// looks at the path first, and would have a machine boot for each. Nothing else waits
+// for it.
+const betweenRequests = 2 * time.Second
+
+// letGo ends what was kept where nobody has taken it in time, or the engine closes.
+func (e *Engine) letGo(en *entry, kept *idleRun) {
+	select {
+	case <-kept.taken:
+		return
+	case <-time.After(betweenRequests):
+	case <-e.life.Done():
+	}
+	_ = en.share(context.Background()) // which has no end
+	defer en.unlock()
+	if en.kept == kept {
+		en.endKept()
+	}
+}
+
+// takeKept returns the idle run that was kept, nil where none was. It is called with op.
+func (en *entry) takeKept() *idleRun {
+	kept := en.kept
+	if kept != nil {
+		en.kept = nil
+		close(kept.taken)
+	}
+	return kept
+}
+
+// endKept ends the idle run that was kept. It is called with op.
+func (en *entry) endKept() {
+	if kept := en.takeKept(); kept != nil {
+		kept.end()
+	}
 }
 
 // phase writes a phase down.
@@ -171,37 +237,40 @@ func (e *Engine) phase(en *entry, p environment.Phase) error {
 	return e.save(en)
 }
 
-// idle starts a run without a main program, runs do with it, and ends it.
-func (e *Engine) idle(ctx context.Context, en *entry, do func(context.Context, stratum.Live) error) error {
+// idle starts a run without a main program.
+func (e *Engine) idle(ctx context.Context, en *entry) (*idleRun, error) {
 	d, err := e.driver(en)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	rec := en.snapshot()
 	p, err := e.plan(ctx, rec, true)
 	if err != nil {
-		return err
+		return nil, err
 	}
 	if err := e.fixImages(ctx, en, d, &p); err != nil {
-		return err
+		return nil, err
 	}
+	settle := func() {}
 	if rec.Spec.AutoRemove { // whose starts are not written down: this is none
 		if err := e.phase(en, environment.PhaseCopying); err != nil {
-			return err
+			return nil, err
 		}
-		defer func() {
+		settle = func() {
 			if err := e.phase(en, rec.Phase); err != nil {
 				e.log.Warn("record not written", "id", rec.ID, "error", err)
 			}
-		}()
+		}
 	}
 	live, err := d.Start(ctx, p, stratum.StartOptions{Link: link{network: e.o.Network, id: rec.ID}})
 	if err != nil {
-		return fault.Wrap(err, "open the files of %s", rec.Name)
+		settle()
+		return nil, fault.Wrap(err, "open the files of %s", rec.Name)
 	}
-	err = do(ctx, live)
-	ctx, cancel := tidy(ctx)
-	defer cancel()
-	e.endUnwanted(ctx, d, rec.ID, live)
-	return err
+	return &idleRun{live: live, end: func() {
+		ctx, cancel := tidy(context.Background())
+		defer cancel()
+		e.endUnwanted(ctx, d, rec.ID, live)
+		settle()
+	}}, nil
 }

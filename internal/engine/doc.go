@@ -11,7 +11,8 @@
 //	run       what a driver's Start or Adopt gave, until its end is dealt with
 //	op        the operation lock of an entry: one transition at a time
 //	trash     what was removed and is still to be deleted
-//	idle run  one without a main program, made to copy files of a stopped environment
+//	idle run  one without a main program, made to copy files of a stopped environment; after a
+//	          look at a path it is kept for a moment, for the copy that follows
 //
 // States and the moves between them are package environment's; only entry.move
 // makes one, and only by that table. Drivers report facts.
@@ -25,6 +26,7 @@
 // Start of what is stopping is a conflict. A stop or restart that has begun goes on
 // when its client leaves; a start whose client leaves is undone.
 // Remove with force kills the run and ends a copy before it waits.
+// Who takes op for anything but files ends the idle run that is kept first.
 // Move prepares without op, beside what runs, and is refused where anybody has it; it then
 // holds op from the old run's end to the new one's start, so that stop and remove wait for
 // the whole of it. A kill gets through and shortens the grace. See moving.go.

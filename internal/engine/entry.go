@@ -20,6 +20,7 @@ type entry struct {
 	made   time.Time     // when it was created, for life
 	op     chan struct{} // holds one token while a transition is under way
 	saving sync.Mutex    // one write of the record at a time
+	kept   *idleRun      // with op: what the next request for files may use; nil: nothing
 
 	mu         sync.Mutex
 	rec        environment.Record // maps and slices in it are never changed, only replaced
@@ -65,8 +66,18 @@ func (en *entry) taken(name string) error {
 	return err.Help("choose another name, or remove it: strata rm %s", name)
 }
 
-// lock takes the operation lock. Kinds: Busy where ctx's deadline passes first.
+// lock takes the operation lock, and ends the idle run that was kept. Kinds: Busy where
+// ctx's deadline passes first.
 func (en *entry) lock(ctx context.Context) error {
+	if err := en.share(ctx); err != nil {
+		return err
+	}
+	en.endKept()
+	return nil
+}
+
+// share is lock for who may use the idle run that was kept.
+func (en *entry) share(ctx context.Context) error {
 	select {
 	case en.op <- struct{}{}:
 		return nil

@@ -231,9 +231,7 @@ func TestCopy(t *testing.T) {
 		l.stateIs("web", want)
 	}
 	check(api.Created)
-	if runs := l.host.Runs(); len(runs) != 0 {
-		t.Errorf("left: %v", runs)
-	}
+	l.until("nothing runs", func() bool { return len(l.host.Runs()) == 0 })
 	l.must(l.Start(t.Context(), "web", nil))
 	check(api.Running)
 	_, err := l.StatPath(t.Context(), "web", "etc")
@@ -252,6 +250,63 @@ var errBroken = errors.New("the connection broke")
 type failing struct{}
 
 func (failing) Read([]byte) (int, error) { return 0, errBroken }
+
+// TestACopyTakesOneRun, with what is asked before it; whatever else is wanted of the environment
+// ends it first.
+func TestACopyTakesOneRun(t *testing.T) {
+	for sentence, c := range map[string]struct {
+		then   func(*lab) error
+		starts int
+	}{
+		"copied in":  {func(l *lab) error { return l.CopyIn(t.Context(), "web", "/etc", strings.NewReader("tar")) }, 1},
+		"copied out": {func(l *lab) error { return l.CopyOut(t.Context(), "web", "/etc", io.Discard) }, 1},
+		"broken off": {func(l *lab) error {
+			err := l.CopyIn(t.Context(), "web", "/etc", failing{})
+			if !errors.Is(err, errBroken) {
+				t.Errorf("copied: %v", err)
+			}
+			return nil
+		}, 1},
+		"started and stopped": {func(l *lab) error {
+			return errors.Join(l.Start(t.Context(), "web", nil), l.Stop(t.Context(), "web", engine.StopOptions{}))
+		}, 2},
+		"renamed": {func(l *lab) error { return l.Rename(t.Context(), "web", "other") }, 1},
+		"removed": {func(l *lab) error { return l.Remove(t.Context(), "web", false) }, 1},
+		"closed":  {func(l *lab) error { return l.Engine.Close(t.Context()) }, 1},
+	} {
+		t.Run(sentence, func(t *testing.T) {
+			l := newLab(t)
+			l.host.Exec = func(r *enginetest.Run, p stratum.Process, conn *os.File) error {
+				return program(t, func(conn *os.File) {
+					switch p.Args[len(p.Args)-1] {
+					case "/none":
+						_ = stream.Write(conn, stream.Stderr, []byte(`{"kind":"missing","message":"there is no /none"}`))
+						exits(conn, 1)
+						return
+					case "/":
+						_ = stream.Write(conn, stream.Stdout, []byte(`{"name":"/","type":"folder"}`))
+					default:
+						for frames := stream.NewReader(conn); p.Args[0] == "tar-extract"; {
+							if kind, _, err := frames.Next(); err != nil || kind == stream.CloseStdin {
+								break
+							}
+						}
+					}
+					exits(conn, 0)
+				})(r, p, conn)
+			}
+			l.create(api.Spec{Name: "web"})
+			_, err := l.StatPath(t.Context(), "web", "/none")
+			kindIs(t, err, fault.Missing, "there is no /none")
+			_, err = l.StatPath(t.Context(), "web", "/")
+			l.must(err)
+			l.must(c.then(l))
+			if runs := l.host.Runs(); len(runs) != 0 || l.host.Starts() != c.starts {
+				t.Errorf("it took %d runs, and left %v", l.host.Starts(), runs)
+			}
+		})
+	}
+}
 
 // TestForceEndsACopy: rm -f does not wait for somebody who reads slowly.
 func TestForceEndsACopy(t *testing.T) {

@@ -111,6 +111,7 @@ func (en *entry) claimMove() (release func(), err error) {
 func (en *entry) tryLock() bool {
 	select {
 	case en.op <- struct{}{}:
+		en.endKept()
 		return true
 	default:
 		return false

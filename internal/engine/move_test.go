@@ -13,6 +13,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
@@ -151,6 +152,23 @@ func TestMove(t *testing.T) {
 	}
 	if n := len(d.get("web").Moves); n != environment.MaxMoves {
 		t.Errorf("%d moves are kept", n)
+	}
+}
+
+// TestAMoveEndsWhatIsKept between two requests for files.
+func TestAMoveEndsWhatIsKept(t *testing.T) {
+	d := newDepths(t)
+	d.host.Exec = program(t, func(conn *os.File) {
+		_ = stream.Write(conn, stream.Stdout, []byte(`{"name":"/","type":"folder"}`))
+		exits(conn, 0)
+	})
+	d.create(api.Spec{Name: "web"})
+	_, err := d.StatPath(t.Context(), "web", "/")
+	d.must(err)
+	_, err = d.move("web", stratum.Guest)
+	d.must(err)
+	if runs := d.host.Runs(); len(runs) != 0 || d.host.Starts() != 1 {
+		t.Errorf("%d runs, and left %v", d.host.Starts(), runs)
 	}
 }
 
