@@ -263,14 +263,26 @@ func (c *check) shares(r api.Resources) {
 			c.fault("resources."+field, "a weight of %d is out of range", weight).Help("give 1 to %d; the default is 100", MostWeight)
 		}
 	}
-	for field, rate := range map[string]int64{
-		"io_read": int64(r.IORead), "io_write": int64(r.IOWrite), "io_read_ops": r.IOReadOps, "io_write_ops": r.IOWriteOps,
-	} {
-		if rate < 0 {
-			c.fault("resources."+field, "%d in a second are not possible", rate).Help("give a rate; 0 for no limit")
+	for field, rate := range map[string]unit.Size{"io_read": r.IORead, "io_write": r.IOWrite} {
+		if rate != 0 && rate < LeastIORate {
+			c.fault("resources."+field, "%d bytes in a second are too few: others would wait for what is read of files that they share", int64(rate)).
+				Help("give at least %s; 0 for no limit", LeastIORate)
+		}
+	}
+	for field, rate := range map[string]int64{"io_read_ops": r.IOReadOps, "io_write_ops": r.IOWriteOps} {
+		if rate != 0 && rate < LeastIOOps {
+			c.fault("resources."+field, "%d in a second are too few: others would wait for what is read of files that they share", rate).
+				Help("give at least %d; 0 for no limit", LeastIOOps)
 		}
 	}
 }
+
+// The least rates of disks. Who reads a page of a file holds it until it is there, for its limit
+// as long as that takes; who shares the file, as all of a template do, waits for the page.
+const (
+	LeastIORate unit.Size = 1 << 20
+	LeastIOOps            = 10
+)
 
 func (c *check) mounts(spec api.Spec) {
 	seen := map[string]string{}
