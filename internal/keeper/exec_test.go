@@ -240,3 +240,21 @@ func TestMemoryComesBackAfterTenMiB(t *testing.T) {
 	eventually(t, "less than 1.5 MiB", func() bool { return anonymous(t, r.KeeperPID) < 1200 })
 	t.Logf("%d KiB after 10 MiB", anonymous(t, r.KeeperPID))
 }
+
+func TestAnExecBesideTheEndIsNoFailureOfTheKeeper(t *testing.T) {
+	for i := range 40 {
+		r := launch(t, inside(t, newSpec(t, "sh", "sleep 100")), nil)
+		ended := make(chan struct{})
+		go func() {
+			defer close(ended)
+			time.Sleep(time.Duration(i) * 100 * time.Microsecond)
+			r.Signal(within10(t), 9)
+		}()
+		_, err := r.exec(shell("sleep 100"))
+		<-ended
+		if err != nil && !fault.Is(err, fault.Conflict) {
+			t.Fatalf("after %d00 µs: %v, %v", i, fault.KindOf(err), err)
+		}
+		wait(t, r.gone)
+	}
+}

@@ -5,10 +5,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"strconv"
 	"syscall"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/keep"
@@ -116,21 +120,29 @@ func (k *Keeper) Watch(ctx context.Context, news func(wire.Status)) (wire.ExitRe
 // Attach makes conn, a stream socket, a client of the main program; the caller
 // keeps its own descriptor. Kinds: Conflict where the program has ended, Busy.
 func (k *Keeper) Attach(ctx context.Context, conn *os.File) error {
-	_, err := k.ask(ctx, wire.Request{Op: "attach"}, conn)
-	return err
+	return k.join(ctx, wire.Request{Op: "attach"}, conn)
 }
 
 // Console makes conn, a stream socket, a client of the machine's console; the
 // caller keeps its own descriptor. Kinds: Conflict, Busy, Unable where there is none.
 func (k *Keeper) Console(ctx context.Context, conn *os.File) error {
-	_, err := k.ask(ctx, wire.Request{Op: "console"}, conn)
-	return err
+	return k.join(ctx, wire.Request{Op: "console"}, conn)
 }
 
 // Exec starts a further program with conn, a stream socket, as its client, and
 // returns once it runs. Kinds: those of the agent's failure, Invalid, Conflict, Busy.
 func (k *Keeper) Exec(ctx context.Context, e wire.Exec, conn *os.File) error {
-	_, err := k.ask(ctx, wire.Request{Op: "exec", Exec: &e}, conn)
+	return k.join(ctx, wire.Request{Op: "exec", Exec: &e}, conn)
+}
+
+// join hands a client over. Where the keeper has ended, what it kept has.
+func (k *Keeper) join(ctx context.Context, r wire.Request, conn *os.File) error {
+	_, err := k.ask(ctx, r, conn)
+	for _, gone := range []error{fs.ErrNotExist, unix.ECONNREFUSED, unix.ECONNRESET, unix.EPIPE, io.EOF} {
+		if errors.Is(err, gone) {
+			return fault.Conflictf("the environment has ended")
+		}
+	}
 	return err
 }
 

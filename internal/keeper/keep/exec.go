@@ -196,6 +196,8 @@ func (r *reports) ready(uint32) {
 		report, ok := enter.ParseReport(b[:n])
 		switch {
 		case !ok:
+		case report.Errno == unix.ESRCH || report.Errno == unix.ENOMEM: // as in a pid namespace whose first process has ended
+			x.fail(x.cut("start a program inside: " + report.Error()))
 		case report.PID == 0:
 			x.fail(internal("start a program inside", report))
 		default:
@@ -208,12 +210,23 @@ func (r *reports) ready(uint32) {
 	unix.Wait4(x.first, nil, 0, nil)
 	x.first = 0
 	if x.pid == 0 {
-		x.fail(&wire.Failure{Kind: "internal", Message: "start a program inside: its process died on the way"})
+		x.fail(x.cut("start a program inside: its process died on the way"))
 	}
 	x.entered()
 	x.settle()
 	x.remove()
 }
+
+// cut is the failure of a program whose process ended on its way: with the environment, or
+// of itself, which message tells.
+func (x *execution) cut(message string) *wire.Failure {
+	if x.k.main.pidfd < 0 || x.k.ending() {
+		return conflict(endedBefore)
+	}
+	return &wire.Failure{Kind: "internal", Message: message}
+}
+
+const endedBefore = "the environment ended before the program ran"
 
 // entered notes that the agent was executed inside.
 func (x *execution) entered() {
@@ -341,7 +354,7 @@ func (x *execution) over(ws unix.WaitStatus) {
 	x.k.close(&x.sync)
 	x.settle()
 	if x.phase != execRunning {
-		x.fail(&wire.Failure{Kind: "internal", Message: "the agent ended before the program ran: " + describe(ws)})
+		x.fail(x.cut("the agent ended before the program ran: " + describe(ws)))
 	} else {
 		e := statusOf(ws)
 		x.finish(stream.ExitPayload(stream.Ended{Status: uint8(e.Status), Signal: uint8(e.Signal)}))

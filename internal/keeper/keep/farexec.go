@@ -62,7 +62,7 @@ func (x *execution) ended(ws unix.WaitStatus, oom bool) {
 // lost is the end of the machine below the program.
 func (x *execution) lost() {
 	if x.phase != execRunning {
-		x.fail(conflict("the environment ended before the program ran"))
+		x.fail(conflict(endedBefore))
 		x.pid = 0
 		x.remove()
 		return

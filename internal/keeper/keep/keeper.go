@@ -300,9 +300,13 @@ func (p payloadSocket) ready(uint32) {
 // ending tells whether the payload, which has closed its socket, is at its end:
 // the kernel closes a dying process's files before it says that it is dead.
 func (k *keeper) ending() bool {
-	const within = 100 // milliseconds
-	n, err := unix.Poll([]unix.PollFd{{Fd: int32(k.main.pidfd), Events: unix.POLLIN}}, within)
-	return err == nil && n == 1
+	const within = 100 * time.Millisecond
+	for end := time.Now().Add(within); ; {
+		n, err := unix.Poll([]unix.PollFd{{Fd: int32(k.main.pidfd), Events: unix.POLLIN}}, max(0, int(time.Until(end).Milliseconds())))
+		if err != unix.EINTR || time.Now().After(end) { // a child's end interrupts it
+			return err == nil && n == 1
+		}
+	}
 }
 
 // hear acts on a message of the payload; fd is -1 or becomes the callee's.
