@@ -69,12 +69,13 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 			}
 			if lost := control.Broken(err) || fault.KindOf(err) == fault.Busy || fault.KindOf(err) == fault.Unable; lost {
 				// What the keeper knows says more, where it knows anything: a kernel that
-				// panicked, a QEMU that could not be executed.
+				// panicked, a QEMU that could not be executed, a program that runs.
 				select {
 				case s := <-started:
 					if s.err != nil {
 						return nil, nil, s.err
 					}
+					return s.keeper, first, nil
 				case <-time.After(time.Second):
 				}
 			}
