@@ -23,22 +23,14 @@ func (a *agent) reseed(entropy []byte) error {
 	if len(entropy) < minEntropy || len(entropy) > maxEntropy {
 		return root.Fail(root.Invalid, "entropy", "32 to 512 bytes are needed for the random generator")
 	}
-	fd := a.random
-	if fd < 0 {
-		var err error
-		if fd, err = a.openRandom(); err != nil {
-			return err
-		}
-		defer unix.Close(fd)
-	}
 	pool := make([]byte, 8, 8+len(entropy)) // struct rand_pool_info: bits, bytes
 	binary.NativeEndian.PutUint32(pool, uint32(len(entropy)*8))
 	binary.NativeEndian.PutUint32(pool[4:], uint32(len(entropy)))
 	pool = append(pool, entropy...)
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool[0]))); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(a.random), unix.RNDADDENTROPY, uintptr(unsafe.Pointer(&pool[0]))); errno != 0 {
 		return root.Wrap(errno, "give entropy to the kernel")
 	}
-	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(fd), unix.RNDRESEEDCRNG, 0); errno != 0 {
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(a.random), unix.RNDRESEEDCRNG, 0); errno != 0 {
 		return root.Wrap(errno, "reseed the random generator")
 	}
 	clear(pool)
@@ -46,8 +38,10 @@ func (a *agent) reseed(entropy []byte) error {
 	return nil
 }
 
-func (a *agent) openRandom() (int, error) {
-	return unix.Openat(a.dev, "urandom", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+// openRandom opens what reseed writes to, before there is a run to make wait for it.
+func (a *agent) openRandom() (err error) {
+	a.random, err = unix.Openat(a.dev, "urandom", unix.O_WRONLY|unix.O_CLOEXEC, 0)
+	return root.Wrap(err, "open the random generator")
 }
 
 // setClock sets the wall clock. Unit: nanoseconds since 1970.

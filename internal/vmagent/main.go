@@ -46,7 +46,7 @@ func Run(args []string) int {
 // anything else runs, or by the main thread only.
 type agent struct {
 	dev              int    // the folder of devices that the system started with
-	random           int    // its random generator; -1: not opened yet
+	random           int    // its random generator, opened before there is a run
 	control, streams string // devices in it
 	installed        bool   // into a system that is not strata's
 

@@ -133,6 +133,9 @@ func (a *agent) perform(text []byte) (err error) {
 		}
 	}()
 	a.do(func() {
+		if err = a.openRandom(); err != nil {
+			return
+		}
 		if a.group, err = newGroup(rehearsalGroup); err != nil {
 			return
 		}

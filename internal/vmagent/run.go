@@ -191,8 +191,8 @@ func (a *agent) ahead() (err error) {
 	if a.group, err = makeGroup(); err != nil {
 		return root.Wrap(err, "make the control group")
 	}
-	if a.random, err = a.openRandom(); err != nil {
-		return root.Wrap(err, "open the random generator")
+	if err := a.openRandom(); err != nil {
+		return err
 	}
 	if a.part, err = root.Prepare(layout(&spec.Run{}), partPlace); err != nil {
 		return err
@@ -203,8 +203,8 @@ func (a *agent) ahead() (err error) {
 	return nil
 }
 
-// spareThreads are what Go would start while the host waits: one for those that look after
-// others, one for a system call that takes its time, and one more.
+// spareThreads are what Go would start while the host waits, for system calls that take their
+// time where the processor is emulated. With three a start still made one, with six none.
 const spareThreads = 6
 
 // trees puts root and volumes together.
