@@ -8,10 +8,10 @@ import (
 	"runtime"
 
 	"github.com/strata-project/strata/internal/agent"
-	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/qemu/accel/loop"
 	"github.com/strata-project/strata/internal/qemu/confine"
 	"github.com/strata-project/strata/internal/qemu/virtiofs/serve"
+	"github.com/strata-project/strata/internal/tool/treat"
 )
 
 // The main goroutine stays on the main thread, whose end the keeper would see.
@@ -19,7 +19,7 @@ func init() { runtime.LockOSThread() }
 
 func main() {
 	if len(os.Args) > 1 {
-		switch os.Args[1] { // on the host, before QEMU, virtiofsd and e2fsck
+		switch os.Args[1] { // on the host, before QEMU, virtiofsd, e2fsck and mkfs.erofs
 		case confine.Command:
 			os.Exit(confine.Run(os.Args))
 		case serve.Command:

@@ -125,15 +125,15 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 	if err != nil {
 		return nil, err
 	}
-	templates, err := template.Open(filepath.Join(p.State, "templates"), o.log)
+	agent, err := place.Binary("strata-agent")
+	if err != nil {
+		return nil, err
+	}
+	templates, err := template.Open(filepath.Join(p.State, "templates"), agent, o.log)
 	if err != nil {
 		return nil, err
 	}
 	kernels, err := kernel.Open(filepath.Join(p.State, "kernels"), o.log)
-	if err != nil {
-		return nil, err
-	}
-	agent, err := place.Binary("strata-agent")
 	if err != nil {
 		return nil, err
 	}

@@ -7,19 +7,16 @@ import (
 	"fmt"
 	"io"
 	"os"
-	"os/exec"
 	"path/filepath"
-	"syscall"
 	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
 
-	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/mount/loop"
-	"github.com/strata-project/strata/internal/seccomp"
+	"github.com/strata-project/strata/internal/tool"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -84,32 +81,15 @@ const growPatience = time.Hour
 const mendPatience = 5 * time.Minute
 
 // treat runs a tool on a held image, which it holds, too, in case it outlives this
-// process. What a guest wrote there is hostile, so the tool is confined (package treat).
+// process. What a guest wrote there is hostile, so the tool is confined.
 func (p *Pool) treat(ctx context.Context, image *os.File, name string, args ...string) (int, error) {
-	path, err := tool(name)
-	if err != nil {
-		return -1, err
-	}
-	filter, err := seccomp.Tool()
-	if err != nil {
-		return -1, fault.Wrap(err, "compile the seccomp filter")
-	}
-	fd, err := unix.OpenTree(int(image.Fd()), "", unix.OPEN_TREE_CLONE|unix.OPEN_TREE_CLOEXEC|unix.AT_EMPTY_PATH)
-	if err != nil {
-		return -1, fmt.Errorf("clone the mount of %s: %w", image.Name(), err)
-	}
-	tree := mount.NewTree(fd, image.Name())
-	defer tree.Close()
-	cmd := exec.CommandContext(ctx, p.o.Agent)
-	cmd.Args = treat.Spec{Program: path, Args: args, Image: image.Name(), Filter: filter.Bytes()}.Encode()
-	cmd.SysProcAttr = &syscall.SysProcAttr{Cloneflags: treat.Namespaces}
-	cmd.ExtraFiles = []*os.File{image, tree.File()}
-	status, err := run(ctx, cmd, name)
-	if status == treat.Failed {
-		return -1, fmt.Errorf("confine %w", err)
-	}
-	return status, err
+	return e2fsprogs(name).Confined(ctx, tool.Job{Agent: p.o.Agent, Image: image, Args: args, Env: environment})
 }
+
+// environment is the tools'. Who has the image is told by its lock, so none looks who has
+// mounted it; and every kernel that mounts it clears its new tables by itself, of which
+// resize2fs asks the host's /sys: it would write them out, and gigabytes of them.
+var environment = []string{"EXT2FS_NO_MTAB_OK=1", "RESIZE2FS_FORCE_LAZY_ITABLE_INIT=1"}
 
 // check has e2fsck mend a held image as far as that needs no questions. Kinds: Unable
 // (damaged), Busy (there was no time for it).

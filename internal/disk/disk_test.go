@@ -15,11 +15,11 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/disk"
-	"github.com/strata-project/strata/internal/disk/treat"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
 	"github.com/strata-project/strata/internal/mount/loop"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/tool/treat"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -31,9 +31,6 @@ const poolVariable = "STRATA_DISK_TEST_POOL"
 func TestMain(m *testing.M) {
 	if len(os.Args) > 1 && os.Args[1] == treat.Command {
 		os.Exit(treat.Run(os.Args))
-	}
-	if act := standingIn(); act != nil {
-		os.Exit(act())
 	}
 	if dir := os.Getenv(poolVariable); dir != "" {
 		if _, err := disk.OpenPool(ctx, dir, disk.Options{Ready: 2}); err != nil {

@@ -7,15 +7,14 @@ import (
 	"errors"
 	"fmt"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
-	"strings"
 
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
+	"github.com/strata-project/strata/internal/tool"
 	"github.com/strata-project/strata/internal/undo"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -182,6 +181,9 @@ func formatOptions(path string, size unit.Size) []string {
 		path}
 }
 
+// e2fsprogs is one of the tools of that name.
+func e2fsprogs(name string) tool.Tool { return tool.Tool{Name: name, Package: "e2fsprogs"} }
+
 // format makes a file system of the given size in the new file path; it is empty
 // but for what further options of mkfs.ext4 ask for.
 func format(ctx context.Context, path string, size unit.Size, further ...string) error {
@@ -193,62 +195,8 @@ func format(ctx context.Context, path string, size unit.Size, further ...string)
 	if err := errors.Join(err, f.Close()); err != nil {
 		return fmt.Errorf("make a file of %s: %w", size, err)
 	}
-	mkfs, err := tool("mkfs.ext4")
-	if err != nil {
-		return err
-	}
-	_, err = run(ctx, exec.CommandContext(ctx, mkfs, append(further, formatOptions(path, size)...)...), "mkfs.ext4")
+	_, err = e2fsprogs("mkfs.ext4").Run(ctx, append(further, formatOptions(path, size)...)...)
 	return err
-}
-
-// tool finds a program of e2fsprogs, on the PATH or where distributions put it.
-func tool(name string) (string, error) {
-	if path, err := exec.LookPath(name); err == nil {
-		return path, nil
-	}
-	for _, dir := range []string{"/usr/sbin", "/sbin"} {
-		path := filepath.Join(dir, name)
-		if info, err := os.Stat(path); err == nil && info.Mode()&0o111 != 0 {
-			return path, nil
-		}
-	}
-	return "", fault.Unablef("the program %s is not installed", name).Help("install the package e2fsprogs")
-}
-
-// run runs a command of ctx and returns its exit status; err is set for one other than
-// 0. name is for messages.
-func run(ctx context.Context, cmd *exec.Cmd, name string) (int, error) {
-	var said tail
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
-	if err == nil {
-		return 0, nil
-	}
-	if ctx.Err() != nil {
-		return -1, ctx.Err()
-	}
-	var exit *exec.ExitError
-	if errors.As(err, &exit) {
-		return exit.ExitCode(), fmt.Errorf("%s: %w: %s", name, err, said.words())
-	}
-	return -1, fmt.Errorf("%s: %w", name, err)
-}
-
-// tail keeps the end of what a tool says: of a crafted file system it may be much.
-type tail struct{ text []byte }
-
-// maxTail bounds it. Unit: bytes.
-const maxTail = 2000
-
-func (t *tail) Write(b []byte) (int, error) {
-	t.text = append(t.text, b[max(0, len(b)-maxTail):]...)
-	t.text = t.text[:copy(t.text, t.text[max(0, len(t.text)-maxTail):])]
-	return len(b), nil
-}
-
-// words are one line, without what a terminal acts on: names of files may be among them.
-func (t *tail) words() string {
-	return fault.Printable(strings.Join(strings.Fields(string(t.text)), " "))
 }
 
 func syncFile(path string) error {

@@ -81,7 +81,7 @@ func OpenPool(ctx context.Context, dir string, o Options) (*Pool, error) {
 	if err := checkSize(o.Size); err != nil {
 		return nil, err
 	}
-	if _, err := tool("mkfs.ext4"); err != nil {
+	if _, err := e2fsprogs("mkfs.ext4").Path(); err != nil {
 		return nil, err
 	}
 	if err := os.MkdirAll(dir, 0o700); err != nil {

@@ -1,5 +1,5 @@
 // Package jail builds a root that holds next to nothing, for programs of the host
-// that hostile input reaches (QEMU, virtiofsd, e2fsck). It works in the calling process,
+// that hostile input reaches (QEMU, virtiofsd, e2fsck, mkfs.erofs). It works in the calling process,
 // which must be in a mount namespace of its own, and is compiled into strata-agent,
 // so it imports next to nothing.
 package jail

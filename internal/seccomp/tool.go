@@ -11,9 +11,11 @@ import (
 )
 
 // Tool returns the default profile less what a program without capabilities does not
-// need that works on a file and ends: of other architectures nothing, no socket, no look
-// into other processes, and none besides its own, though it may have threads. The filter
-// is kept and shared: do not change it. Kinds: Unable for an architecture without tables.
+// need that works on a file and ends: of other architectures nothing, no socket, no request
+// of a device's or a file system's own, no look into other processes, and none besides its
+// own, though it may have threads. So one with capabilities can do little more by them than
+// read. The filter is kept and shared: do not change it. Kinds: Unable for an architecture
+// without tables.
 var Tool = sync.OnceValues(func() (Filter, error) {
 	kernel, err := Kernel()
 	if err != nil {
@@ -24,7 +26,7 @@ var Tool = sync.OnceValues(func() (Filter, error) {
 
 // beyondTools is what the default profile allows and Tool does not.
 var beyondTools = []string{
-	"fork", "vfork", "clone", "socket", "socketcall", "socketpair",
+	"fork", "vfork", "clone", "socket", "socketcall", "socketpair", "ioctl",
 	"ptrace", "process_vm_readv", "process_vm_writev", "pidfd_open", "pidfd_getfd",
 }
 

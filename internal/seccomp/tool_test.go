@@ -34,6 +34,11 @@ func TestAToolHasThreadsAndFilesAndNothingElse(t *testing.T) {
 		"keys":                             {"keyctl", 0, refuse},
 		"namespaces":                       {"unshare", unix.CLONE_NEWUSER, refuse},
 		"mounts":                           {"mount", 0, refuse},
+		"mounts by another call":           {"open_tree", 0, refuse},
+		"a change of a mount":              {"mount_setattr", 0, refuse},
+		"files past all names":             {"open_by_handle_at", 3, refuse},
+		"a file system's own requests":     {"ioctl", 3, refuse},
+		"programs in the kernel":           {"bpf", 0, refuse},
 		"requests past the filter":         {"io_uring_setup", 1, refuse},
 	}
 	tried := map[string]bool{}

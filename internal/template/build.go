@@ -318,3 +318,13 @@ func (t *tail) last() string {
 	}
 	return lastLines(strings.Join(faults, "\n"), tailLines)
 }
+
+// lastLines returns the end of a tool's output for an error message.
+func lastLines(text string, n int) string {
+	lines := strings.Split(strings.TrimSpace(text), "\n")
+	lines = lines[max(0, len(lines)-n):]
+	for i, l := range lines {
+		lines[i] = printable(strings.TrimSpace(l))
+	}
+	return strings.Join(lines, "; ")
+}

@@ -9,6 +9,7 @@ import (
 	"io"
 	"os"
 	"os/exec"
+	"path/filepath"
 	"strings"
 	"syscall"
 	"testing"
@@ -378,6 +379,21 @@ func TestACancelledImportLeavesNothing(t *testing.T) {
 	}
 }
 
+func TestWhatCannotBeConfinedReadsNoLayer(t *testing.T) {
+	s := open(t)
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "mkfs.erofs"), []byte("#!/nonesuch\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
+	if _, err := s.Import(t.Context(), makeTar(t, folder("etc/")), ImportOptions{}, nil); err == nil || !strings.Contains(err.Error(), "confine mkfs.erofs") {
+		t.Errorf("error is %v", err)
+	}
+	if left := files(t, s); len(left) != 0 {
+		t.Errorf("left behind: %q", left)
+	}
+}
+
 func TestAnImportLeavesRoomOnTheDisk(t *testing.T) {
 	require.Root(t)
 	dir := t.TempDir()
@@ -404,7 +420,10 @@ func TestLayersKeepWhatTheTarSays(t *testing.T) {
 	s := open(t)
 	setuid := file("su", "x")
 	setuid.Mode, setuid.Uid = 0o4755, 65535
-	tm := importRoot(t, s, "x/y", setuid, entry{tar.Header{Typeflag: tar.TypeLink, Name: "su2", Linkname: "su"}, ""}, file(".wh.gone", ""))
+	closed := file("closed", "for its owner")
+	closed.Mode, closed.Uid = 0, 1000
+	tm := importRoot(t, s, "x/y", setuid, entry{tar.Header{Typeflag: tar.TypeLink, Name: "su2", Linkname: "su"}, ""}, file(".wh.gone", ""),
+		closed, folder("new/"), file("new/.wh..wh..opq", ""))
 	mounted(t, s, tm.Layers[0], func(dir string) {
 		var a, b, c syscall.Stat_t
 		if err := syscall.Stat(dir+"/su", &a); err != nil || a.Mode&0o7777 != 0o4755 || a.Uid != 65535 || a.Mtim.Sec != 1_000_000_000 {
@@ -415,6 +434,13 @@ func TestLayersKeepWhatTheTarSays(t *testing.T) {
 		}
 		if err := syscall.Lstat(dir+"/gone", &c); err != nil || c.Mode&syscall.S_IFMT != syscall.S_IFCHR || c.Rdev != 0 {
 			t.Errorf("the whiteout is %+v, %v", c, err)
+		}
+		if text, err := os.ReadFile(dir + "/closed"); err != nil || string(text) != "for its owner" {
+			t.Errorf("what only its owner may read is %q, %v", text, err)
+		}
+		var opaque [8]byte
+		if n, err := unix.Lgetxattr(dir+"/new", "trusted.overlay.opaque", opaque[:]); err != nil || string(opaque[:n]) != "y" {
+			t.Errorf("a folder that hides what is below has %q, %v", opaque[:n], err)
 		}
 	})
 }

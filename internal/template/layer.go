@@ -1,7 +1,6 @@
 package template
 
 import (
-	"bytes"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -10,7 +9,6 @@ import (
 	"io"
 	"math"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strconv"
 	"strings"
@@ -20,6 +18,7 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/template/inflate"
 	"github.com/strata-project/strata/internal/template/unpack"
+	"github.com/strata-project/strata/internal/tool"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -143,7 +142,7 @@ func (w *session) makeLayer(ctx context.Context, tarStream io.Reader, want strin
 			Help("the image is damaged, or it was tampered with")
 	}
 	w.s.log.Debug("layer unpacked", "diff_id", l.DiffID, "entries", stats.Entries, "bytes", stats.Bytes, "implied", stats.Implied, "dropped_xattrs", stats.Dropped)
-	if err := (erofs{root: root, image: image, id: l.DiffID, size: stats.Bytes}).make(ctx); err != nil {
+	if err := (erofs{root: root, image: image, id: l.DiffID, size: stats.Bytes}).make(ctx, w.s.agent); err != nil {
 		return Layer{}, err
 	}
 	if l.Digest, l.Size, err = digestFile(ctx, image); err != nil {
@@ -183,15 +182,20 @@ const erofsEpoch = "17179869183"
 // there is no difference.
 const erofsCompression = "lz4"
 
+// mkfs makes EROFS files.
+var mkfs = tool.Tool{Name: "mkfs.erofs", Package: "erofs-utils"}
+
 // erofs is an image to be made of a folder: the same bytes for the same content.
 type erofs struct {
-	root, image string
+	root, image string   // absolute paths
 	id          string   // "sha256:…", which its UUID is the start of
 	size        int64    // of what the folder holds, bytes
 	without     []string // paths below root that are left out
 }
 
-func (e erofs) make(ctx context.Context) error {
+// make makes it by mkfs.erofs, which agent confines: names, attributes and the sizes of
+// files are a stranger's.
+func (e erofs) make(ctx context.Context, agent string) error {
 	var fs unix.Statfs_t
 	if err := unix.Statfs(filepath.Dir(e.image), &fs); err == nil && int64(fs.Bavail)*fs.Bsize < e.size { // holes are written out
 		return fault.Busyf("the disk is full: an image of %s has no room", unit.Size(e.size)).Help("free some space, for example with `strata template prune`")
@@ -206,32 +210,21 @@ func (e erofs) make(ctx context.Context) error {
 	for _, path := range e.without {
 		args = append(args, "--exclude-path="+path)
 	}
-	cmd := exec.CommandContext(ctx, "mkfs.erofs", append(args, e.image, e.root)...)
-	cmd.Env = append(os.Environ(), "SOURCE_DATE_EPOCH="+erofsEpoch, "LC_ALL=C")
-	var said bytes.Buffer
-	cmd.Stdout, cmd.Stderr = &said, &said
-	err := cmd.Run()
+	f, err := os.OpenFile(e.image, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return diskFault(err)
+	}
+	defer f.Close()
+	status, err := mkfs.Confined(ctx, tool.Job{
+		Agent: agent, Image: f, Folder: e.root, Args: append(args, e.image, e.root), Env: []string{"SOURCE_DATE_EPOCH=" + erofsEpoch},
+	})
 	switch {
-	case err == nil:
-		return nil
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case cmd.Process == nil:
-		return fault.Unablef("mkfs.erofs cannot be started: %w", err).Help("install erofs-utils")
-	case strings.Contains(said.String(), "No space left"):
-		return fault.Busyf("the disk is full: mkfs.erofs: %s", lastLines(said.String(), 3)).Help("free some space, for example with `strata template prune`")
+	case status <= 0:
+		return err
+	case strings.Contains(err.Error(), "No space left"):
+		return fault.Busyf("the disk is full: %w", err).Help("free some space, for example with `strata template prune`")
 	}
-	return fault.Unablef("mkfs.erofs failed (%w): %s", err, lastLines(said.String(), 5))
-}
-
-// lastLines returns the end of a tool's output for an error message.
-func lastLines(text string, n int) string {
-	lines := strings.Split(strings.TrimSpace(text), "\n")
-	lines = lines[max(0, len(lines)-n):]
-	for i, l := range lines {
-		lines[i] = printable(strings.TrimSpace(l))
-	}
-	return strings.Join(lines, "; ")
+	return fault.Unablef("%w", err)
 }
 
 // counter tells how much was read, each time a good deal more was.

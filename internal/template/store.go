@@ -22,7 +22,8 @@ import (
 // Store keeps the templates of one strata root. It is safe for concurrent use;
 // one process may have one store of a folder.
 type Store struct {
-	dir   string
+	dir   string // absolute
+	agent string // path of strata-agent, which confines what reads layers
 	log   *slog.Logger
 	work  keyed.Locks   // one at a time by layer or blob
 	slots chan struct{} // how many layers are unpacked at once
@@ -75,13 +76,17 @@ const unpackAtOnce = 2
 
 // Open returns the store in dir, which is made where it is missing. What an
 // earlier process left half-made is removed; downloads that can be resumed stay
-// for resumeFor. log may be nil. Kinds: Internal.
-func Open(dir string, log *slog.Logger) (*Store, error) {
+// for resumeFor. agent is the path of strata-agent, and log may be nil. Kinds: Internal.
+func Open(dir, agent string, log *slog.Logger) (*Store, error) {
 	if log == nil {
 		log = slog.New(slog.DiscardHandler)
 	}
+	dir, err := filepath.Abs(dir)
+	if err != nil {
+		return nil, fault.Wrap(err, "open template store")
+	}
 	s := &Store{
-		dir: dir, log: log, slots: make(chan struct{}, unpackAtOnce),
+		dir: dir, agent: agent, log: log, slots: make(chan struct{}, unpackAtOnce),
 		records: map[string]*record{}, names: map[string]string{}, layers: map[string]Layer{},
 		pins: map[string]int{}, held: map[string]int{}, going: map[string]bool{},
 	}

@@ -12,7 +12,15 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/tool/treat"
 )
+
+func TestMain(m *testing.M) {
+	if len(os.Args) > 1 && os.Args[1] == treat.Command {
+		os.Exit(treat.Run(os.Args))
+	}
+	os.Exit(m.Run())
+}
 
 // open returns a store in a folder of the test's own.
 func open(t testing.TB) *Store {
@@ -24,7 +32,7 @@ func open(t testing.TB) *Store {
 
 func reopen(t testing.TB, dir string) *Store {
 	t.Helper()
-	s, err := Open(dir, nil)
+	s, err := Open(dir, "/proc/self/exe", nil) // TestMain does what strata-agent would
 	if err != nil {
 		t.Fatal(err)
 	}

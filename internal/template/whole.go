@@ -114,35 +114,21 @@ func (s *Store) makeWhole(ctx context.Context, layers []Layer, digest string, r 
 
 // merge makes the file in the session's folder.
 func (w *session) merge(ctx context.Context, layers []Layer, digest string, r Report) (string, error) {
-	dir, err := filepath.Abs(w.dir)
-	if err != nil {
-		return "", err
-	}
-	image, place := filepath.Join(dir, "erofs"), filepath.Join(dir, "layers")
+	image, place := filepath.Join(w.dir, "erofs"), filepath.Join(w.dir, "layers")
 	if err := os.Mkdir(place, 0o700); err != nil {
 		return "", diskFault(err)
 	}
-	// Made beforehand, so that it is root's alone from its first byte on.
-	f, err := os.OpenFile(image, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-	if err != nil {
-		return "", diskFault(err)
-	}
-	f.Close()
 	var files []string
 	for _, l := range layers {
-		file, err := filepath.Abs(w.s.layerPath(l.Digest))
-		if err != nil {
-			return "", err
-		}
-		files = append(files, file)
+		files = append(files, w.s.layerPath(l.Digest))
 	}
-	err = mount.Merged(ctx, files, place, func(root string) error {
+	err := mount.Merged(ctx, files, place, func(root string) error {
 		found, err := survey(ctx, root)
 		if err != nil {
 			return err
 		}
 		defer follow(image, func(n int64) { r.tell("merge", short(digest), n, found.bytes) })()
-		return erofs{root: root, image: image, id: digest, size: found.bytes, without: found.ghosts}.make(ctx)
+		return erofs{root: root, image: image, id: digest, size: found.bytes, without: found.ghosts}.make(ctx, w.s.agent)
 	})
 	if err != nil {
 		return "", err

@@ -29,7 +29,7 @@ var (
 	mechanisms = []string{
 		"internal/template/...", "internal/disk/...", "internal/mount/...", "internal/network/...", "internal/resource",
 		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/jail", "internal/thread",
-		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history", "internal/oom",
+		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history", "internal/oom", "internal/tool/...",
 	}
 	kept       = []string{"internal/environment", "internal/store", "internal/planner"}
 	arithmetic = []string{"internal/settings", "internal/admission"}
@@ -81,7 +81,7 @@ var layers = []layer{
 		why: "the CLI starts fast and does what any client could do"},
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
-	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/disk/treat", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/virtiofs/serve"}, why: "a main function"},
+	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/virtiofs/serve", "internal/tool/treat"}, why: "a main function"},
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, arithmetic, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},

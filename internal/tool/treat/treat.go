@@ -1,17 +1,18 @@
-// Package treat is the last stage before e2fsck and resize2fs: strata-agent's command
-// "treat". It is started by the daemon as root, process 1 of namespaces of its own
-// (mounts, processes, IPC), builds a root that holds the image, the tool and the libraries
-// it needs and nothing else, gives up every capability, loads a filter of system calls,
-// and becomes the tool.
+// Package treat is the last stage before e2fsck, resize2fs and mkfs.erofs: strata-agent's
+// command "treat". It is started by the daemon as root, process 1 of namespaces of its own
+// (mounts, processes, IPC), builds a root that holds the image, the folder that it is made
+// of, the tool and the libraries it needs and nothing else, gives up every capability,
+// loads a filter of system calls, and becomes the tool.
 //
-// So whoever takes the tool over, by what a guest wrote to its disk, has that disk, as
-// the guest has it anyway: it can read nothing else of the host's but libraries, write
-// nowhere else, open no socket (so there is no namespace for them, which would take as
-// long as the rest), start no process and see none, and make the image no longer.
+// So whoever takes the tool over, by what a guest wrote to its disk or by what a layer
+// holds, has that image, which is theirs anyway: it can read nothing else of the host's
+// but libraries, write nowhere else, open no socket (so there is no namespace for them,
+// which would take as long as the rest), start no process and see none, and make an image
+// no longer that is not made anew.
 //
 // The tool opens the image by its name, so it is run as its owner. That is root as a
 // rule, but by the number only: without capabilities and outside of everything that it
-// owns, that is a user like others.
+// owns, that is a user like others. One that reads a folder keeps two (see reading).
 //
 // It is compiled into strata-agent, so it imports next to nothing.
 package treat
@@ -38,35 +39,43 @@ const Namespaces = unix.CLONE_NEWNS | unix.CLONE_NEWPID | unix.CLONE_NEWIPC
 
 // Descriptors that Command has to be started with.
 const (
-	held = 3 // the image, which the tool keeps
-	tree = 4 // the image's mount, attached nowhere
+	held   = 3 // the image, which the tool keeps
+	tree   = 4 // the image's mount, attached nowhere
+	folder = 5 // that of the folder, where there is one
 )
 
-// Failed is the exit status where the tool was not executed. It is none of e2fsck's, nor
-// of resize2fs'; env(1) and timeout(1) use it so.
+// reading are the capabilities of a tool that reads a folder, whose files are of all owners
+// and modes, and have attributes of an overlay's, which others are not shown. Nothing else
+// that they are good for is left by the filter.
+var reading = []uintptr{unix.CAP_DAC_READ_SEARCH, unix.CAP_SYS_ADMIN}
+
+// Failed is the exit status where the tool was not executed. It is none of the tools';
+// env(1) and timeout(1) use it so.
 const Failed = 125
 
-// Spec is what becomes of the process.
+// Spec is what becomes of the process. Its environment becomes the tool's.
 type Spec struct {
 	Program string   // the tool on the host
 	Args    []string // its arguments after its name
 	Image   string   // where it finds the image
+	Folder  string   // and the folder that the image is made of; "": there is none
 	Filter  []byte   // of system calls: struct sock_filter, one after another
 }
 
 // Encode returns the stage's whole argument list.
 func (s Spec) Encode() []string {
-	return append([]string{"strata-agent", Command, s.Program, s.Image, hex.EncodeToString(s.Filter)}, s.Args...)
+	return append([]string{"strata-agent", Command, s.Program, s.Image, s.Folder, hex.EncodeToString(s.Filter)}, s.Args...)
 }
 
 // decode is Encode's inverse.
 func decode(args []string) (s Spec, err error) {
-	if len(args) < 5 || args[1] != Command {
+	if len(args) < 6 || args[1] != Command {
 		return s, errors.New("it is run by strata only")
 	}
-	s = Spec{Program: args[2], Image: args[3], Args: args[5:]}
-	s.Filter, err = hex.DecodeString(args[4])
-	if err != nil || len(s.Filter) == 0 || len(s.Filter)%instruction != 0 || !filepath.IsAbs(s.Program) || !filepath.IsAbs(s.Image) {
+	s = Spec{Program: args[2], Image: args[3], Folder: args[4], Args: args[6:]}
+	s.Filter, err = hex.DecodeString(args[5])
+	if err != nil || len(s.Filter) == 0 || len(s.Filter)%instruction != 0 || !filepath.IsAbs(s.Program) || !filepath.IsAbs(s.Image) ||
+		s.Folder != "" && !filepath.IsAbs(s.Folder) {
 		return s, errors.New("its arguments are not those of a tool")
 	}
 	return s, nil
@@ -93,19 +102,14 @@ func (s Spec) run() error {
 	if err := jail.Enter(s.fill); err != nil {
 		return jail.Failed("build a root", err)
 	}
-	if err := unix.CloseRange(held+1, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
+	if err := unix.CloseRange(tree, 1<<31-1, unix.CLOSE_RANGE_CLOEXEC); err != nil {
 		return jail.Failed("close descriptors", err)
 	}
 	if err := s.drop(image); err != nil {
 		return err
 	}
-	return jail.Failed("execute "+s.Program, syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), environment))
+	return jail.Failed("execute "+s.Program, syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), os.Environ()))
 }
-
-// environment is the tool's. Who has the image is told by its lock, so none looks who has
-// mounted it; and every kernel that mounts it clears its new tables by itself, of which
-// resize2fs asks the host's /sys: it would write them out, and gigabytes of them.
-var environment = []string{"LC_ALL=C", "EXT2FS_NO_MTAB_OK=1", "RESIZE2FS_FORCE_LAZY_ITABLE_INIT=1"}
 
 // fill puts into the root what the tool finds there.
 func (s Spec) fill() error {
@@ -120,15 +124,20 @@ func (s Spec) fill() error {
 	if err := jail.Device("/dev/null"); err != nil { // e2fsck wants it
 		return err
 	}
-	return jail.Failed("place the image", s.place())
+	if s.Folder != "" {
+		err := os.MkdirAll(s.Folder[1:], 0o755)
+		if err == nil {
+			err = place(folder, s.Folder[1:], unix.MOUNT_ATTR_RDONLY)
+		}
+		if err != nil {
+			return jail.Failed("place the folder", err)
+		}
+	}
+	return jail.Failed("place the image", s.image())
 }
 
-// place attaches the image's mount.
-func (s Spec) place() error {
-	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC}
-	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
-		return err
-	}
+// image makes a place for the image's mount, and attaches it.
+func (s Spec) image() error {
 	at := s.Image[1:]
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return err
@@ -136,15 +145,28 @@ func (s Spec) place() error {
 	if err := unix.Mknod(at, unix.S_IFREG|0o444, 0); err != nil {
 		return err
 	}
+	return place(tree, at, 0)
+}
+
+// place attaches a mount, with attributes besides those that all have.
+func place(tree int, at string, attributes uint64) error {
+	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | attributes}
+	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
+		return err
+	}
 	return jail.Attach(tree, at)
 }
 
 // drop gives up what the tool does not need, all of it for this thread only.
 func (s Spec) drop(image unix.Stat_t) error {
-	if err := errors.Join(jail.NoKeys(), jail.NoCapabilities()); err != nil {
+	kept, length := []uintptr(nil), uint64(image.Size)
+	if s.Folder != "" {
+		kept, length = reading, unix.RLIM_INFINITY // what it makes of that is not known before
+	}
+	if err := errors.Join(jail.NoKeys(), jail.NoCapabilities(kept...)); err != nil {
 		return err
 	}
-	for what, most := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: uint64(image.Size)} {
+	for what, most := range map[int]uint64{unix.RLIMIT_CORE: 0, unix.RLIMIT_FSIZE: length} {
 		if err := unix.Setrlimit(what, &unix.Rlimit{Cur: most, Max: most}); err != nil {
 			return jail.Failed("set a limit", err)
 		}

@@ -6,7 +6,7 @@ import (
 )
 
 func TestASpecIsReadAsItWasWritten(t *testing.T) {
-	s := Spec{Program: "/usr/sbin/e2fsck", Args: []string{"-p", "", "a b"}, Image: "/a b/disk", Filter: []byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}}
+	s := Spec{Program: "/usr/sbin/e2fsck", Args: []string{"-p", "", "a b"}, Image: "/a b/disk", Folder: "/a b", Filter: []byte{6, 0, 0, 0, 0, 0, 0xff, 0x7f}}
 	if got, err := decode(s.Encode()); err != nil || !reflect.DeepEqual(got, s) {
 		t.Errorf("got %+v, %v", got, err)
 	}
@@ -25,9 +25,10 @@ func TestWhatIsNoSpecIsRefused(t *testing.T) {
 	}{
 		"a relative program":    {2, "e2fsck"},
 		"a relative image":      {3, "disk"},
-		"no filter":             {4, ""},
-		"a part of a filter":    {4, "0600"},
-		"a filter of no number": {4, "06000000000000zz"},
+		"a relative folder":     {4, "root"},
+		"no filter":             {5, ""},
+		"a part of a filter":    {5, "0600"},
+		"a filter of no number": {5, "06000000000000zz"},
 	} {
 		args := append([]string(nil), good...)
 		args[change.at] = change.text
