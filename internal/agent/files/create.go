@@ -6,6 +6,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -28,8 +29,13 @@ type writer struct {
 	buf    []byte
 }
 
-// Create writes the file or folder at name to out.
+// Create writes the file or folder at name to out. What the kernel tells of itself is no
+// file that could be copied: below name its folders are empty, and at name it is a fault.
+// So is the root's /dev, which no two systems share.
 func Create(out io.Writer, name string) error {
+	if told(name) {
+		return unableError(name + " is in a file system of the kernel's own, whose files have no content to copy: have it read inside (exec)")
+	}
 	top := path.Base(name)
 	if top == "/" {
 		top = "."
@@ -130,6 +136,9 @@ func (w *writer) folder(dir int, base string, h *tar.Header) error {
 	if err := w.WriteHeader(h); err != nil {
 		return err
 	}
+	if isTold(int(f.Fd())) || h.Name == "./dev/" {
+		return nil
+	}
 	for {
 		names, err := f.Readdirnames(1024)
 		for _, one := range names {
@@ -147,6 +156,28 @@ func (w *writer) folder(dir int, base string, h *tar.Header) error {
 			return err
 		}
 	}
+}
+
+// tellers are the file systems whose files are the kernel's words, and end where nobody knows.
+var tellers = []int64{
+	unix.PROC_SUPER_MAGIC, unix.SYSFS_MAGIC, unix.CGROUP_SUPER_MAGIC, unix.CGROUP2_SUPER_MAGIC, unix.DEVPTS_SUPER_MAGIC, unix.DEBUGFS_MAGIC,
+	unix.TRACEFS_MAGIC, unix.SECURITYFS_MAGIC, unix.BPF_FS_MAGIC, unix.PSTOREFS_MAGIC, unix.EFIVARFS_MAGIC, unix.BINFMTFS_MAGIC,
+}
+
+// isTold tells whether an open file or folder is on one of them.
+func isTold(fd int) bool {
+	var st unix.Statfs_t
+	return unix.Fstatfs(fd, &st) == nil && slices.Contains(tellers, int64(st.Type))
+}
+
+// told is isTold of a path, whose link is not followed; one that cannot be looked at is not.
+func told(name string) bool {
+	fd, err := unix.Open(name, unix.O_PATH|unix.O_NOFOLLOW|unix.O_CLOEXEC, 0)
+	if err != nil {
+		return false
+	}
+	defer unix.Close(fd)
+	return isTold(fd)
 }
 
 func open(dir int, base, name string, flags int) (*os.File, error) {

@@ -4,8 +4,10 @@ import (
 	"archive/tar"
 	"bytes"
 	"errors"
+	"io"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -134,6 +136,36 @@ func TestWhatIsMissingIsSaid(t *testing.T) {
 	}
 	if err := files.Extract("/no/such", &bytes.Buffer{}); !errors.Is(err, os.ErrNotExist) {
 		t.Errorf("Extract: %v", err)
+	}
+}
+
+func TestWhatTheKernelTellsIsNotCopied(t *testing.T) {
+	require.Root(t)
+	top := t.TempDir()
+	inner := filepath.Join(top, "sys")
+	must(t, os.Mkdir(inner, 0o755))
+	must(t, os.WriteFile(filepath.Join(top, "file"), []byte("x"), 0o644))
+	must(t, unix.Mount("sysfs", inner, "sysfs", unix.MS_RDONLY, ""))
+	t.Cleanup(func() { must(t, unix.Unmount(inner, unix.MNT_DETACH)) })
+	var stream bytes.Buffer
+	must(t, files.Create(&stream, top))
+	var names []string
+	for r := tar.NewReader(&stream); ; {
+		h, err := r.Next()
+		if err == io.EOF {
+			break
+		}
+		must(t, err)
+		names = append(names, strings.TrimPrefix(h.Name, filepath.Base(top)))
+	}
+	slices.Sort(names)
+	if want := []string{"/", "/file", "/sys/"}; !slices.Equal(names, want) {
+		t.Errorf("got %q, want %q", names, want)
+	}
+	for _, name := range []string{inner, inner + "/kernel", "/proc/version", "/proc/self"} {
+		if err := files.Create(io.Discard, name); err == nil || !strings.Contains(err.Error(), "the kernel's own") {
+			t.Errorf("%s: %v", name, err)
+		}
 	}
 }
 
