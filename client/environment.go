@@ -38,6 +38,11 @@ func (c *Client) Clone(ctx context.Context, ref string, o api.Clone) (e api.Envi
 	return e, c.call(ctx, q, &e)
 }
 
+// Commit makes a template of ref, which stands still; an empty name means none.
+func (c *Client) Commit(ctx context.Context, ref, name string) (t api.Template, err error) {
+	return t, c.call(ctx, post(environments, ref, "commit").with("name", name), &t)
+}
+
 // List returns the environments that f chooses.
 func (c *Client) List(ctx context.Context, f ListFilter) (all []api.Environment, err error) {
 	return all, c.ListInto(ctx, f, &all)

@@ -55,7 +55,7 @@ Examples:
 		}
 	}
 	add(groupRun, a.runCommand(), a.createCommand(), a.applyCommand(), a.exportConfigCommand(), a.planCommand(), a.whyCommand(), a.startCommand(), a.stopCommand(), a.killCommand(), a.restartCommand(),
-		a.pauseCommand(), a.resumeCommand(), a.suspendCommand(), a.pressResetCommand(), a.nmiCommand(), a.insertCommand(), a.ejectCommand(), a.diskCommand(), a.cardCommand(), a.agentCommand(), a.rmCommand(), a.renameCommand(), a.cloneCommand(), a.moveCommand(), a.setCommand(), a.reclaimCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
+		a.pauseCommand(), a.resumeCommand(), a.suspendCommand(), a.pressResetCommand(), a.nmiCommand(), a.insertCommand(), a.ejectCommand(), a.diskCommand(), a.cardCommand(), a.agentCommand(), a.rmCommand(), a.renameCommand(), a.cloneCommand(), a.commitCommand(), a.moveCommand(), a.setCommand(), a.reclaimCommand(), a.lsCommand(), a.showCommand(), a.waitCommand())
 	add(groupInside, a.execCommand(), a.attachCommand(), a.consoleCommand(), a.screenCommand(), a.typeCommand(), a.keyCommand(), a.vncCommand(), a.logsCommand(), a.cpCommand())
 	add(groupWatch, a.topCommand(), a.psCommand(), a.resourcesCommand(), a.statsCommand())
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())

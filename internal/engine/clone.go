@@ -104,17 +104,25 @@ func (e *Engine) Clone(ctx context.Context, ref string, o api.Clone) (api.Enviro
 	return made.view(), nil
 }
 
-// cloneable tells why an environment cannot be cloned.
-func (e *Engine) cloneable(en *entry, agreed bool) error {
+// standsStill tells why an environment cannot be used as something that stands still.
+func (en *entry) standsStill(used string) error {
 	en.mu.Lock()
 	state, name := en.state, en.rec.Name
 	en.mu.Unlock()
-	if state != environment.Made && state != environment.Stopped {
-		hint := "stop it first: strata stop " + name
-		if state == environment.Suspended {
-			hint = "resume and stop it first: strata resume " + name
-		}
-		return fault.Conflictf("environment %s is %s, and only what stands still can be cloned", name, state).Help("%s", hint)
+	if state == environment.Made || state == environment.Stopped {
+		return nil
+	}
+	hint := "stop it first: strata stop " + name
+	if state == environment.Suspended {
+		hint = "resume and stop it first: strata resume " + name
+	}
+	return fault.Conflictf("environment %s is %s, and only what stands still can be %s", name, state, used).Help("%s", hint)
+}
+
+// cloneable tells why an environment cannot be cloned.
+func (e *Engine) cloneable(en *entry, agreed bool) error {
+	if err := en.standsStill("cloned"); err != nil {
+		return err
 	}
 	if en.snapshot().Spec.Foreign != nil {
 		return nil // both go on in images of their own over what is frozen
@@ -124,7 +132,7 @@ func (e *Engine) cloneable(en *entry, agreed bool) error {
 		return err
 	}
 	if cost > 0 && !agreed {
-		return fault.Unablef("the host's file system cannot share blocks between files, so a clone of %s is a copy of %s", name, unit.Size(cost)).
+		return fault.Unablef("the host's file system cannot share blocks between files, so a clone of %s is a copy of %s", en.name(), unit.Size(cost)).
 			At("copy").Help("add --copy, or keep strata's state on btrfs, or on xfs with reflink")
 	}
 	return nil

@@ -3,6 +3,8 @@ package engine
 import (
 	"context"
 	"io"
+	"maps"
+	"time"
 
 	"github.com/google/go-containerregistry/pkg/authn"
 
@@ -62,6 +64,11 @@ func (t stored) Import(ctx context.Context, name string, tar io.Reader, tell fun
 	return wired(t.s.Import(ctx, tar, template.ImportOptions{Name: name}, report(tell)))
 }
 
+func (t stored) Commit(ctx context.Context, base string, root func(context.Context, io.Writer) error, like api.Template, name string, without []string, tell func(api.Progress)) (api.Template, error) {
+	o := template.CommitOptions{Name: name, Config: storedConfig(like), Without: without}
+	return wired(t.s.Commit(ctx, base, root, o, report(tell)))
+}
+
 func (t stored) Build(ctx context.Context, r api.BuildRequest, tell func(api.Progress)) (api.Template, error) {
 	opt := template.BuildOptions{Base: r.Base, Variant: r.Variant, Packages: r.Packages, Name: r.Name, Mirror: r.Mirror}
 	return wired(t.s.Build(ctx, opt, report(tell)))
@@ -114,6 +121,22 @@ func wireTemplate(t template.Template) api.Template {
 		w.Layers = append(w.Layers, api.Layer{DiffID: l.DiffID, Digest: l.Digest, Size: l.Size})
 	}
 	return w
+}
+
+// storedConfig is wireTemplate's inverse, of what an environment takes from it.
+func storedConfig(t api.Template) template.Config {
+	c := template.Config{
+		Entrypoint: t.Config.Entrypoint, Cmd: t.Config.Command, Env: t.Config.Env, WorkingDir: t.Config.WorkDir,
+		User: t.Config.User, StopSignal: t.Config.StopSignal, ExposedPorts: t.Config.Ports,
+		Volumes: t.Config.Volumes, Labels: maps.Clone(t.Config.Labels), System: t.Kind == environment.System,
+	}
+	if h := t.Config.Health; h != nil {
+		c.Health = &template.Health{
+			Test: h.Test, Interval: time.Duration(h.Interval), Timeout: time.Duration(h.Timeout),
+			StartPeriod: time.Duration(h.StartPeriod), Retries: h.Retries,
+		}
+	}
+	return c
 }
 
 // keychain answers with one set of credentials whatever the registry; nil where

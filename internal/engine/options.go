@@ -58,6 +58,9 @@ type Templates interface {
 type TemplateMoves interface {
 	Pull(ctx context.Context, r api.PullRequest, tell func(api.Progress)) (api.Template, error)
 	Import(ctx context.Context, name string, tar io.Reader, tell func(api.Progress)) (api.Template, error)
+	// Commit makes a template of base's layers and what differs in the root file system that root
+	// writes as a tar; the paths in without stay as base has them. Kind and configuration are like's.
+	Commit(ctx context.Context, base string, root func(context.Context, io.Writer) error, like api.Template, name string, without []string, tell func(api.Progress)) (api.Template, error)
 	Build(ctx context.Context, r api.BuildRequest, tell func(api.Progress)) (api.Template, error)
 	Export(ctx context.Context, ref string, w io.Writer, tell func(api.Progress)) error
 	Push(ctx context.Context, ref string, r api.PushRequest, tell func(api.Progress)) error

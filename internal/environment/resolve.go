@@ -115,10 +115,24 @@ func rootUser(user string) bool {
 	return slices.Contains([]string{"root", "0", "root:root", "0:0", "root:0", "0:root"}, user)
 }
 
-// appArgs follows docker: a new entrypoint drops the template's command; one
+// Defaults are those of a template that is made of an environment: what was asked for in place
+// of c, which its own template says.
+func Defaults(spec api.Spec, c api.TemplateConfig) api.TemplateConfig {
+	c.Entrypoint, c.Command = program(spec, c)
+	c.Env = MergeEnv(c.Env, spec.Env)
+	c.WorkDir, c.User, c.StopSignal = first(spec.WorkDir, c.WorkDir), first(spec.User, c.User), first(spec.StopSignal, c.StopSignal)
+	if spec.Health != nil {
+		if c.Health = health(spec.Health, c.Health); c.Health == nil {
+			c.Health = &api.Health{Test: []string{noTest}}
+		}
+	}
+	return c
+}
+
+// program follows docker: a new entrypoint drops the template's command; one
 // empty string as entrypoint clears it.
-func appArgs(spec api.Spec, c api.TemplateConfig) []string {
-	entrypoint, command := spec.Entrypoint, spec.Command
+func program(spec api.Spec, c api.TemplateConfig) (entrypoint, command []string) {
+	entrypoint, command = spec.Entrypoint, spec.Command
 	if len(entrypoint) == 0 {
 		entrypoint = c.Entrypoint
 		if len(command) == 0 {
@@ -127,7 +141,11 @@ func appArgs(spec api.Spec, c api.TemplateConfig) []string {
 	} else if len(entrypoint) == 1 && entrypoint[0] == "" {
 		entrypoint = nil
 	}
-	return slices.Concat(entrypoint, command)
+	return entrypoint, command
+}
+
+func appArgs(spec api.Spec, c api.TemplateConfig) []string {
+	return slices.Concat(program(spec, c))
 }
 
 // systemArgs is the template's init, where nothing else is said.
@@ -199,6 +217,9 @@ const (
 	healthFloor = time.Second
 )
 
+// noTest is docker's word for no health check.
+const noTest = "NONE"
+
 // health fills in defaults; what the spec leaves open comes from the template.
 func health(asked, template *api.Health) *api.Health {
 	var h api.Health
@@ -214,7 +235,7 @@ func health(asked, template *api.Health) *api.Health {
 		h.StartPeriod = or(asked.StartPeriod, h.StartPeriod)
 		h.Retries = or(asked.Retries, h.Retries)
 	}
-	if len(h.Test) == 0 || h.Test[0] == "NONE" || checkTest(h.Test) != "" {
+	if len(h.Test) == 0 || h.Test[0] == noTest || checkTest(h.Test) != "" {
 		return nil // a template's malformed test is none: its environment can still run
 	}
 	h.Interval = or(h.Interval, unit.Duration(healthInterval))

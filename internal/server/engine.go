@@ -147,6 +147,8 @@ type TemplateMoves interface {
 	PullTemplate(ctx context.Context, r api.PullRequest) (api.Template, error)
 	// ImportTemplate reads an OCI layout, docker archive or root file system as tar.
 	ImportTemplate(ctx context.Context, name string, r io.Reader) (api.Template, error)
+	// Commit makes a template of an environment that stands still; name may be "".
+	Commit(ctx context.Context, ref, name string) (api.Template, error)
 	// ExportTemplate writes an OCI layout as tar.
 	ExportTemplate(ctx context.Context, ref string, w io.Writer) error
 	PushTemplate(ctx context.Context, ref string, r api.PushRequest) error

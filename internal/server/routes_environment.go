@@ -84,6 +84,14 @@ func (s *Server) environmentRoutes() {
 		e, err := s.engine.Clone(ctx, in.Ref, in.Body)
 		return &body[api.Environment]{e}, err
 	})
+	huma.Register(s.api, route("commit", http.MethodPost, "/v1/environments/{ref}/commit", "Make a template of an environment that stands still"),
+		func(ctx context.Context, in *struct {
+			EnvironmentRef
+			Name string `query:"name" maxLength:"512" doc:"Name of the template. Default: none."`
+		}) (*body[api.Template], error) {
+			t, err := s.engine.Commit(ctx, in.Ref, in.Name)
+			return &body[api.Template]{t}, err
+		})
 	huma.Register(s.api, route("rename", http.MethodPost, "/v1/environments/{ref}/rename", "Give an environment another name"),
 		func(ctx context.Context, in *struct {
 			EnvironmentRef

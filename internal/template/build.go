@@ -194,7 +194,7 @@ func (s *Store) Build(ctx context.Context, opt BuildOptions, r Report) (Template
 	}
 	defer run.stop()
 	plan.config.Created = v1.Time{Time: time.Now().UTC().Truncate(time.Second)}
-	t, err := w.fromTar(ctx, run, plan.config, []string{plan.name}, plan.source)
+	t, err := w.fromTar(ctx, run, plan.config, nil, []string{plan.name}, plan.source)
 	if ctx.Err() != nil {
 		err = ctx.Err()
 	}

@@ -81,7 +81,7 @@ func (s *Store) Busybox(ctx context.Context) (Template, error) {
 			Labels: map[string]string{busyboxLabel: label, KindLabel: KindApp},
 		},
 	}
-	t, err := w.fromTar(ctx, rootfs, config, []string{busyboxName}, busyboxSource+from)
+	t, err := w.fromTar(ctx, rootfs, config, nil, []string{busyboxName}, busyboxSource+from)
 	if err == nil && haveErr == nil && have.ID != t.ID {
 		s.log.Debug("busybox was rebuilt", "before", have.ID, "now", t.ID)
 	}

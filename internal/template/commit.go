@@ -7,7 +7,7 @@ import (
 	"encoding/json"
 	"io"
 	"os"
-	"path/filepath"
+	"slices"
 	"time"
 
 	v1 "github.com/google/go-containerregistry/pkg/v1"
@@ -116,9 +116,9 @@ func (s *Store) add(rec *record, names []string) (Template, error) {
 	return s.whole(s.records[id])
 }
 
-// fromTar makes a template of one plain tar: a root folder. Its blob is the tar
-// compressed by gzip, which every registry and reader takes.
-func (w *session) fromTar(ctx context.Context, tarStream io.Reader, c v1.ConfigFile, names []string, source string) (Template, error) {
+// fromTar makes a template of one plain tar, a root folder, or what differs from the layers
+// below it. Its blob is the tar compressed by gzip, which every registry and reader takes.
+func (w *session) fromTar(ctx context.Context, tarStream io.Reader, c v1.ConfigFile, below []localLayer, names []string, source string) (Template, error) {
 	blob, err := os.CreateTemp(w.dir, "blob-")
 	if err != nil {
 		return Template{}, diskFault(err)
@@ -148,10 +148,20 @@ func (w *session) fromTar(ctx context.Context, tarStream io.Reader, c v1.ConfigF
 	if err != nil {
 		return Template{}, err
 	}
-	digest := "sha256:" + hex.EncodeToString(h.Sum(nil))
-	config, manifest, err := compose(c, []localLayer{{digest, info.Size(), l.DiffID, types.OCILayer}})
+	top := localLayer{"sha256:" + hex.EncodeToString(h.Sum(nil)), info.Size(), l.DiffID, types.OCILayer}
+	return w.compose(ctx, c, append(slices.Clip(below), top), blob.Name(), names, source)
+}
+
+// compose makes a template of layers that are made, of which the blob of the last is at path.
+func (w *session) compose(ctx context.Context, c v1.ConfigFile, layers []localLayer, path string, names []string, source string) (Template, error) {
+	config, manifest, err := compose(c, layers)
 	if err != nil {
 		return Template{}, err
 	}
-	return w.commit(ctx, found{config: config, manifest: manifest, blobs: []string{filepath.Clean(blob.Name())}, names: names, source: source}, nil)
+	blobs := make([]string, len(layers))
+	for i, l := range layers {
+		blobs[i] = w.s.blobPath(l.blob)
+	}
+	blobs[len(blobs)-1] = path
+	return w.commit(ctx, found{config: config, manifest: manifest, blobs: blobs, names: names, source: source}, nil)
 }

@@ -71,7 +71,7 @@ func (s *Store) Import(ctx context.Context, stream io.Reader, opt ImportOptions,
 	if archive {
 		t, err = w.importArchive(ctx, raw, names, opt, r)
 	} else {
-		t, err = w.fromTar(ctx, raw, rootConfig(opt), names, opt.Source)
+		t, err = w.fromTar(ctx, raw, rootConfig(opt), nil, names, opt.Source)
 	}
 	if ctx.Err() != nil {
 		err = ctx.Err()

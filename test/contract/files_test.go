@@ -24,6 +24,7 @@ func init() {
 		row{name: "volume-owners", test: volumeOwners},
 		row{name: "volume-semantics", test: volumeSemantics},
 		row{name: "copy", life: copies()},
+		row{name: "commit", life: &chapter{running: change, stopped: commit}},
 		row{name: "root-read-only", test: rootReadOnly},
 		row{name: "disk-for-life", life: &chapter{running: writeDisk, again: diskIsKept, last: diskIsKept}},
 	)
@@ -146,6 +147,27 @@ func copies() *chapter {
 			expect(t, a.exec(t, name, "cat /made/sub/file"), 0, "content")
 			copyPastLinks(t, a, name)
 		},
+	}
+}
+
+func change(t looker, a at, name string) {
+	expect(t, a.exec(t, name, "rm /bin/arch && mkdir /changed && echo it > /changed/file && chown 7:8 /changed/file && ln /changed/file /changed/same"), 0, "")
+}
+
+// commit makes a template of what has stopped, and looks at a zone of it.
+func commit(t looker, a at, name string) {
+	template := "of-" + a.stratum
+	expect(t, a.Try("commit", name, template), 0, template+":latest")
+	const tell = "cat /changed/same; stat -c %u:%g:%h /changed/file; ls /bin/arch 2>/dev/null; test -c /dev/null && grep -c localhost /etc/hosts"
+	expect(t, a.Try("run", "--rm", "--stratum", "zone", template, "sh", "-c", tell), 0, "it\n7:8:2\n2")
+	var made, own []api.Template
+	for ref, into := range map[string]*[]api.Template{template: &made, "busybox": &own} {
+		if err := json.Unmarshal([]byte(a.Run("template", "show", "--json", ref)), into); err != nil {
+			t.Fatalf("template show: %v", err)
+		}
+	}
+	if len(made[0].Layers) != len(own[0].Layers)+1 {
+		t.Errorf("it has %d layers over %d", len(made[0].Layers), len(own[0].Layers))
 	}
 }
 

@@ -209,5 +209,5 @@ func xattrs(fd int) map[string]string {
 }
 
 func kept(xattr string) bool {
-	return strings.HasPrefix(xattr, "user.") || xattr == "security.capability"
+	return strings.HasPrefix(xattr, "user.") || strings.HasPrefix(xattr, "system.posix_acl_") || xattr == "security.capability"
 }

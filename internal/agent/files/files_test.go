@@ -38,6 +38,9 @@ func TestATreeComesBackAsItWas(t *testing.T) {
 	must(t, os.Symlink("/etc/passwd", filepath.Join(src, "sub/link")))
 	must(t, unix.Mkfifo(filepath.Join(src, "fifo"), 0o600))
 	attr := unix.Setxattr(filepath.Join(src, "file"), "user.colour", []byte("blue"), 0)
+	// Version 2; the owner may read and write, user 1000 read, the group and the mask read, others nothing.
+	list := []byte("\x02\x00\x00\x00\x01\x00\x06\x00\xff\xff\xff\xff\x02\x00\x04\x00\xe8\x03\x00\x00\x04\x00\x04\x00\xff\xff\xff\xff\x10\x00\x04\x00\xff\xff\xff\xff\x20\x00\x00\x00\xff\xff\xff\xff")
+	granted := unix.Setxattr(filepath.Join(src, "file"), "system.posix_acl_access", list, 0)
 	old := time.Unix(1_000_000_000, 123456789)
 	must(t, os.Chtimes(filepath.Join(src, "sub"), old, old))
 	must(t, os.Chtimes(filepath.Join(src, "file"), old, old))
@@ -57,6 +60,12 @@ func TestATreeComesBackAsItWas(t *testing.T) {
 			if a.Mtim != b.Mtim {
 				t.Errorf("%q has time %v; want %v", name, b.Mtim, a.Mtim)
 			}
+		}
+	}
+	if granted == nil {
+		value := make([]byte, 64)
+		if n, err := unix.Getxattr(filepath.Join(dst, "tree/file"), "system.posix_acl_access", value); err != nil || !bytes.Equal(value[:n], list) {
+			t.Errorf("the access list is %x, %v", value[:max(n, 0)], err)
 		}
 	}
 	if attr == nil {

@@ -118,6 +118,19 @@ func (e *Engine) ImportTemplate(_ context.Context, name string, r io.Reader) (ap
 	return e.add(name, strings.Join(names, " ")), nil
 }
 
+// Commit implements server.TemplateMoves; it tells its progress.
+func (e *Engine) Commit(_ context.Context, ref, name string) (api.Template, error) {
+	r, err := e.get(ref)
+	if err != nil {
+		return api.Template{}, err
+	}
+	if r.env.State == "running" {
+		return api.Template{}, fault.Conflictf("environment %s is running, and only what stands still can be committed", ref).Help("stop it first: strata stop %s", ref)
+	}
+	e.Publish(api.Event{Type: "progress", Action: "commit", Progress: &api.Progress{Step: "commit", Item: name, Done: 1024}})
+	return e.add(name, "made of "+ref), nil
+}
+
 // ExportTemplate implements server.TemplateMoves; one called broken breaks off.
 func (e *Engine) ExportTemplate(ctx context.Context, ref string, w io.Writer) error {
 	t, err := e.Template(ctx, ref)

@@ -65,7 +65,7 @@ func (u *unpacker) extended(p place, h *tar.Header) error {
 		if count++; count > MaxAttributes || len(value) > MaxAttribute || len(attr) > MaxName {
 			return fault.Invalidf("its extended attributes are more than what is accepted: %d of %s", MaxAttributes, unit.Size(MaxAttribute))
 		}
-		if !keepAttribute(attr, h.Typeflag) {
+		if !Keeps(attr, h.Typeflag) {
 			u.stats.Dropped++
 			continue
 		}
@@ -76,9 +76,9 @@ func (u *unpacker) extended(p place, h *tar.Header) error {
 	return nil
 }
 
-// keepAttribute tells which attributes mean the same on another host and are no
+// Keeps tells which attributes mean the same on another host and are no
 // word to overlayfs. The kernel takes user.* on files and folders only.
-func keepAttribute(attr string, typeflag byte) bool {
+func Keeps(attr string, typeflag byte) bool {
 	switch {
 	case typeflag != tar.TypeReg && typeflag != tar.TypeDir:
 		return false
