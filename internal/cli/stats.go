@@ -32,6 +32,9 @@ Examples:
   strata stats --once --json web
   strata stats --stream --json | jq -c '[.environment, .cpu, .memory]'`,
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if err := checkInterval(interval); err != nil {
+				return err
+			}
 			if stream {
 				return a.streamUsage(ctx, c, args, interval, asJSON)
 			}
@@ -81,9 +84,6 @@ func (a *app) streamUsage(ctx context.Context, c *client.Client, names []string,
 	if !asJSON {
 		return fault.Invalidf("--stream prints JSON only").At("stream").Help("add --json; without --stream the table is renewed on a terminal")
 	}
-	if interval < minInterval {
-		return fault.Invalidf("an interval of %s is too short", interval).At("interval").Help("the least is %s", minInterval)
-	}
 	tick := time.NewTicker(interval)
 	defer tick.Stop()
 	for first := true; ; first = false {
@@ -109,6 +109,13 @@ func (a *app) streamUsage(ctx context.Context, c *client.Client, names []string,
 
 // minInterval is the least time between two looks.
 const minInterval = 100 * time.Millisecond
+
+func checkInterval(interval time.Duration) error {
+	if interval < minInterval {
+		return fault.Invalidf("an interval of %s is too short", interval).At("interval").Help("the least is %s", minInterval)
+	}
+	return nil
+}
 
 // measure asks for the figures of all that are named, or of all that run. Of
 // those that were not named one may end meanwhile.

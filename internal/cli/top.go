@@ -43,8 +43,8 @@ Examples:
 			if !slices.Contains(topSortNames(), view.sort) {
 				return fault.Invalidf("%q is no order of rows", view.sort).At("sort").Help("accepted: %s", strings.Join(topSortNames(), ", "))
 			}
-			if interval < minInterval {
-				return fault.Invalidf("an interval of %s is too short", interval).At("interval").Help("the least is %s", minInterval)
+			if err := checkInterval(interval); err != nil {
+				return err
 			}
 			t := &top{app: a, client: c, names: args, view: view, interval: interval}
 			if once || !a.outTTY || !term.IsTerminal(int(a.in.Fd())) {

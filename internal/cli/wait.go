@@ -16,7 +16,8 @@ func (a *app) waitCommand() *cobra.Command {
 	var condition, screen string
 	var timeout time.Duration
 	var asJSON, ready bool
-	cmd := &cobra.Command{
+	var cmd *cobra.Command
+	cmd = &cobra.Command{
 		Use:   "wait [flags] NAME...",
 		Short: "Wait until environments end, and print their exit statuses",
 		Long: `Wait until each of the environments has ended and print its exit status, one per
@@ -37,6 +38,9 @@ Examples:
   strata wait --ready --timeout 2m debian`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			if timeout <= 0 && cmd.Flags().Changed("timeout") {
+				return fault.Invalidf("a time limit of %s is none", timeout).At("timeout").Help("write a time such as 5m, or leave it out to wait for ever")
+			}
 			if ready {
 				if screen != "" || condition != "stopped" {
 					return fault.Invalidf("only one thing is waited for").At("ready").Help("leave out --for and --screen, or --ready")
