@@ -161,7 +161,7 @@ func list(dir string) (map[string]bool, error) {
 	return names, err
 }
 
-// entry writes one name, if it differs: there is it in root, or it is in base only.
+// entry writes one name if it differs. With there it is in root, else in base only.
 func (d *difference) entry(ctx context.Context, name string, there bool) error {
 	if !there {
 		st, err := lstat(filepath.Join(d.base, name))
