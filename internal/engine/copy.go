@@ -6,6 +6,7 @@ import (
 	"io"
 	"path"
 	"strings"
+	"sync/atomic"
 	"time"
 	"unicode"
 
@@ -154,7 +155,8 @@ func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(con
 	en.mu.Lock()
 	state, r := en.state, en.run
 	ctx, cancel := e.until(ctx)
-	en.copying = cancel
+	var removed atomic.Bool
+	en.copying = func() { removed.Store(true); cancel() }
 	en.mu.Unlock()
 	defer func() {
 		cancel()
@@ -178,6 +180,9 @@ func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(con
 		}
 	}
 	err := do(ctx, idle.live)
+	if err != nil && removed.Load() {
+		err = fault.Conflictf("environment %s is being removed", en.name())
+	}
 	if keep && err == nil {
 		kept = &idleRun{live: idle.live, end: idle.end, taken: make(chan struct{})}
 		en.kept = kept
