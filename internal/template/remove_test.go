@@ -8,6 +8,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/fault"
 )
 
@@ -168,6 +170,31 @@ func TestOpenClearsWhatACrashLeft(t *testing.T) {
 	}
 	if left := files(t, s); !slices.Equal(left, []string{namesFile}) {
 		t.Errorf("left behind: %q", left)
+	}
+}
+
+func TestOpenPassesOverWorkThatCannotBeRemoved(t *testing.T) {
+	s := open(t)
+	importRoot(t, s, "web", file("a", "1"))
+	busy := filepath.Join(s.dir, workDir, "123", "root")
+	if err := os.MkdirAll(busy, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	// As where the builder of a daemon that was killed still writes: a folder that is never empty.
+	if err := unix.Mount("tmpfs", busy, "tmpfs", 0, ""); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(busy, unix.MNT_DETACH) })
+	s = reopen(t, s.dir)
+	if _, err := s.Get("web"); err != nil {
+		t.Error(err)
+	}
+	if err := unix.Unmount(busy, 0); err != nil {
+		t.Fatal(err)
+	}
+	s = reopen(t, s.dir)
+	if left, err := os.ReadDir(filepath.Join(s.dir, workDir)); err != nil || len(left) != 0 {
+		t.Errorf("left behind: %v, %v", left, err)
 	}
 }
 

@@ -117,15 +117,17 @@ func Open(dir, agent string, log *slog.Logger) (*Store, error) {
 	return s, nil
 }
 
-// clearWork removes what was unpacked when the process before ended.
+// clearWork removes what was unpacked when the process before ended. A builder that it had
+// started may write on for a moment: what cannot be removed keeps nobody from the templates.
 func (s *Store) clearWork() error {
 	entries, err := os.ReadDir(filepath.Join(s.dir, workDir))
 	if err != nil {
 		return err
 	}
 	for _, e := range entries {
-		if err := os.RemoveAll(filepath.Join(s.dir, workDir, e.Name())); err != nil {
-			return err
+		path := filepath.Join(s.dir, workDir, e.Name())
+		if err := os.RemoveAll(path); err != nil {
+			s.log.Warn("template work stays until the next start", "path", path, "err", err)
 		}
 	}
 	for _, d := range []string{"", recordDir, layerDir, blobDir, downloadDir} {
