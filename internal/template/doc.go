@@ -39,7 +39,7 @@
 //     on disk (temporary file, fsync, rename, fsync of the folder).
 //   - A record exists only after all that it names. So what a crash leaves is at
 //     worst unnamed, and Open sweeps it.
-//   - A name leads to a template that exists: names go before their record.
+//   - A name leads to a template that exists: Open passes over one whose record is gone.
 //   - Nothing that a session counts on is swept: it pins a path before it looks.
 //   - A template is not removed while a Use holds it, and not when the caller's
 //     used function names an environment.

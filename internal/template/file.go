@@ -114,9 +114,14 @@ func syncPath(path string) error {
 	return errors.Join(err, f.Close())
 }
 
+// isFull tells whether an error says that the disk has no room.
+func isFull(err error) bool {
+	return errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT)
+}
+
 // diskFault gives a full disk its kind and way out.
 func diskFault(err error) error {
-	if errors.Is(err, syscall.ENOSPC) || errors.Is(err, syscall.EDQUOT) {
+	if isFull(err) {
 		return fault.New(fault.Busy, "the disk is full: %w", err).Help("free some space, for example with `strata template prune`")
 	}
 	return err

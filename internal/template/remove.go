@@ -27,7 +27,7 @@ func (s *Store) Remove(ref string, used func(id string) []string) (freed int64, 
 	t := s.view(r)
 	if name != "" && len(t.Names) > 1 {
 		defer s.mu.Unlock()
-		return 0, s.dropNames(name)
+		return 0, s.dropName(name)
 	}
 	s.mu.Unlock()
 	return s.removeUnused(t, used)
@@ -59,38 +59,38 @@ func (s *Store) removeUnused(t Template, used func(id string) []string) (int64, 
 		return 0, fault.Conflictf("template %s is in use by %s", refOf(t), strings.Join(users, ", ")).
 			Help("remove what uses it first: `strata rm %s`", strings.Join(users, " "))
 	}
-	if err := s.drop(t.ID); err != nil {
-		return 0, fault.Wrap(err, "remove template %s", refOf(t))
-	}
-	return s.sweep(), nil
+	freed, err := s.drop(t.ID)
+	return freed, fault.Wrap(err, "remove template %s", refOf(t))
 }
 
-// drop forgets a template: its names first, so that none ever leads nowhere. Under mu.
-func (s *Store) drop(id string) error {
-	if err := s.dropNames(s.view(s.records[id]).Names...); err != nil {
-		return err
-	}
+// drop removes a template and what only it had. Its names are written off last: that takes
+// room, which a full disk has only then, and Open passes over a name that leads nowhere. Under mu.
+func (s *Store) drop(id string) (freed int64, err error) {
+	names := s.view(s.records[id]).Names
 	if err := os.Remove(s.recordPath(id)); err != nil && !os.IsNotExist(err) {
-		return err
+		return 0, err
 	}
 	delete(s.records, id)
-	return syncPath(filepath.Join(s.dir, recordDir))
-}
-
-func (s *Store) dropNames(names ...string) error {
-	if len(names) == 0 {
-		return nil
-	}
-	before := map[string]string{}
 	for _, name := range names {
-		before[name] = s.names[name]
 		delete(s.names, name)
 	}
+	if err := syncPath(filepath.Join(s.dir, recordDir)); err != nil {
+		return 0, err
+	}
+	freed = s.sweep()
+	if len(names) == 0 {
+		return freed, nil
+	}
+	return freed, s.saveNames()
+}
+
+// dropName takes one of several names away from a template. Under mu.
+func (s *Store) dropName(name string) error {
+	id := s.names[name]
+	delete(s.names, name)
 	err := s.saveNames()
 	if err != nil {
-		for name, id := range before {
-			s.names[name] = id
-		}
+		s.names[name] = id
 	}
 	return err
 }
@@ -98,21 +98,20 @@ func (s *Store) dropNames(names ...string) error {
 // Prune removes the templates that no environment uses and that have no name, or
 // all unused ones where all says so, and downloads that nobody resumed in a day
 // (with all: every one that is not under way). It returns what was removed, by
-// name or id, and the bytes freed. Kinds: Internal.
+// name or id, and the bytes freed. Kinds: Internal, Busy where the disk is full.
 func (s *Store) Prune(used func(id string) []string, all bool) (removed []string, freed int64, err error) {
 	for _, t := range s.List() {
 		if len(t.Names) > 0 && !all {
 			continue
 		}
 		n, err := s.removeUnused(t, used)
-		switch fault.KindOf(err) {
-		case fault.Conflict, fault.Busy, fault.Missing:
-			continue
-		}
-		if err != nil {
+		freed += n
+		switch kind := fault.KindOf(err); {
+		case err == nil:
+			removed = append(removed, refOf(t))
+		case kind != fault.Conflict && kind != fault.Missing && kind != fault.Busy, isFull(err):
 			return removed, freed, err
 		}
-		removed, freed = append(removed, refOf(t)), freed+n
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
 	"slices"
@@ -11,6 +12,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
 )
 
 func unused(string) []string { return nil }
@@ -136,6 +138,41 @@ func TestPrune(t *testing.T) {
 	}
 	if left, _ := os.ReadDir(filepath.Join(s.dir, downloadDir)); len(left) != 0 {
 		t.Errorf("downloads left: %v", left)
+	}
+}
+
+func TestAFullDiskIsFreedByWhatItsMessageSays(t *testing.T) {
+	require.Root(t)
+	require.Tool(t, "mkfs.erofs")
+	dir := t.TempDir()
+	if err := unix.Mount("tmpfs", dir, "tmpfs", 0, "size=300M"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Unmount(dir, unix.MNT_DETACH) })
+	s := reopen(t, dir)
+	importRoot(t, s, "web", file("a", "1"))
+	importRoot(t, s, "other", file("b", "1"))
+	fill := func() {
+		var st unix.Statfs_t
+		if err := unix.Statfs(dir, &st); err != nil {
+			t.Fatal(err)
+		}
+		used := (st.Blocks - st.Bfree) * uint64(st.Bsize)
+		if err := unix.Mount("", dir, "", unix.MS_REMOUNT, fmt.Sprint("size=", used)); err != nil {
+			t.Fatal(err)
+		}
+	}
+	fill()
+	wantKind(t, s.Tag("web", "more"), fault.Busy, "the disk is full", "template prune")
+	if freed, err := s.Remove("other", unused); err != nil || freed == 0 {
+		t.Errorf("removed: freed %d, %v", freed, err)
+	}
+	fill()
+	if removed, freed, err := s.Prune(unused, true); err != nil || freed == 0 || !slices.Equal(removed, []string{"web:latest"}) {
+		t.Errorf("pruned: %q, freed %d, %v", removed, freed, err)
+	}
+	if all := reopen(t, dir).List(); len(all) != 0 {
+		t.Errorf("left behind: %+v", all)
 	}
 }
 
