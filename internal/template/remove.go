@@ -59,6 +59,9 @@ func (s *Store) removeUnused(t Template, used func(id string) []string) (int64, 
 		return 0, fault.Conflictf("template %s is in use by %s", refOf(t), strings.Join(users, ", ")).
 			Help("remove what uses it first: `strata rm %s`", strings.Join(users, " "))
 	}
+	if now := s.view(s.records[t.ID]); !slices.Equal(now.Names, t.Names) {
+		return 0, fault.Busyf("the names of template %s are being changed right now", refOf(now)).Help("try again")
+	}
 	freed, err := s.drop(t.ID)
 	return freed, fault.Wrap(err, "remove template %s", refOf(t))
 }

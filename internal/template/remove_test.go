@@ -176,6 +176,23 @@ func TestAFullDiskIsFreedByWhatItsMessageSays(t *testing.T) {
 	}
 }
 
+func TestANameThatIsGivenMeanwhileKeepsItsTemplate(t *testing.T) {
+	s := open(t)
+	tm := importRoot(t, s, "", file("a", "1"))
+	removed, _, err := s.Prune(func(id string) []string {
+		if err := s.Tag(id, "kept"); err != nil {
+			t.Error(err)
+		}
+		return nil
+	}, false)
+	if err != nil || len(removed) != 0 {
+		t.Errorf("removed %q, %v", removed, err)
+	}
+	if got, err := s.Get("kept"); err != nil || got.ID != tm.ID {
+		t.Errorf("%v, %v", got.ID, err)
+	}
+}
+
 func TestOpenClearsWhatACrashLeft(t *testing.T) {
 	s := open(t)
 	tm := importRoot(t, s, "web", file("a", "1"))
