@@ -103,7 +103,7 @@ func planBuild(opt BuildOptions) (buildPlan, error) {
 			name += "-systemd"
 		}
 	}
-	full, err := parseName(name)
+	full, err := parseTag(name)
 	if err != nil && (opt.Name != "" || len(faults) == 0) {
 		faults = append(faults, err)
 	}

@@ -34,7 +34,7 @@ type Root func(ctx context.Context, w io.Writer) error
 func (s *Store) Commit(ctx context.Context, base string, root Root, o CommitOptions, r Report) (t Template, err error) {
 	var names []string
 	if o.Name != "" {
-		name, err := parseName(o.Name)
+		name, err := parseTag(o.Name)
 		if err != nil {
 			return Template{}, err
 		}

@@ -40,7 +40,7 @@ type ImportOptions struct {
 func (s *Store) Import(ctx context.Context, stream io.Reader, opt ImportOptions, r Report) (Template, error) {
 	var names []string
 	if opt.Name != "" {
-		name, err := parseName(opt.Name)
+		name, err := parseTag(opt.Name)
 		if err != nil {
 			return Template{}, err
 		}
@@ -168,7 +168,7 @@ func archiveNames(asked []string, said ...string) []string {
 		if strings.HasPrefix(n, ":") || !strings.ContainsAny(n, "/:") {
 			continue // a bare tag, as OCI layouts may have
 		}
-		if full, err := parseName(n); err == nil {
+		if full, err := parseTag(n); err == nil {
 			names = append(names, full)
 		}
 	}

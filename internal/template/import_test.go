@@ -245,6 +245,30 @@ func TestImportOfALayoutWithTwoNamesAndNoPlatform(t *testing.T) {
 	}
 }
 
+// Who names a digest wants what a registry has under it: no name that is merely given says so.
+func TestNoNameThatIsGivenHasADigest(t *testing.T) {
+	s := open(t)
+	tm := importRoot(t, s, "team/app:1", file("a", "1"))
+	pinned := "debian@sha256:" + strings.Repeat("ab", 32)
+	wantKind(t, s.Tag(tm.ID, pinned), fault.Invalid, "pulling it")
+	_, err := s.Import(t.Context(), makeTar(t, file("a", "1")), ImportOptions{Name: pinned}, nil)
+	wantKind(t, err, fault.Invalid, "pulling it")
+	_, err = s.Commit(t.Context(), tm.ID, nil, CommitOptions{Name: pinned}, nil)
+	wantKind(t, err, fault.Invalid, "pulling it")
+	_, err = planBuild(BuildOptions{Base: "debian:bookworm", Name: pinned})
+	wantKind(t, err, fault.Invalid, "pulling it")
+	var out bytes.Buffer
+	if err := s.Export(t.Context(), tm.ID, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	back, err := open(t).Import(t.Context(), reindexed(t, &out, func(index *v1.IndexManifest) {
+		index.Manifests[0].Annotations = map[string]string{containerdAnnotation: pinned}
+	}), ImportOptions{}, nil)
+	if err != nil || len(back.Names) != 0 {
+		t.Errorf("an archive gave the names %q, %v", back.Names, err)
+	}
+}
+
 func TestImportOfDockersArchive(t *testing.T) {
 	s := open(t)
 	img := image(t, Host().Architecture, makeTar(t, file("a", "1")))

@@ -39,6 +39,16 @@ func parseName(text string) (string, error) {
 	return familiar(ref), nil
 }
 
+// parseTag is parseName of a name that somebody gives: one with a digest says what a registry
+// has under it, so pulling it alone gives that. Kinds: Invalid.
+func parseTag(text string) (string, error) {
+	full, err := parseName(text)
+	if err == nil && strings.Contains(full, "@") {
+		return "", fault.Invalidf("%q has a digest, which is given by pulling it", printable(text)).Help("write [registry/]name[:tag]")
+	}
+	return full, err
+}
+
 // parseRef reads a registry reference. plain allows http.
 func parseRef(text string, plain bool) (name.Reference, error) {
 	opts := []name.Option{name.WithDefaultTag(defaultTag)}

@@ -319,7 +319,7 @@ func (s *Store) Use(ref string, do func(Template) error) error {
 // Tag gives the template that ref names a further name, which another template
 // may have had. Kinds: Get's, Invalid for a malformed name.
 func (s *Store) Tag(ref, name string) error {
-	full, err := parseName(name)
+	full, err := parseTag(name)
 	if err != nil {
 		return err
 	}
