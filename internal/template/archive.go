@@ -3,6 +3,7 @@ package template
 import (
 	"archive/tar"
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha256"
 	"encoding/hex"
@@ -173,15 +174,26 @@ const (
 	containerdAnnotation = "io.containerd.image.name"
 )
 
+// nameOf is what an index calls an image; "" where it does not.
+func nameOf(d v1.Descriptor) string {
+	return cmp.Or(d.Annotations[containerdAnnotation], d.Annotations[refAnnotation])
+}
+
 // layout reads an OCI layout.
 func (a *archive) layout(names []string, opt ImportOptions) (found, error) {
 	raw, err := a.read("index.json", MaxManifest)
 	if err != nil {
 		return found{}, err
 	}
-	d, err := pick(raw, Host(), func(d v1.Descriptor) ([]byte, error) { return a.document(d, MaxManifest) })
+	fit, err := pick(raw, Host(), func(d v1.Descriptor) ([]byte, error) { return a.document(d, MaxManifest) })
 	if err != nil {
 		return found{}, err
+	}
+	d := fit[0]
+	for _, other := range fit[1:] {
+		if one, two := nameOf(d), nameOf(other); other.Digest != d.Digest && one != two {
+			return found{}, fault.Invalidf("the archive holds several images, such as %q and %q", printable(one), printable(two)).Help("save one image in an archive of its own")
+		}
 	}
 	said := []string{d.Annotations[containerdAnnotation], d.Annotations[refAnnotation]}
 	if idx, err := v1.ParseIndexManifest(bytes.NewReader(raw)); err == nil {

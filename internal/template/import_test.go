@@ -269,6 +269,28 @@ func TestNoNameThatIsGivenHasADigest(t *testing.T) {
 	}
 }
 
+func TestOfSeveralImagesNoneIsTakenForTheOthers(t *testing.T) {
+	s := open(t)
+	tm := importRoot(t, s, "team/app:1", file("a", "1"))
+	var out bytes.Buffer
+	if err := s.Export(t.Context(), tm.ID, &out, nil); err != nil {
+		t.Fatal(err)
+	}
+	layout := func(second string) io.Reader {
+		return reindexed(t, bytes.NewReader(out.Bytes()), func(index *v1.IndexManifest) {
+			other := index.Manifests[0]
+			other.Digest = must(v1.NewHash(digestOf([]byte("other"))))
+			other.Annotations = map[string]string{containerdAnnotation: second}
+			index.Manifests = append(index.Manifests, other)
+		})
+	}
+	_, err := s.Import(t.Context(), layout("team/db:1"), ImportOptions{}, nil)
+	wantKind(t, err, fault.Invalid, "several images", "team/app:1", "team/db:1", "an archive of its own")
+	if back, err := s.Import(t.Context(), layout("team/app:1"), ImportOptions{}, nil); err != nil || back.ID != tm.ID {
+		t.Errorf("one name's images, of which the first fits: %+v, %v", back, err)
+	}
+}
+
 func TestImportOfDockersArchive(t *testing.T) {
 	s := open(t)
 	img := image(t, Host().Architecture, makeTar(t, file("a", "1")))

@@ -42,27 +42,27 @@ const (
 	maxIndexEntries = 1024 // of one index
 )
 
-// pick finds the manifest for a platform in an index, which may hold further ones.
+// pick finds the manifests for a platform in an index, at least one, the best first.
 // Kinds: Invalid, Missing where no image is for the platform.
-func pick(index []byte, want v1.Platform, load func(v1.Descriptor) ([]byte, error)) (v1.Descriptor, error) {
+func pick(index []byte, want v1.Platform, load func(v1.Descriptor) ([]byte, error)) ([]v1.Descriptor, error) {
 	seen := &picking{want: want, load: load}
 	if err := seen.look(index, 1); err != nil {
-		return v1.Descriptor{}, err
+		return nil, err
 	}
 	switch {
 	case len(seen.fit) > 0:
-		return seen.fit[0], nil
+		return seen.fit, nil
 	case len(seen.plain) == 1:
-		return seen.plain[0], nil
+		return seen.plain, nil
 	case len(seen.plain) > 1:
-		return v1.Descriptor{}, fault.Invalidf("it holds %d images and does not say for which platforms", len(seen.plain)).Help("give one image alone")
+		return nil, fault.Invalidf("it holds %d images and does not say for which platforms", len(seen.plain)).Help("give one image alone")
 	}
 	e := fault.Missingf("there is no image for %s", want.String()).At("platform")
 	if len(seen.others) > 0 {
 		slices.Sort(seen.others)
-		return v1.Descriptor{}, e.Help("there are images for %s", strings.Join(slices.Compact(seen.others), ", "))
+		return nil, e.Help("there are images for %s", strings.Join(slices.Compact(seen.others), ", "))
 	}
-	return v1.Descriptor{}, e
+	return nil, e
 }
 
 type picking struct {

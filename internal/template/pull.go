@@ -128,14 +128,14 @@ func imageManifest(ctx context.Context, client *registry.Client, ref string, wan
 	if !media.IsIndex() && !(media == "" && isIndex(raw)) {
 		return raw, nil
 	}
-	d, err := pick(raw, want, func(d v1.Descriptor) ([]byte, error) {
+	fit, err := pick(raw, want, func(d v1.Descriptor) ([]byte, error) {
 		inner, _, err := client.Manifest(ctx, d.Digest.String(), MaxManifest)
 		return inner, err
 	})
 	if err != nil {
 		return nil, err
 	}
-	raw, _, err = client.Manifest(ctx, d.Digest.String(), MaxManifest)
+	raw, _, err = client.Manifest(ctx, fit[0].Digest.String(), MaxManifest)
 	return raw, err
 }
 
