@@ -24,6 +24,7 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/template/unpack"
 )
 
 // mounted mounts a layer and gives its path to look.
@@ -489,6 +490,13 @@ func TestLayersKeepWhatTheTarSays(t *testing.T) {
 			t.Errorf("a folder that hides what is below has %q, %v", opaque[:n], err)
 		}
 	})
+}
+
+func TestTheLongestNameThatIsAcceptedFits(t *testing.T) {
+	s := open(t)
+	importRoot(t, s, "x/y", file(strings.Repeat("n", unpack.MaxName), "x"))
+	_, err := s.Import(t.Context(), makeTar(t, file(strings.Repeat("n", unpack.MaxName+1), "x")), ImportOptions{}, nil)
+	wantKind(t, err, fault.Invalid, "longer than 254 bytes")
 }
 
 func TestTheDeepestPathThatIsAcceptedFits(t *testing.T) {

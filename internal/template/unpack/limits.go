@@ -25,8 +25,9 @@ const (
 	// linux/limits.h has PATH_MAX 4096 with the closing zero; the rest is for the
 	// folder that mkfs.erofs puts before each path.
 	MaxPath = 3500
-	// MaxName is the longest component. Unit: bytes. Source: linux/limits.h, NAME_MAX.
-	MaxName = 255
+	// MaxName is the longest component. Unit: bytes. linux/limits.h has NAME_MAX 255, of which
+	// mkfs.erofs (seen with 1.5) loses the last and then finds no such file.
+	MaxName = 254
 	// MaxTarget is the longest target of a symbolic link. Unit: bytes.
 	// Source: linux/limits.h, PATH_MAX less the closing zero.
 	MaxTarget = 4095
