@@ -63,6 +63,8 @@ func explain(err error) error {
 		return nil
 	case errors.Is(err, unix.ENOSPC), errors.Is(err, unix.EDQUOT):
 		return fault.New(fault.Busy, "unpack layer: the disk is full: %w", err).Help("free some space, for example with `strata template prune`")
+	case errors.Is(err, unix.EMLINK):
+		return fault.New(fault.Unable, "unpack layer: %w", err).Help("the host's file system holds no more hard links to one file; ext4 has 65000, XFS and btrfs have more")
 	case errors.Is(err, unix.EPERM), errors.Is(err, unix.EOPNOTSUPP):
 		return fault.New(fault.Unable, "unpack layer: %w", err).Help("unpacking needs root and a file system with extended attributes")
 	case errors.Is(err, tar.ErrHeader), errors.Is(err, io.ErrUnexpectedEOF), errors.Is(err, tar.ErrFieldTooLong), errors.Is(err, tar.ErrInsecurePath):

@@ -446,3 +446,11 @@ func FuzzEntries(f *testing.F) {
 		y.untouched(t)
 	})
 }
+
+func TestWhatTheHostCannotDoIsNoFaultOfOurs(t *testing.T) {
+	for err, kind := range map[error]fault.Kind{unix.ENOSPC: fault.Busy, unix.EDQUOT: fault.Busy, unix.EMLINK: fault.Unable, unix.EPERM: fault.Unable, unix.EOPNOTSUPP: fault.Unable} {
+		if got := explain(fault.Wrap(err, "entry x")); !fault.Is(got, kind) || fault.All(got)[0].Hint == "" {
+			t.Errorf("%v: %v, want %s with a hint", err, got, kind)
+		}
+	}
+}
