@@ -226,7 +226,7 @@ func kernelsOf(root fs.FS) (map[string]string, error) {
 	found := map[string]string{}
 	boot, err := fs.ReadDir(root, bootFolder)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, unreadable(bootFolder, err)
 	}
 	for _, e := range boot {
 		if _, release, ok := strings.Cut(e.Name(), "-"); ok && e.Type().IsRegular() && isImage("", e.Name()) && isRelease(release) {
@@ -235,7 +235,7 @@ func kernelsOf(root fs.FS) (map[string]string, error) {
 	}
 	releases, err := fs.ReadDir(root, modulesFolder)
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
-		return nil, err
+		return nil, unreadable(modulesFolder, err)
 	}
 	for _, e := range releases {
 		name := path.Join(modulesFolder, e.Name(), "vmlinuz")
@@ -244,6 +244,11 @@ func kernelsOf(root fs.FS) (map[string]string, error) {
 		}
 	}
 	return found, nil
+}
+
+// unreadable gives its kind to what a root file system itself is at fault for.
+func unreadable(name string, err error) error {
+	return fault.Unablef("/%s cannot be read: %w", printable(name), err).Help("it must be a folder; in a template, links to it must be relative and stay inside")
 }
 
 func (in *intake) takeFile(ctx context.Context, root fs.FS, name string) error {
@@ -266,7 +271,7 @@ func (in *intake) takeFolder(ctx context.Context, root fs.FS, release string) er
 	}
 	return fs.WalkDir(root, top, func(name string, e fs.DirEntry, err error) error {
 		if err != nil {
-			return err
+			return unreadable(name, err)
 		}
 		if !e.Type().IsRegular() || !wanted(name) || path.Base(name) == "vmlinuz" || path.Base(name) == "vmlinux" {
 			return ctx.Err()

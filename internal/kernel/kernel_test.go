@@ -415,6 +415,33 @@ func TestFailuresOfTheSourceAreNotTheKernels(t *testing.T) {
 	}
 }
 
+func TestATemplateWhoseFoldersLeadOutHasNoKernel(t *testing.T) {
+	for what, spoil := range map[string]func(dir string) error{
+		"boot is a link out":    func(dir string) error { return os.Symlink("/boot", filepath.Join(dir, "boot")) },
+		"boot is a file":        func(dir string) error { return os.WriteFile(filepath.Join(dir, "boot"), nil, 0o644) },
+		"modules is a link out": func(dir string) error { return os.Symlink("../../..", filepath.Join(dir, "lib/modules")) },
+		"a release is a link out": func(dir string) error {
+			return errors.Join(os.MkdirAll(filepath.Join(dir, "boot"), 0o755), os.Mkdir(filepath.Join(dir, "lib/modules"), 0o755),
+				os.WriteFile(filepath.Join(dir, boot), synth.BzImage(zipped(monolith()), synth.Release), 0o644),
+				os.Symlink("/", filepath.Join(dir, modulesOf)))
+		},
+	} {
+		dir := t.TempDir()
+		if err := errors.Join(os.Mkdir(filepath.Join(dir, "lib"), 0o755), spoil(dir)); err != nil {
+			t.Fatal(err)
+		}
+		root, err := os.OpenRoot(dir)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer root.Close()
+		_, err = open(t).Add(t.Context(), AddOptions{Source: "template:x", Root: root.FS()}, nil)
+		if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "cannot be read") {
+			t.Errorf("%s: %v", what, err)
+		}
+	}
+}
+
 func TestKernelsOfARootFileSystem(t *testing.T) {
 	root := fstest.MapFS{"etc/passwd": {Data: []byte("root\n")}}
 	for _, f := range distribution(t) {
