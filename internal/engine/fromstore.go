@@ -47,8 +47,8 @@ func (t stored) Busybox(ctx context.Context) (api.Template, error) { return wire
 
 func (t stored) Tag(ref, name string) error { return t.s.Tag(ref, name) }
 
-func (t stored) Remove(ref string, used func(string) []string) (int64, error) {
-	return t.s.Remove(ref, used)
+func (t stored) Remove(ref string, all bool, used func(string) []string) (int64, error) {
+	return t.s.Remove(ref, all, used)
 }
 
 func (t stored) Prune(used func(string) []string, all bool) ([]string, int64, error) {

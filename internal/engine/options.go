@@ -50,7 +50,8 @@ type Templates interface {
 	// Busybox makes the built-in template where it is missing.
 	Busybox(ctx context.Context) (api.Template, error)
 	Tag(ref, name string) error
-	Remove(ref string, used func(id string) []string) (int64, error)
+	// Remove removes one of several names, or all and the template.
+	Remove(ref string, all bool, used func(id string) []string) (int64, error)
 	Prune(used func(id string) []string, all bool) ([]string, int64, error)
 }
 

@@ -104,11 +104,14 @@ func (e *Engine) RemoveTemplate(ctx context.Context, ref string, force bool) (ap
 	if force && t.ID != "" {
 		ref = t.ID
 	}
-	freed, err := e.o.Templates.Remove(ref, e.usedBy)
+	freed, err := e.o.Templates.Remove(ref, force, e.usedBy)
 	if err != nil {
 		return api.Freed{}, err
 	}
 	e.dropLayers()
+	if now, err := e.o.Templates.Get(t.ID); err == nil { // one name of several: it is the one that is told
+		t.Names = slices.DeleteFunc(t.Names, func(name string) bool { return slices.Contains(now.Names, name) })
+	}
 	e.tellTemplate(ctx, "remove", t)
 	return api.Freed{Removed: []string{ref}, Bytes: freed}, nil
 }

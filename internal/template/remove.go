@@ -14,10 +14,10 @@ import (
 const resumeFor = 24 * time.Hour
 
 // Remove removes the template that ref names, or only that name where the
-// template has others. used returns the names of the environments made of a
+// template has others and all does not say so. used returns the names of the environments made of a
 // template; it is called without any lock held. freed is in bytes.
 // Kinds: Get's, Conflict while environments use it, Busy while a Use holds it.
-func (s *Store) Remove(ref string, used func(id string) []string) (freed int64, err error) {
+func (s *Store) Remove(ref string, all bool, used func(id string) []string) (freed int64, err error) {
 	s.mu.Lock()
 	r, name, err := s.find(ref)
 	if err != nil {
@@ -25,7 +25,7 @@ func (s *Store) Remove(ref string, used func(id string) []string) (freed int64, 
 		return 0, err
 	}
 	t := s.view(r)
-	if name != "" && len(t.Names) > 1 {
+	if name != "" && len(t.Names) > 1 && !all {
 		defer s.mu.Unlock()
 		return 0, s.dropName(name)
 	}

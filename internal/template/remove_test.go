@@ -1,6 +1,7 @@
 package template
 
 import (
+	"errors"
 	"fmt"
 	"os"
 	"path/filepath"
@@ -56,10 +57,10 @@ func TestRemove(t *testing.T) {
 	if err := s.Tag("web", "web:2"); err != nil {
 		t.Fatal(err)
 	}
-	if freed, err := s.Remove("web:2", unused); err != nil || freed != 0 {
+	if freed, err := s.Remove("web:2", false, unused); err != nil || freed != 0 {
 		t.Errorf("one name of two: %d, %v", freed, err)
 	}
-	_, err := s.Remove("web", func(id string) []string {
+	_, err := s.Remove("web", false, func(id string) []string {
 		if id != tm.ID {
 			t.Errorf("asked about %s", id)
 		}
@@ -68,11 +69,11 @@ func TestRemove(t *testing.T) {
 	})
 	wantKind(t, err, fault.Conflict, "in use by a, b")
 	err = s.Use("web", func(Template) error {
-		_, err := s.Remove("web", unused)
+		_, err := s.Remove("web", false, unused)
 		return err
 	})
 	wantKind(t, err, fault.Busy)
-	_, err = s.Remove("web", func(string) []string {
+	_, err = s.Remove("web", false, func(string) []string {
 		wantKind(t, s.Use("web", func(Template) error { return nil }), fault.Busy, "being removed")
 		return nil
 	})
@@ -82,7 +83,7 @@ func TestRemove(t *testing.T) {
 	if _, err := s.Get(tm.ID); !fault.Is(err, fault.Missing) {
 		t.Errorf("it is still there: %v", err)
 	}
-	if freed, err := s.Remove(other.ID, unused); err != nil || freed < other.Size {
+	if freed, err := s.Remove(other.ID, false, unused); err != nil || freed < other.Size {
 		t.Errorf("freed %d, %v", freed, err)
 	}
 	if left := files(t, s); !slices.Equal(left, []string{namesFile}) {
@@ -97,7 +98,7 @@ func TestSharedLayersStayWithTheOther(t *testing.T) {
 	if err != nil || one.ID == two.ID || one.Layers[0] != two.Layers[0] {
 		t.Fatalf("%+v, %v", two, err)
 	}
-	if _, err := s.Remove("one", unused); err != nil {
+	if _, err := s.Remove("one", false, unused); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := reopen(t, s.dir).Get("two"); err != nil {
@@ -164,7 +165,7 @@ func TestAFullDiskIsFreedByWhatItsMessageSays(t *testing.T) {
 	}
 	fill()
 	wantKind(t, s.Tag("web", "more"), fault.Busy, "the disk is full", "template prune")
-	if freed, err := s.Remove("other", unused); err != nil || freed == 0 {
+	if freed, err := s.Remove("other", false, unused); err != nil || freed == 0 {
 		t.Errorf("removed: freed %d, %v", freed, err)
 	}
 	fill()
@@ -265,6 +266,16 @@ func TestADamagedTemplateSaysSoAndIsMended(t *testing.T) {
 	if _, err := s.Get("web"); err != nil {
 		t.Error(err)
 	}
+	if err := errors.Join(os.Truncate(s.LayerPath(tm.Layers[0]), 100), s.Tag("web", "web:2")); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := s.Remove("web", true, unused); err != nil {
+		t.Error(err)
+	}
+	if left := s.List(); len(left) != 0 {
+		t.Errorf("with all of its names %q goes too", left[0].Names)
+	}
+	importRoot(t, s, "web", file("a", "1"))
 	// A damaged record stops nobody else, and what it held is not swept.
 	importRoot(t, s, "other", file("b", "1"))
 	if err := os.WriteFile(s.recordPath(tm.ID), []byte("{"), 0o600); err != nil {

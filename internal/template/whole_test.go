@@ -321,10 +321,10 @@ func TestWholeIsMadeOnceAndGoesWithItsLastTemplate(t *testing.T) {
 	if _, _, err := s.Whole(t.Context(), "a:1", nil); err != nil || !isWhole(path) {
 		t.Error(err)
 	}
-	if _, err := s.Remove(tm.ID, func(string) []string { return []string{"web"} }); !fault.Is(err, fault.Conflict) || !isWhole(path) {
+	if _, err := s.Remove(tm.ID, false, func(string) []string { return []string{"web"} }); !fault.Is(err, fault.Conflict) || !isWhole(path) {
 		t.Error(err)
 	}
-	if freed, err := s.Remove(tm.ID, unused); err != nil || freed == 0 {
+	if freed, err := s.Remove(tm.ID, false, unused); err != nil || freed == 0 {
 		t.Error(freed, err)
 	}
 	if left := files(t, s); !slices.Equal(left, []string{"names.json"}) {

@@ -94,7 +94,7 @@ func (t *Templates) Tag(ref, name string) error {
 }
 
 // Remove removes a template that is not used.
-func (t *Templates) Remove(ref string, used func(string) []string) (int64, error) {
+func (t *Templates) Remove(ref string, _ bool, used func(string) []string) (int64, error) {
 	one, err := t.Get(ref)
 	if err != nil {
 		return 0, err
@@ -116,7 +116,7 @@ func (t *Templates) Remove(ref string, used func(string) []string) (int64, error
 func (t *Templates) Prune(used func(string) []string, all bool) (removed []string, freed int64, err error) {
 	for _, one := range t.List() {
 		if all && len(used(one.ID)) == 0 {
-			n, err := t.Remove(one.ID, used)
+			n, err := t.Remove(one.ID, true, used)
 			if err != nil {
 				return removed, freed, err
 			}
