@@ -152,12 +152,12 @@ func (a *app) templateRmCommand() *cobra.Command {
 		Use:     "rm [flags] TEMPLATE...",
 		Aliases: []string{"remove"},
 		Short:   "Remove templates",
-		Long: `Remove a name of a template, and the template with its last name. One that an
-environment is made from is refused.
+		Long: `Remove a name of a template, and the template with its last name; by its id, the
+template with all of its names. One that an environment is made from is refused.
 
 Examples:
   strata template rm nginx:1.25
-  strata template rm -f 3f2a91c0d4e5`,
+  strata template rm 3f2a91c0d4e5`,
 		Args: atLeast(1, "a template"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			return a.each(ctx, args, false, func(ctx context.Context, ref string) error {
