@@ -48,13 +48,44 @@ var accepted = strings.Join([]string{
 }, ", ")
 
 // Transport is what every request to a registry goes through.
-func Transport() *http.Transport {
+func Transport() *http.Transport { return transportThatEnds(stallPatience) }
+
+// transportThatEnds gives up a connection on which nothing has moved for so long, either way.
+func transportThatEnds(stall time.Duration) *http.Transport {
 	t := http.DefaultTransport.(*http.Transport).Clone()
-	t.DialContext = (&net.Dialer{Timeout: dialPatience}).DialContext
+	dialer := &net.Dialer{Timeout: dialPatience}
+	t.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		c, err := dialer.DialContext(ctx, network, address)
+		if err != nil {
+			return nil, err
+		}
+		return &moving{c, stall}, nil
+	}
 	t.TLSHandshakeTimeout = dialPatience
 	t.ResponseHeaderTimeout = answerPatience
 	t.DisableCompression = true // a blob is wanted as it is
 	return t
+}
+
+// moving is a connection that ends when nothing has moved on it for stall. While one way is
+// busy the other may be silent, so what moves either way counts for both.
+type moving struct {
+	net.Conn
+	stall time.Duration
+}
+
+func (c *moving) Read(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Read(p)
+}
+
+func (c *moving) Write(p []byte) (int, error) {
+	if err := c.SetDeadline(time.Now().Add(c.stall)); err != nil {
+		return 0, err
+	}
+	return c.Conn.Write(p)
 }
 
 // Dial logs in to the registry of repo. Kinds: Denied, Busy where it cannot be
@@ -112,7 +143,7 @@ func (c *Client) Manifest(ctx context.Context, ref string, limit int64) ([]byte,
 	if err != nil {
 		return nil, "", Explain(err, c.repo.Name()+":"+ref)
 	}
-	raw, err := c.body(ctx, resp, limit)
+	raw, err := c.body(resp, limit)
 	if err != nil {
 		return nil, "", fault.Wrap(err, "read manifest %s", ref)
 	}
@@ -131,7 +162,7 @@ func (c *Client) Document(ctx context.Context, digest string, limit int64) ([]by
 	if err != nil {
 		return nil, Explain(err, c.repo.Name()+"@"+digest)
 	}
-	raw, err := c.body(ctx, resp, limit)
+	raw, err := c.body(resp, limit)
 	if err != nil {
 		return nil, fault.Wrap(err, "read blob %s", digest)
 	}
@@ -141,11 +172,9 @@ func (c *Client) Document(ctx context.Context, digest string, limit int64) ([]by
 	return raw, nil
 }
 
-func (c *Client) body(ctx context.Context, resp *http.Response, limit int64) ([]byte, error) {
+func (c *Client) body(resp *http.Response, limit int64) ([]byte, error) {
 	defer resp.Body.Close()
-	w := watch(ctx, resp.Body)
-	defer w.stop()
-	raw, err := io.ReadAll(io.LimitReader(w, limit+1))
+	raw, err := io.ReadAll(io.LimitReader(resp.Body, limit+1))
 	if err != nil {
 		return nil, Explain(err, c.repo.RegistryStr())
 	}
@@ -153,31 +182,6 @@ func (c *Client) body(ctx context.Context, resp *http.Response, limit int64) ([]
 		return nil, fault.Invalidf("it has more than the %s that are accepted", unit.Size(limit))
 	}
 	return raw, nil
-}
-
-// watched is a body that is closed when nothing has come for stallPatience, or
-// its context is over.
-type watched struct {
-	io.Reader
-	timer *time.Timer
-	undo  func() bool
-}
-
-func watch(ctx context.Context, body io.ReadCloser) *watched {
-	return &watched{body, time.AfterFunc(stallPatience, func() { body.Close() }), context.AfterFunc(ctx, func() { body.Close() })}
-}
-
-func (w *watched) Read(p []byte) (int, error) {
-	n, err := w.Reader.Read(p)
-	if n > 0 {
-		w.timer.Reset(stallPatience)
-	}
-	return n, err
-}
-
-func (w *watched) stop() {
-	w.timer.Stop()
-	w.undo()
 }
 
 // Explain gives an error from a registry its kind and a way out.

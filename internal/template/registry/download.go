@@ -216,9 +216,7 @@ func (d *download) more(ctx context.Context) error {
 			return errors.New("the registry sent another range than asked for")
 		}
 	}
-	w := watch(ctx, resp.Body)
-	defer w.stop()
-	return d.write(w)
+	return d.write(resp.Body)
 }
 
 func (d *download) write(r io.Reader) error {
