@@ -171,7 +171,7 @@ func (a *app) archive(path string) (content io.ReadCloser, size int64, err error
 		if err != nil {
 			return nil, 0, hostFault(err, "FILE")
 		}
-		return f, info.Size(), nil
+		return sentFile{f}, info.Size(), nil
 	}
 	r, w := io.Pipe()
 	go func() {
@@ -188,6 +188,20 @@ func (a *app) archive(path string) (content io.ReadCloser, size int64, err error
 	}()
 	return r, 0, nil
 }
+
+// sentFile is a file that is sent: what keeps it from being read stays an error of the
+// host's, as endUpload has it.
+type sentFile struct{ f *os.File }
+
+func (s sentFile) Read(p []byte) (int, error) {
+	n, err := s.f.Read(p)
+	if err != nil && err != io.EOF {
+		err = hostFault(err, "FILE")
+	}
+	return n, err
+}
+
+func (s sentFile) Close() error { return s.f.Close() }
 
 // nameAfter names a template that came without a name after the file or folder
 // that it was made of; where that is no name it stays without one.
