@@ -43,6 +43,22 @@ var magics = []struct {
 	{Bzip2, []byte("BZh")},
 }
 
+// skippable is how a frame of zstd begins that decoders pass over, the lower half of its first byte aside;
+// pzstd writes one before each other. Source: RFC 8878, section 3.1.2.
+var skippable = []byte{0x50, 0x2a, 0x4d, 0x18}
+
+func formatOf(head []byte) string {
+	for _, m := range magics {
+		if bytes.HasPrefix(head, m.magic) {
+			return m.format
+		}
+	}
+	if len(head) >= len(skippable) && head[0]&0xf0 == skippable[0] && bytes.HasPrefix(head[1:], skippable[1:]) {
+		return Zstd
+	}
+	return None
+}
+
 // Reader returns the decompressed stream of r and the format found; a stream
 // of no known format is returned as it is. The caller closes it; r stays open.
 // Kinds: Invalid for a broken header.
@@ -53,12 +69,7 @@ func Reader(r io.Reader) (io.ReadCloser, string, error) {
 	if err != nil && err != io.EOF {
 		return nil, "", err
 	}
-	format := None
-	for _, m := range magics {
-		if bytes.HasPrefix(head, m.magic) {
-			format = m.format
-		}
-	}
+	format := formatOf(head)
 	out, err := open(format, b)
 	if err != nil {
 		return nil, format, src.blame(format, err)

@@ -47,6 +47,20 @@ func packed(t testing.TB, format string, data []byte) []byte {
 	return out.Bytes()
 }
 
+func TestZstdMayBeginWithAFrameThatIsPassedOver(t *testing.T) {
+	for _, first := range []byte{0x50, 0x5f} {
+		stream := append([]byte{first, 0x2a, 0x4d, 0x18, 3, 0, 0, 0, 'a', 'b', 'c'}, packed(t, Zstd, []byte(text))...)
+		r, format, err := Reader(bytes.NewReader(stream))
+		if err != nil || format != Zstd {
+			t.Fatalf("format is %s, %v", format, err)
+		}
+		defer r.Close()
+		if data, err := io.ReadAll(r); err != nil || string(data) != text {
+			t.Errorf("read %q, %v", data, err)
+		}
+	}
+}
+
 func TestReaderTellsFormatsByTheirBytes(t *testing.T) {
 	for _, format := range []string{None, Gzip, Zstd, XZ} {
 		t.Run(format, func(t *testing.T) {
