@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"os"
 	"path/filepath"
 	"slices"
@@ -36,6 +37,7 @@ type Store struct {
 	held    map[string]int    // ids that a Use holds
 	going   map[string]bool   // ids that are being removed
 	unread  bool              // a record could not be read, so what it holds is not known
+	aside   map[string]string // names of such ones, to id: kept until it can be read, or somebody takes them
 }
 
 // recordVersion is the version of the files that the store writes.
@@ -87,7 +89,7 @@ func Open(dir, agent string, log *slog.Logger) (*Store, error) {
 	}
 	s := &Store{
 		dir: dir, agent: agent, log: log, slots: make(chan struct{}, unpackAtOnce),
-		records: map[string]*record{}, names: map[string]string{}, layers: map[string]Layer{},
+		records: map[string]*record{}, names: map[string]string{}, aside: map[string]string{}, layers: map[string]Layer{},
 		pins: map[string]int{}, held: map[string]int{}, going: map[string]bool{},
 	}
 	// 0700: a layer holds setuid programs of strangers while it is unpacked.
@@ -191,8 +193,10 @@ func (s *Store) load() error {
 		return fault.Unablef("%s was written by another version of strata", filepath.Join(s.dir, namesFile))
 	}
 	for name, id := range n.Names {
-		if s.records[id] != nil { // else a removal was under way
+		if s.records[id] != nil {
 			s.names[name] = id
+		} else if _, err := os.Lstat(s.recordPath(id)); err == nil { // else a removal was under way
+			s.aside[name] = id
 		}
 	}
 	return nil
@@ -349,7 +353,9 @@ func (s *Store) setName(name, id string) error {
 }
 
 func (s *Store) saveNames() error {
-	data, err := json.MarshalIndent(nameFile{recordVersion, s.names}, "", "\t")
+	all := maps.Clone(s.aside)
+	maps.Copy(all, s.names)
+	data, err := json.MarshalIndent(nameFile{recordVersion, all}, "", "\t")
 	if err != nil {
 		return err
 	}

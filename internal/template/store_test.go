@@ -138,3 +138,32 @@ func TestBusyboxIsMadeOnce(t *testing.T) {
 		t.Fatalf("config is %+v", got.Config)
 	}
 }
+
+func TestARecordThatCannotBeReadKeepsItsNames(t *testing.T) {
+	s := open(t)
+	tm := importRoot(t, s, "kept", file("x", "x"))
+	importRoot(t, s, "other", file("y", "y"))
+	whole, err := os.ReadFile(s.recordPath(tm.ID))
+	if err != nil {
+		t.Fatal(err)
+	}
+	put := func(data []byte) *Store {
+		t.Helper()
+		if err := os.WriteFile(s.recordPath(tm.ID), data, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return reopen(t, s.dir)
+	}
+	if err := put([]byte(`{"version": 99}`)).Tag("other", "further"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := put(whole).Get("kept"); err != nil || got.ID != tm.ID {
+		t.Errorf("it is %+v, %v", got, err)
+	}
+	if err := put(nil).Tag("other", "kept"); err != nil { // somebody takes it
+		t.Fatal(err)
+	}
+	if got, err := put(whole).Get("kept"); err != nil || got.ID == tm.ID {
+		t.Errorf("it is %+v, %v", got, err)
+	}
+}
