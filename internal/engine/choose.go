@@ -92,7 +92,7 @@ func (e *Engine) Why(ctx context.Context, ref string) (api.Choice, error) {
 // Kinds: as Create's.
 func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	spec.Resources = spec.Resources.Plain()
-	if err := fault.Join(environment.ValidateNew(spec, bounds), checkVolumes(spec)); err != nil {
+	if err := fault.Join(environment.ValidateNew(spec, bounds), checkVolumes(spec), e.published(spec)); err != nil {
 		return api.Plan{}, err
 	}
 	if spec.Foreign != nil {

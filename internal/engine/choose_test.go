@@ -23,6 +23,10 @@ func TestPlanSaysWhatRunWouldDoAndDoesNothing(t *testing.T) {
 	kindIs(t, err, fault.Missing, "no-such")
 	_, err = l.Plan(t.Context(), api.Spec{Template: "busybox", Needs: []string{"foreign-os"}})
 	kindIs(t, err, fault.Unable, "foreign-os")
+	_, err = l.CreateNetwork(t.Context(), api.Network{Name: "apart", Isolated: true})
+	l.must(err)
+	_, err = l.Plan(t.Context(), api.Spec{Template: "busybox", Network: "apart", Ports: []api.Port{{HostPort: 8080, Port: 80}}})
+	kindIs(t, err, fault.Invalid, "isolated")
 }
 
 func TestWhatWasForcedIsKept(t *testing.T) {

@@ -119,11 +119,19 @@ func fits(spec api.Spec, depth string) error {
 	return fault.Join(errs...)
 }
 
-// published refuses ports by IPv6 of an environment that has none: nobody would answer.
-func published(ports []api.Port, at api.Address) error {
-	for i, p := range ports {
-		if ip, err := netip.ParseAddr(p.HostIP); err == nil && ip.Is6() && !ip.Is4In6() && at.IPv6 == "" {
-			return fault.Invalidf("the network %q has no IPv6, so nothing on it can be published on %s", at.Network, p.HostIP).At("ports[" + itoa(i) + "].host_ip").Help("use an IPv4 address of this host, or none for all of them")
+// published refuses ports on which nobody would answer: of an isolated network, and by IPv6
+// where the network has none. A network that is not there refuses by itself.
+func (e *Engine) published(spec api.Spec) error {
+	n, err := e.o.Network.Network(first(spec.Network, environment.DefaultNetwork))
+	if err != nil {
+		return nil
+	}
+	if n.Isolated && len(spec.Ports) > 0 {
+		return fault.Invalidf("the network %q is isolated, so nothing on it can be published", n.Name).At("ports").Help("use another network, or no ports")
+	}
+	for i, p := range spec.Ports {
+		if ip, err := netip.ParseAddr(p.HostIP); err == nil && ip.Is6() && !ip.Is4In6() && n.IPv6 == "" {
+			return fault.Invalidf("the network %q has no IPv6, so nothing on it can be published on %s", n.Name, p.HostIP).At("ports[" + itoa(i) + "].host_ip").Help("use an IPv4 address of this host, or none for all of them")
 		}
 	}
 	return nil
@@ -162,7 +170,7 @@ func (e *Engine) create(ctx context.Context, spec api.Spec, t api.Template) (_ *
 		}
 		back.Push("give the address back", func(ctx context.Context) error { return e.o.Network.Release(ctx, rec.ID) })
 	}
-	if err := published(spec.Ports, rec.Address); err != nil {
+	if err := e.published(spec); err != nil {
 		return nil, err
 	}
 	if err := e.store.Make(rec.ID); err != nil {

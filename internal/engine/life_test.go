@@ -45,6 +45,9 @@ func (l *lab) nothingLeft() bool {
 func TestCreateRefuses(t *testing.T) {
 	l := newLab(t)
 	l.create(api.Spec{Name: "taken"})
+	_, err := l.CreateNetwork(t.Context(), api.Network{Name: "apart", Isolated: true})
+	l.must(err)
+	port := []api.Port{{HostPort: 8080, Port: 80}}
 	for name, c := range map[string]struct {
 		spec api.Spec
 		kind fault.Kind
@@ -58,6 +61,7 @@ func TestCreateRefuses(t *testing.T) {
 		"a malformed spec":                    {api.Spec{Template: "busybox", Name: "A", Env: []string{"x"}}, fault.Invalid, "DNS label"},
 		"a program that neither side names":   {api.Spec{Template: "busybox", Entrypoint: []string{""}}, fault.Invalid, "command"},
 		"a port by IPv6 of what has none":     {api.Spec{Template: "busybox", Ports: []api.Port{{HostIP: "::", HostPort: 8080, Port: 80}}}, fault.Invalid, "no IPv6"},
+		"a port of an isolated network":       {api.Spec{Template: "busybox", Network: "apart", Ports: port}, fault.Invalid, "isolated"},
 		"a disk that is smaller than allowed": {api.Spec{Template: "busybox", Resources: api.Resources{Disk: 1}}, fault.Invalid, "too small"},
 	} {
 		t.Run(name, func(t *testing.T) {
@@ -66,7 +70,7 @@ func TestCreateRefuses(t *testing.T) {
 		})
 	}
 	l.pool.Fail = fault.Busyf("the disk is full")
-	_, err := l.Create(t.Context(), api.Spec{Template: "busybox", Name: "full"})
+	_, err = l.Create(t.Context(), api.Spec{Template: "busybox", Name: "full"})
 	kindIs(t, err, fault.Busy, "full")
 	l.pool.Fail = nil
 	l.must(l.Remove(t.Context(), "taken", false))
