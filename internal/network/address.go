@@ -101,15 +101,17 @@ func (h *Host) Release(ctx context.Context, id string) {
 	h.zone.touch()
 }
 
-// Rename gives id another name. Kinds: Missing.
+// Rename gives id another name, by which it can be reached when Rename returns. Kinds: Missing.
 func (h *Host) Rename(id, name string) error {
 	h.mu.Lock()
-	defer h.mu.Unlock()
 	e, ok := h.environments[id]
+	if ok {
+		e.name = name
+		h.zone.touch()
+	}
+	h.mu.Unlock()
 	if !ok {
 		return fault.Missingf("nothing with the id %s has an address", id)
 	}
-	e.name = name
-	h.zone.touch()
-	return nil
+	return fault.Wrap(h.zone.flush(), "publish name")
 }

@@ -41,7 +41,7 @@
 //   - An environment's link is watched before it exists (nft.PortElement) and
 //     until it is gone, so that there is no moment at which it could send as
 //     somebody else.
-//   - What was connected can be reached by name when Connect returns.
+//   - What was connected or renamed can be reached by its name when that returns.
 //   - Deleting a link blocks for tens of milliseconds, under a lock that the whole host
 //     shares; it is never done in Connect or Disconnect, but later, and
 //     only if the kernel has not done it by then.

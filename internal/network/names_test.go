@@ -115,10 +115,10 @@ func TestNamesAreAnswered(t *testing.T) {
 	if err := h.Rename(b.id, "other"); err != nil {
 		t.Fatal(err)
 	}
-	c := join(t, h, Default, 3) // writes the names
-	wants(a, "udp", four, "guest3.strata", dns.TypeA, c.address.IPv4.String())
 	wants(a, "udp", four, "other.strata", dns.TypeA, b.address.IPv4.String())
 	wants(a, "udp", four, "guest2.strata", dns.TypeA, "NXDOMAIN")
+	c := join(t, h, Default, 3)
+	wants(a, "udp", four, "guest3.strata", dns.TypeA, c.address.IPv4.String())
 
 	// A further network, an isolated one, and no names across.
 	if _, err := h.Create(t.Context(), Network{Name: "alone", Isolated: true}); err != nil {
