@@ -198,7 +198,6 @@ func route(id, method, path, summary string) huma.Operation {
 	return huma.Operation{
 		OperationID: id, Method: method, Path: path, Summary: summary, Tags: []string{tag},
 		MaxBodyBytes: maxBody, BodyReadTimeout: -1, // the guard's own bound holds
-		Errors: []int{http.StatusBadRequest, http.StatusNotFound, http.StatusConflict},
 	}
 }
 

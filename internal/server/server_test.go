@@ -124,6 +124,41 @@ func TestGeneratedFilesAreWhatTheCodeSays(t *testing.T) {
 	}
 }
 
+func TestEveryFailureIsDescribed(t *testing.T) {
+	text, err := server.New(servertest.New(), slog.New(slog.DiscardHandler)).OpenAPI()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var doc struct {
+		Paths map[string]map[string]struct {
+			Responses map[string]struct {
+				Content map[string]struct {
+					Schema struct {
+						Ref string `json:"$ref"`
+					}
+				}
+			}
+		}
+	}
+	if err := json.Unmarshal(text, &doc); err != nil || len(doc.Paths) == 0 {
+		t.Fatalf("%d paths, %v", len(doc.Paths), err)
+	}
+	for path, methods := range doc.Paths {
+		for method, op := range methods {
+			for status, answer := range op.Responses {
+				if failure := status == "default"; !failure && status >= "400" {
+					t.Errorf("%s %s has a status of its own for a failure: %s", method, path, status)
+				} else if failure && answer.Content["application/json"].Schema.Ref != "#/components/schemas/Error" {
+					t.Errorf("%s %s fails with %+v", method, path, answer)
+				}
+			}
+			if _, ok := op.Responses["default"]; !ok {
+				t.Errorf("%s %s never fails", method, path)
+			}
+		}
+	}
+}
+
 // operations returns every operation of the description: method, path, and whether it has a JSON body.
 func operations(t *testing.T, r *rig) (all [][3]string) {
 	_, text := r.do("GET", "/openapi.json", "")
