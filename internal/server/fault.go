@@ -2,6 +2,7 @@ package server
 
 import (
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net/http"
 	"slices"
@@ -64,9 +65,15 @@ var ownFaults = sync.OnceFunc(func() {
 	}
 })
 
+// unreadable is what huma says of a body that ends before its length does.
+const unreadable = "cannot read request body"
+
 // fromHuma turns what huma found, or what a handler returned, into an answer.
 func fromHuma(ctx huma.Context, status int, msg string, errs []error) *answer {
 	var all []error
+	if msg == unreadable {
+		errs = []error{fault.Invalidf("the request's body broke off: %w", errors.Join(errs...)).At("body")}
+	}
 	for _, err := range errs {
 		if err == nil {
 			continue

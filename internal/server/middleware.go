@@ -3,9 +3,11 @@ package server
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"io"
 	"log/slog"
 	"net/http"
+	"os"
 	"runtime/debug"
 	"time"
 
@@ -32,7 +34,7 @@ func (s *Server) guard(next http.Handler) http.Handler {
 			}
 		}()
 		if r.Body != nil && r.Body != http.NoBody {
-			r.Body = &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w)}
+			r.Body = &timedBody{ReadCloser: r.Body, control: http.NewResponseController(w), limit: s.bodyTimeout}
 		}
 		next.ServeHTTP(seen, r)
 	})
@@ -93,9 +95,11 @@ func (r *recorder) Unwrap() http.ResponseWriter { return r.ResponseWriter }
 // timedBody gives a sender so long for every piece of a body. The deadline is
 // taken back at the end: while a handler works, net/http reads on to notice
 // that the client went away, and a deadline that passes then would look like it.
+// One that has passed stays, as net/http reads the rest of a body before it answers.
 type timedBody struct {
 	io.ReadCloser
 	control *http.ResponseController
+	limit   time.Duration
 	patient bool // the sender may take as long as it likes
 }
 
@@ -103,9 +107,11 @@ func (b *timedBody) Read(p []byte) (int, error) {
 	if b.patient {
 		return b.ReadCloser.Read(p)
 	}
-	_ = b.control.SetReadDeadline(time.Now().Add(bodyTimeout))
+	_ = b.control.SetReadDeadline(time.Now().Add(b.limit))
 	n, err := b.ReadCloser.Read(p)
-	_ = b.control.SetReadDeadline(time.Time{})
+	if !errors.Is(err, os.ErrDeadlineExceeded) {
+		_ = b.control.SetReadDeadline(time.Time{})
+	}
 	return n, err
 }
 

@@ -25,7 +25,7 @@ const APIVersion = "v1"
 // Bounds of a request.
 const (
 	headerTimeout = 10 * time.Second // to send the headers
-	bodyTimeout   = 30 * time.Second // to send a JSON body
+	bodyTimeout   = 30 * time.Second // to send a piece of a JSON body
 	idleTimeout   = 2 * time.Minute  // between two requests of one connection
 	maxHeader     = 16 << 10         // bytes of headers
 	maxBody       = 4 << 20          // bytes of a JSON body: environment.MaxArguments, each byte escaped
@@ -40,6 +40,8 @@ type Server struct {
 	api     huma.API
 	metrics *metrics
 
+	bodyTimeout time.Duration
+
 	mu      sync.Mutex // a leaf
 	ended   bool
 	follows map[*context.CancelFunc]struct{} // requests that would go on for ever
@@ -48,7 +50,7 @@ type Server struct {
 // New returns a server of e.
 func New(e Engine, log *slog.Logger) *Server {
 	ownFaults()
-	s := &Server{engine: e, log: log, mux: http.NewServeMux(), follows: map[*context.CancelFunc]struct{}{}}
+	s := &Server{engine: e, log: log, mux: http.NewServeMux(), bodyTimeout: bodyTimeout, follows: map[*context.CancelFunc]struct{}{}}
 	s.metrics = newMetrics(e)
 	s.api = humago.New(s.mux, config())
 	s.api.UseMiddleware(s.operation)
