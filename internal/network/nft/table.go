@@ -1,6 +1,7 @@
 package nft
 
 import (
+	"bytes"
 	"errors"
 	"fmt"
 	"slices"
@@ -216,6 +217,9 @@ func (t *Table) elements() ([]Element, error) {
 	for _, s := range sets {
 		err := t.batch(func(c *nftables.Conn) error {
 			held, err := c.GetSetElements(t.set(s))
+			if s.interval {
+				slices.SortFunc(held, alongRanges)
+			}
 			for _, e := range held {
 				if s.interval && e.IntervalEnd && strings.Trim(string(e.Key), "\x00") == "" {
 					continue // the kernel's own: from nought to the first range
@@ -229,6 +233,19 @@ func (t *Table) elements() ([]Element, error) {
 		}
 	}
 	return found, nil
+}
+
+// alongRanges orders the elements that make ranges so that each range's two follow each
+// other, its first key before its end. Where one range begins at another's end, Linux 6.18
+// takes both out in no other order: ENOENT.
+func alongRanges(a, b nftables.SetElement) int {
+	if order := bytes.Compare(a.Key, b.Key); order != 0 || a.IntervalEnd == b.IntervalEnd {
+		return order
+	}
+	if a.IntervalEnd {
+		return -1
+	}
+	return 1
 }
 
 // Elsewhere returns the name of another root's table that publishes p, "" where

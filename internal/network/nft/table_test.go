@@ -140,6 +140,16 @@ func TestKernelHasWhatIsPrinted(t *testing.T) {
 	if added, removed, err := table.Match(testNetwork.Elements); err != nil || added != 0 || removed == 0 {
 		t.Fatal(added, removed, err)
 	}
+	if _, _, err := table.Match(testElements); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func() []Element { return nil }
+	if _, _, err := table.Match(nothing); err != nil {
+		t.Fatal("two networks whose subnets meet, taken out at once:", err)
+	}
+	if held, err := table.Elements(); err != nil || len(held) != 0 {
+		t.Fatal(held, err)
+	}
 	if err := table.Destroy(); err != nil {
 		t.Fatal(err)
 	}
