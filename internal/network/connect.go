@@ -181,20 +181,23 @@ func (h *Host) match() error {
 
 // wanted are all elements of this root. The filter calls it while it is locked:
 // whoever is claimed before is in it, and whoever is claimed after puts his own
-// elements in after.
+// elements in after. A network that somebody is connected to is in it also where it is
+// not ready, or not yet: without it nothing keeps him apart.
 func (h *Host) wanted() []nft.Element {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	var all []nft.Element
-	for _, n := range h.networks {
-		if n.index != 0 {
-			all = append(all, n.filter().Elements()...)
-		}
-	}
+	connected := map[string]bool{}
 	for _, e := range h.environments {
 		if e.link != "" {
+			connected[e.address.Network] = true
 			all = append(all, nft.PortElement(e.link))
 			all = append(all, e.elements...)
+		}
+	}
+	for _, n := range h.networks {
+		if n.index != 0 || connected[n.Name] {
+			all = append(all, n.filter().Elements()...)
 		}
 	}
 	for link := range h.watched {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"log/slog"
 	"net"
 	"os"
 	"os/exec"
@@ -171,6 +172,56 @@ func TestConnectionsOutliveTheDaemon(t *testing.T) {
 	join(t, h, Default, 5)
 	says("after the rules were lost")
 	wants(t, "tcp", "192.0.2.2:8082", "cut from 192.0.2.2")
+}
+
+func TestADaemonThatStartsLeavesNoNetworkOpenMeanwhile(t *testing.T) {
+	if !fresh.Namespace(t) {
+		return
+	}
+	loopbackUp(t)
+	h := open(t, "")
+	var guests []*guest
+	for i, name := range []string{"alone", "apart", "aside"} {
+		if _, err := h.Create(t.Context(), Network{Name: name, Isolated: true}); err != nil {
+			t.Fatal(err)
+		}
+		guests = append(guests, join(t, h, name, i+1))
+	}
+	var said strings.Builder
+	h.o.Log = slog.New(slog.NewTextHandler(&said, &slog.HandlerOptions{Level: slog.LevelDebug}))
+	h = reopen(t, h)
+	running := map[string]Running{}
+	for _, g := range guests {
+		if err := h.Reserve(g.id, "guest", g.address); err != nil {
+			t.Fatal(err)
+		}
+		running[g.id] = Running{PID: g.pid, Address: g.address}
+	}
+	if err := h.Sync(t.Context(), running); err != nil {
+		t.Fatal(err)
+	}
+	if strings.Contains(said.String(), "put right") {
+		t.Errorf("the filter was another one meanwhile:\n%s", said.String())
+	}
+
+	// Nor does one that cannot have them ready: here nobody can write down the names.
+	names := filepath.Join(h.o.RunDir, "names")
+	if err := errors.Join(os.Remove(names), os.MkdirAll(names+"/taken", 0o700)); err != nil {
+		t.Fatal(err)
+	}
+	said.Reset()
+	h = reopen(t, h)
+	for _, g := range guests {
+		if err := h.Reserve(g.id, "guest", g.address); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := h.Sync(t.Context(), running); err == nil {
+		t.Fatal("the names could be written")
+	}
+	if strings.Contains(said.String(), "put right") {
+		t.Errorf("the filter is another one:\n%s", said.String())
+	}
 }
 
 func TestASyncThatCouldNotLookIsMadeUpFor(t *testing.T) {
