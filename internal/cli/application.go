@@ -5,6 +5,7 @@ import (
 	"errors"
 	"io"
 	"reflect"
+	"slices"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
@@ -106,7 +107,11 @@ func (w *application) names(name string) bool {
 // judge asks the daemon what making an environment would mean. What create fetches where
 // it is missing is no fault.
 func (w *application) judge(ctx context.Context, s envfile.Step) (string, error) {
-	p, err := w.c.Plan(ctx, s.Spec)
+	spec := s.Spec
+	if slices.ContainsFunc(w.nets, func(n envfile.NetworkStep) bool { return n.Action == envfile.Create && n.Name == spec.Network }) {
+		spec.Network = "" // it is made first
+	}
+	p, err := w.c.Plan(ctx, spec)
 	switch {
 	case err == nil:
 		return p.Choice.Stratum + ": " + p.Choice.Reason, nil

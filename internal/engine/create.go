@@ -120,11 +120,14 @@ func fits(spec api.Spec, depth string) error {
 }
 
 // published refuses ports on which nobody would answer: of an isolated network, and by IPv6
-// where the network has none. A network that is not there refuses by itself.
+// where the network has none. Kinds: Invalid, Missing (the network).
 func (e *Engine) published(spec api.Spec) error {
+	if spec.Network == environment.NoNetwork {
+		return nil
+	}
 	n, err := e.o.Network.Network(first(spec.Network, environment.DefaultNetwork))
 	if err != nil {
-		return nil
+		return err
 	}
 	if n.Isolated && len(spec.Ports) > 0 {
 		return fault.Invalidf("the network %q is isolated, so nothing on it can be published", n.Name).At("ports").Help("use another network, or no ports")

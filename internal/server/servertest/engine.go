@@ -92,6 +92,11 @@ func (e *Engine) Plan(ctx context.Context, spec api.Spec) (api.Plan, error) {
 	if _, err := e.Template(ctx, spec.Template); err != nil {
 		return api.Plan{}, err
 	}
+	if spec.Network != "" {
+		if _, err := e.Network(ctx, spec.Network); err != nil {
+			return api.Plan{}, err
+		}
+	}
 	e.mu.Lock()
 	defer e.mu.Unlock()
 	return api.Plan{Choice: choice(spec), Fetch: e.lacksKernel(spec), Template: spec.Template, Kind: "app", Command: spec.Command, Kernel: "the host's", Memory: "no limit", CPUs: "no limit",
