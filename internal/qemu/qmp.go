@@ -3,6 +3,7 @@ package qemu
 import (
 	"bufio"
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,14 @@ const maxLine = 1 << 20
 
 // eventQueue is how many events wait for a reader; more are thrown away.
 const eventQueue = 64
+
+// gone is a fault of a session that QEMU has ended.
+type gone struct{ error }
+
+func (g gone) Unwrap() error { return g.error }
+
+// Gone tells whether err means that QEMU has ended the session, as it does with its own end.
+func Gone(err error) bool { return errors.As(err, new(gone)) }
 
 // Event is something that QEMU tells by itself.
 // Source: QEMU, docs/interop/qmp-spec.rst.
@@ -76,7 +85,7 @@ func Dial(ctx context.Context, path string) (*QMP, error) {
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
 	if err != nil {
-		return nil, fault.Unablef("reach QEMU's monitor: %w", err)
+		return nil, fault.Unablef("reach QEMU's monitor: %w", gone{err})
 	}
 	return Open(ctx, conn.(*net.UnixConn))
 }
@@ -93,8 +102,8 @@ func Open(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 	if !lines.Scan() {
 		conn.Close()
 		err := errors.Join(lines.Err(), ctx.Err())
-		if err == nil {
-			err = io.ErrUnexpectedEOF // QEMU has ended
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			err = gone{cmp.Or(err, io.ErrUnexpectedEOF)}
 		}
 		return nil, fault.Busyf("QEMU's monitor says nothing: %w", err)
 	}
@@ -155,7 +164,7 @@ func (q *QMP) read(lines *bufio.Scanner) {
 	}
 	q.mu.Lock()
 	defer q.mu.Unlock()
-	q.broken = fault.Unablef("QEMU's monitor is gone: %w", why)
+	q.broken = fault.Unablef("QEMU's monitor is gone: %w", gone{why})
 	for id, w := range q.waiting {
 		w <- answer{err: q.broken}
 		delete(q.waiting, id)
@@ -263,7 +272,7 @@ func (q *QMP) send(ctx context.Context, id uint64, command string, args any, fil
 	if errors.Is(err, os.ErrDeadlineExceeded) {
 		return fault.Busyf("QEMU does not take %s: %w", command, err)
 	}
-	return fault.Unablef("tell QEMU %s: %w", command, err)
+	return fault.Unablef("tell QEMU %s: %w", command, gone{err})
 }
 
 // plain makes words of QEMU's fit for a terminal and a log.

@@ -128,6 +128,35 @@ func TestAMachineThatDiesIsACrash(t *testing.T) {
 	r.left(t, before)
 }
 
+// TestAMachineThatEndsWhileSomethingIsAskedOfItSaysSo: each has its answer still to come when QEMU
+// is killed.
+func TestAMachineThatEndsWhileSomethingIsAskedOfItSaysSo(t *testing.T) {
+	for word, ask := range map[string]func(context.Context, stratum.Live, string) error{
+		"pause": func(ctx context.Context, live stratum.Live, _ string) error { return live.(stratum.Pauser).Pause(ctx) },
+		"suspend": func(ctx context.Context, live stratum.Live, dir string) error {
+			return live.(stratum.Suspender).Suspend(ctx, dir)
+		},
+	} {
+		t.Run(word, func(t *testing.T) {
+			r := newRoot(t)
+			p := r.sleeping(t)
+			live := r.start(t, p)
+			pid, ok := r.machine(p.ID)
+			if !ok {
+				t.Fatal("there is no QEMU")
+			}
+			syscall.Kill(pid, syscall.SIGSTOP)
+			asked := make(chan error)
+			go func() { asked <- ask(t.Context(), live, filepath.Join(t.TempDir(), "suspended")) }()
+			time.Sleep(100 * time.Millisecond)
+			syscall.Kill(pid, syscall.SIGKILL)
+			if err := <-asked; !fault.Is(err, fault.Conflict) || !strings.HasSuffix(err.Error(), "the system has ended") || len(fault.All(err)) != 1 {
+				t.Errorf("%s says: %v", word, err)
+			}
+		})
+	}
+}
+
 func TestAKeeperThatDiesIsACrash(t *testing.T) {
 	r := newRoot(t)
 	before := r.host(t)

@@ -273,14 +273,27 @@ func (l *Live) Wait(ctx context.Context) (api.Exit, error) {
 	return exit, err
 }
 
-// Monitor does f in one session of QEMU's monitor.
+// endPatience bounds the wait for the keeper's word that a machine has ended which is gone.
+const endPatience = 5 * time.Second
+
+// Monitor does f in one session of QEMU's monitor. Kinds: Conflict where the machine has ended.
 func (l *Live) Monitor(ctx context.Context, f func(*qemu.QMP) error) error {
 	q, err := qemu.Dial(ctx, l.d.Held.Path(l.ID, MonitorSocket))
-	if err != nil {
+	if err == nil {
+		defer q.Close()
+		err = f(q)
+	}
+	if !qemu.Gone(err) {
 		return err
 	}
-	defer q.Close()
-	return f(q)
+	ctx, cancel := context.WithTimeout(ctx, endPatience)
+	defer cancel()
+	select {
+	case <-l.Over():
+		return fault.Conflictf("the system has ended")
+	case <-ctx.Done():
+		return err
+	}
 }
 
 // Execute does a command of QEMU's monitor, in a session of its own.

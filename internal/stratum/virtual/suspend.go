@@ -57,7 +57,12 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 		return err
 	}
 	defer func() {
-		if err != nil && !was {
+		if err == nil || was {
+			return
+		}
+		select {
+		case <-l.Over(): // nothing is left to go on
+		default:
 			err = errors.Join(err, l.Resume(context.WithoutCancel(ctx)))
 		}
 	}()
