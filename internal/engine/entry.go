@@ -34,6 +34,7 @@ type entry struct {
 	waiting    chan struct{} // while Waiting: closed to end the wait
 	restarting int           // how many restarts and moves keep its claim
 	goingOn    bool          // with op: the start under way goes on with what was suspended
+	giveUp     func()        // ends the start under way, which is nobody's move; nil: there is none
 	moves      bool          // a move of it is being prepared
 	copying    func()        // ends the run that copies files of a stopped environment
 }

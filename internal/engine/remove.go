@@ -23,6 +23,9 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 		if en.copying != nil {
 			en.copying()
 		}
+		if en.giveUp != nil {
+			en.giveUp()
+		}
 		en.mu.Unlock()
 	}
 	if err := en.lock(ctx); err != nil {

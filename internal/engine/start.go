@@ -60,7 +60,7 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 	if err != nil {
 		return err
 	}
-	live, err := e.launch(ctx, en, first)
+	live, err := e.launchUntilStopped(ctx, en, first)
 	if err != nil {
 		e.failed(ctx, en, err, policy)
 		e.release(en)
@@ -73,6 +73,19 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 	}
 	e.saveSoon(en)
 	return nil
+}
+
+// launchUntilStopped is launch for a start that a stop may end. Kinds: also Conflict where one has.
+func (e *Engine) launchUntilStopped(ctx context.Context, en *entry, first *Session) (stratum.Live, error) {
+	starting, cancel := context.WithCancel(ctx)
+	defer cancel()
+	en.do(func() { en.giveUp = cancel })
+	defer en.do(func() { en.giveUp = nil })
+	live, err := e.launch(starting, en, first)
+	if err != nil && starting.Err() != nil && ctx.Err() == nil {
+		err = fault.Conflictf("it was stopped before its program ran")
+	}
+	return live, err
 }
 
 // startPatience bounds a start, whatever the caller's context says. It is the last

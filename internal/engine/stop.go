@@ -14,7 +14,7 @@ import (
 const afterKill = 20 * time.Second
 
 // Stop asks the main program to end, and kills the environment when the grace is
-// over. The restart policy does not start it again. What is not running is left
+// over; a start that is under way then is given up. The restart policy does not start it again. What is not running is left
 // as it is, without an error. A stop that has begun goes on when ctx ends.
 // Kinds: Missing, Invalid (signal), Busy.
 func (e *Engine) Stop(ctx context.Context, ref string, o StopOptions) error {
@@ -37,7 +37,7 @@ func (e *Engine) stop(ctx context.Context, en *entry, o StopOptions, keep bool) 
 	if o.Grace != nil {
 		grace = max(*o.Grace, 0)
 	}
-	r, paused, err := e.beginStop(ctx, en, keep)
+	r, paused, err := e.beginStop(ctx, en, grace, keep)
 	if err != nil || r == nil {
 		return err
 	}
@@ -52,10 +52,25 @@ func (e *Engine) stop(ctx context.Context, en *entry, o StopOptions, keep bool) 
 	return fault.Wrap(err, "stop %s", en.name())
 }
 
+// lockWithin takes the operation lock; a start that has it for longer than grace is given up.
+func (en *entry) lockWithin(ctx context.Context, grace time.Duration) error {
+	soon, cancel := context.WithTimeout(ctx, grace)
+	defer cancel()
+	if err := en.lock(soon); err == nil || ctx.Err() != nil {
+		return err
+	}
+	en.mu.Lock()
+	if en.giveUp != nil {
+		en.giveUp()
+	}
+	en.mu.Unlock()
+	return en.lock(ctx)
+}
+
 // beginStop notes that the user wants an end. It returns the run that is to end,
 // nil where there is none, and whether it is held still.
-func (e *Engine) beginStop(ctx context.Context, en *entry, keep bool) (*run, bool, error) {
-	if err := en.lock(ctx); err != nil {
+func (e *Engine) beginStop(ctx context.Context, en *entry, grace time.Duration, keep bool) (*run, bool, error) {
+	if err := en.lockWithin(ctx, grace); err != nil {
 		return nil, false, err
 	}
 	defer en.unlock()
@@ -195,7 +210,7 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		return e.giveUp(ctx, en)
 	}
 	if state == environment.Waiting && final {
-		_, _, err := e.beginStop(ctx, en, false)
+		_, _, err := e.beginStop(ctx, en, startPatience, false)
 		return err
 	}
 	if r == nil {

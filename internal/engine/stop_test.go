@@ -33,6 +33,39 @@ func TestASystemThatBootsIsToldToStopOnceItListens(t *testing.T) {
 	}
 }
 
+// TestAStartThatHangsIsEndedByAStop, in the stop's time, and by a removal by force.
+func TestAStartThatHangsIsEndedByAStop(t *testing.T) {
+	short := 20 * time.Millisecond
+	stop := func(l *lab) error { return l.Stop(t.Context(), "web", engine.StopOptions{Grace: &short}) }
+	for name, c := range map[string]struct {
+		spec api.Spec
+		end  func(*lab) error
+		left bool
+	}{
+		"stop":            {api.Spec{}, stop, true},
+		"stop, with --rm": {api.Spec{AutoRemove: true}, stop, false},
+		"rm -f":           {api.Spec{}, func(l *lab) error { return l.Remove(t.Context(), "web", true) }, false},
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			c.spec.Name, c.spec.Template = "web", "busybox"
+			l.create(c.spec)
+			l.host.Slow = time.Hour
+			started := make(chan error)
+			go func() { started <- l.Start(t.Context(), "web", nil) }()
+			l.until("it starts", func() bool { return l.get("web").State == api.Starting })
+			l.must(c.end(l))
+			kindIs(t, <-started, fault.Conflict, "start web", "it was stopped before its program ran")
+			if _, err := l.Get(t.Context(), "web"); c.left != (err == nil) {
+				t.Errorf("it is left: %v", err)
+			}
+			if c.left {
+				l.stateIs("web", api.Stopped)
+			}
+		})
+	}
+}
+
 // TestWhatDoesNotRunSaysWhatToDo: what has ended is started, what is about to start is waited for.
 func TestWhatDoesNotRunSaysWhatToDo(t *testing.T) {
 	l := newLab(t)
