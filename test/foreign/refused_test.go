@@ -18,6 +18,7 @@ const (
 	invalid  = 2
 	missing  = 3
 	conflict = 4
+	unable   = 5
 )
 
 // TestWhatIsNoMediumIsRefused looks at exit status and message of each, and that nothing
@@ -113,6 +114,18 @@ func TestWhatIsNoMediumIsRefused(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAMachineThatQEMURefusesSaysWhy, every time: QEMU has ended before its keeper knows.
+func TestAMachineThatQEMURefusesSaysWhy(t *testing.T) {
+	b := start(t)
+	b.Run("create", "--name", "unknown", "--disk-image", file(t, "echo.raw", echoDisk()), "--cpu-model", "i8088")
+	for range 5 {
+		if out := b.Try("start", "unknown"); out.Status != unable || !strings.Contains(out.Stderr, "unable to find CPU model 'i8088'") {
+			t.Errorf("exit status %d: %s", out.Status, out.Stderr)
+		}
+	}
+	b.Run("rm", "unknown")
 }
 
 // TestAnImageThatIsWrittenToIsRefused has QEMU's own tool write to it meanwhile.

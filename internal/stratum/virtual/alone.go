@@ -26,6 +26,12 @@ func (d *Driver) alone(ctx context.Context, id string, starting *keeper.Starting
 	if dialed == nil {
 		q.Close()
 	}
+	if qemu.Gone(dialed) { // the keeper sees it a moment later, and goes as well
+		select {
+		case <-starting.Gone():
+		case <-time.After(endPatience):
+		}
+	}
 	k, err := starting.Go(ctx) // of a QEMU that has ended the keeper says why
 	if err == nil && dialed != nil {
 		err = fault.Wrap(dialed, "start QEMU")
