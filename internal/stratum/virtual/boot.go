@@ -24,7 +24,7 @@ func MemoryOf(group *resource.Group) func() (int64, error) {
 
 // boot lets QEMU run, waits for the agent inside, and tells it what to run. It returns
 // once the program runs, which may be before the agent has answered.
-func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ session, err error) {
+func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (_ *keeper.Keeper, _ *session, err error) {
 	ctx, cancel := context.WithTimeout(ctx, 2*wholePatience) // the agent's time is over before
 	defer cancel()
 	l.Begun = true
@@ -75,7 +75,7 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 					if s.err != nil {
 						return nil, nil, s.err
 					}
-					return s.keeper, first, nil
+					return s.keeper, &session{first, giveUp}, nil
 				case <-time.After(time.Second):
 				}
 			}
@@ -86,7 +86,7 @@ func (d *Driver) boot(ctx context.Context, p stratum.Plan, group *resource.Group
 			if s.err != nil {
 				return nil, nil, s.err
 			}
-			return s.keeper, first, nil
+			return s.keeper, &session{first, giveUp}, nil
 		}
 	}
 }
@@ -123,7 +123,7 @@ func (d *Driver) tell(ctx context.Context, id string, l *Launch) (*control.Clien
 
 // rejoin is boot for a system that goes on. Its program has started long ago, and says
 // so at once; it counts from when the agent has been told what it missed.
-func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, session, error) {
+func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Group, l *Launch, starting *keeper.Starting) (*keeper.Keeper, *session, error) {
 	askCtx, giveUp := Patient(ctx, d.o.Patience, MemoryOf(group))
 	defer giveUp()
 	client, err := d.tell(askCtx, p.ID, l)
@@ -137,7 +137,7 @@ func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Gro
 	}
 	first := make(chan *control.Client, 1)
 	first <- client
-	return k, first, nil
+	return k, &session{first, giveUp}, nil
 }
 
 // catchUp tells a system that goes on what has changed while it was not.

@@ -56,7 +56,7 @@ func (d *Driver) Adopt(ctx context.Context, id string) (*Live, error) {
 	return l, nil
 }
 
-func (d *Driver) live(run *held.Run, n Notes, first session) *Live {
+func (d *Driver) live(run *held.Run, n Notes, first *session) *Live {
 	l := &Live{Run: run, d: d, notes: n, agent: agent{path: d.Held.Path(run.ID, ControlSocket), first: first}}
 	l.limits = api.Resources{Memory: n.Limits.Memory, PIDs: n.Limits.PIDs, CPUs: n.Limits.CPUs}
 	go func() {
@@ -75,14 +75,16 @@ func (d *Driver) live(run *held.Run, n Notes, first session) *Live {
 type agent struct {
 	path   string
 	mu     sync.Mutex
-	first  session // not looked at yet
+	first  *session // not looked at yet
 	client *control.Client
 	over   bool
 }
 
-// session gives once, as soon as an agent has answered who told it what to run, the client
-// that did, or nil.
-type session <-chan *control.Client
+// session is that of who told an agent what to run.
+type session struct {
+	answered <-chan *control.Client // gives once, as soon as the agent has answered, the client, or nil
+	giveUp   func()                 // waits for no answer
+}
 
 func (a *agent) session(ctx context.Context) (*control.Client, error) {
 	a.mu.Lock()
@@ -92,7 +94,7 @@ func (a *agent) session(ctx context.Context) (*control.Client, error) {
 	}
 	if a.first != nil {
 		select {
-		case a.client = <-a.first:
+		case a.client = <-a.first.answered:
 			a.first = nil
 		case <-ctx.Done():
 			return nil, fault.Busyf("the agent has not said yet that it began: %w", ctx.Err())
@@ -124,7 +126,7 @@ func (a *agent) close() {
 	if first := a.first; first != nil {
 		a.first = nil
 		go func() { // it ends with the system at the latest
-			if c := <-first; c != nil {
+			if c := <-first.answered; c != nil {
 				c.Close()
 			}
 		}()

@@ -18,6 +18,7 @@ import (
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum/held"
+	"github.com/strata-project/strata/internal/vmagent/control"
 )
 
 // fakeMonitor is QEMU's monitor as far as processors stand still and go on.
@@ -28,7 +29,8 @@ type fakeMonitor struct {
 	state string
 }
 
-// answer does a command, as QEMU does: one that stands still already is not stopped.
+// answer does a command, as QEMU does: one that stands still already is not stopped. It cannot
+// be written down.
 func (f *fakeMonitor) answer(command string) string {
 	f.mu.Lock()
 	defer f.mu.Unlock()
@@ -44,6 +46,8 @@ func (f *fakeMonitor) answer(command string) string {
 		f.state = "running"
 	case "query-status":
 		return fmt.Sprintf(`{"status": %q}`, f.state)
+	case "query-migrate":
+		return `{"status": "failed"}`
 	}
 	return "{}"
 }
@@ -170,5 +174,20 @@ func TestWhatHasLostItsKernelIsNotSuspended(t *testing.T) {
 	}
 	if state := f.now(); state != "running" || l.Paused() {
 		t.Errorf("it is %s, and says that it is paused: %v", state, l.Paused())
+	}
+}
+
+// TestAPausedAgentsAnswerIsNotWaitedFor: it was held still before the agent could answer who
+// told it what to run.
+func TestAPausedAgentsAnswerIsNotWaitedFor(t *testing.T) {
+	l, _ := monitored(t, "running")
+	l.notes.Form = "any"
+	answered := make(chan *control.Client, 1)
+	l.agent.first = &session{answered, func() { answered <- nil }}
+	if err := l.Pause(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	if err := l.Suspend(t.Context(), filepath.Join(t.TempDir(), "suspended")); err == nil || !strings.Contains(err.Error(), "migration has failed") {
+		t.Errorf("%v", err)
 	}
 }

@@ -70,7 +70,7 @@ func Devices(accelerator string) []resource.Device {
 }
 
 // apply makes everything that l needs and starts it.
-func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, session, error) {
+func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions, group *resource.Group) (*keeper.Keeper, *session, error) {
 	var h Handed
 	defer h.Close()
 	var w Wires

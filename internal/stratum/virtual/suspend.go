@@ -50,7 +50,7 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	defer os.RemoveAll(part)
 	was := l.Paused()
 	// The agent waits for its next host when it goes on.
-	l.agent.rest()
+	l.agent.rest(was)
 	l.setPaused(true)
 	if err := l.hold(ctx); err != nil {
 		l.setPaused(was)
@@ -123,12 +123,16 @@ func (l *Live) setPaused(still bool) {
 	l.paused = still
 }
 
-// rest ends the session, so that the agent waits for the next.
-func (a *agent) rest() {
+// rest ends the session, so that the agent waits for the next. One that stands still
+// answers nobody.
+func (a *agent) rest(still bool) {
 	a.mu.Lock()
 	defer a.mu.Unlock()
 	if a.first != nil {
-		a.client, a.first = <-a.first, nil
+		if still {
+			a.first.giveUp()
+		}
+		a.client, a.first = <-a.first.answered, nil
 	}
 	a.leave()
 }
