@@ -157,6 +157,47 @@ func TestAMachineThatEndsWhileSomethingIsAskedOfItSaysSo(t *testing.T) {
 	}
 }
 
+// TestASuspendedSystemThatQEMUDoesNotTakeSaysWhy, by QEMU's own last words, and is kept.
+func TestASuspendedSystemThatQEMUDoesNotTakeSaysWhy(t *testing.T) {
+	r := newRoot(t)
+	p := r.sleeping(t)
+	live := r.start(t, p)
+	p.Saved = filepath.Join(t.TempDir(), "suspended")
+	if err := live.(stratum.Suspender).Suspend(t.Context(), p.Saved); err != nil {
+		t.Fatal(err)
+	}
+	if err := live.Kill(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	ended(t, live)
+	if _, err := r.driver.Clean(t.Context(), p.ID); err != nil {
+		t.Fatal(err)
+	}
+	state, err := os.OpenFile(filepath.Join(p.Saved, "state"), os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer state.Close()
+	if _, err := state.WriteAt([]byte("none"), 0); err != nil {
+		t.Fatal(err)
+	}
+	before := r.host(t)
+	for range 3 { // whether its keeper has seen the end yet is up to the host
+		again, err := r.driver.Start(t.Context(), p, stratum.StartOptions{})
+		if err == nil {
+			again.Kill(t.Context())
+			t.Fatal("it goes on")
+		}
+		if fault.KindOf(err) != fault.Unable || !strings.Contains(err.Error(), "QEMU ended with exit status 1; it wrote: ") {
+			t.Errorf("it says: %v", err)
+		}
+	}
+	if _, err := os.Stat(filepath.Join(p.Saved, "state")); err != nil {
+		t.Error(err)
+	}
+	r.left(t, before)
+}
+
 func TestAKeeperThatDiesIsACrash(t *testing.T) {
 	r := newRoot(t)
 	before := r.host(t)

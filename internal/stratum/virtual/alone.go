@@ -26,13 +26,12 @@ func (d *Driver) alone(ctx context.Context, id string, starting *keeper.Starting
 	if dialed == nil {
 		q.Close()
 	}
-	if qemu.Gone(dialed) { // the keeper sees it a moment later, and goes as well
-		select {
-		case <-starting.Gone():
-		case <-time.After(endPatience):
+	if qemu.Gone(dialed) {
+		if why := ended(ctx, starting); why != nil {
+			return nil, why
 		}
 	}
-	k, err := starting.Go(ctx) // of a QEMU that has ended the keeper says why
+	k, err := starting.Go(ctx)
 	if err == nil && dialed != nil {
 		err = fault.Wrap(dialed, "start QEMU")
 	}
@@ -40,6 +39,18 @@ func (d *Driver) alone(ctx context.Context, id string, starting *keeper.Starting
 		err = errors.Join(err, dialed)
 	}
 	return k, err
+}
+
+// ended says why a machine has ended that does not answer any more while it starts: its
+// keeper sees it a moment later, and goes as well. nil: it has not ended.
+func ended(ctx context.Context, starting *keeper.Starting) error {
+	select {
+	case <-starting.Gone():
+		_, why := starting.Go(ctx)
+		return why
+	case <-time.After(endPatience):
+		return nil
+	}
 }
 
 // GuestSocket is where QEMU lets a host speak with qemu-guest-agent; "": nowhere.

@@ -128,6 +128,9 @@ func (d *Driver) rejoin(ctx context.Context, p stratum.Plan, group *resource.Gro
 	defer giveUp()
 	client, err := d.tell(askCtx, p.ID, l)
 	if err != nil {
+		if why := ended(ctx, starting); why != nil {
+			return nil, nil, why
+		}
 		return nil, nil, errors.Join(silent(err, p.Console.Dir, starting.Began), starting.Abort(context.WithoutCancel(ctx)))
 	}
 	k, err := starting.Go(ctx)

@@ -93,6 +93,11 @@ func (d *Driver) apply(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	h.Close() // the keeper and QEMU have their own
 	if l.Resume != nil {
 		if err := l.Resume(ctx); err != nil {
+			if qemu.Gone(err) {
+				if why := ended(ctx, starting); why != nil {
+					return nil, nil, why
+				}
+			}
 			return nil, nil, errors.Join(err, starting.Abort(context.WithoutCancel(ctx)))
 		}
 	}
