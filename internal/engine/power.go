@@ -159,6 +159,12 @@ func (e *Engine) giveUp(ctx context.Context, en *entry) error {
 		return err
 	}
 	defer en.unlock()
+	en.mu.Lock()
+	suspended := en.state == environment.Suspended
+	en.mu.Unlock()
+	if !suspended {
+		return fault.Conflictf("environment %s was resumed meanwhile", en.name())
+	}
 	exit := api.Exit{Status: statusLost, Signal: 9, At: time.Now()}
 	err := en.move(environment.Stop, func() {
 		en.rec.Phase, en.rec.UserStopped, en.rec.Exit = environment.PhaseStopped, true, &exit

@@ -136,6 +136,36 @@ func TestWhatCannotBeSuspendedGoesOn(t *testing.T) {
 	plain.stateIs("web", api.Running)
 }
 
+// TestAKillBesideTheEndOfASuspensionIsAKill: the system is written down, and its run has not ended.
+func TestAKillBesideTheEndOfASuspensionIsAKill(t *testing.T) {
+	l := newLab(t)
+	written, end := make(chan struct{}), make(chan struct{})
+	l.host.Program = func(r *enginetest.Run) api.Exit {
+		<-r.Killed
+		close(written)
+		<-end
+		return api.Exit{Status: 137, Signal: 9}
+	}
+	id := l.run(api.Spec{Name: "web"}).ID
+	events := l.Subscribe(t.Context(), engine.Filter{Types: []string{"environment"}})
+	suspended, killed := make(chan error), make(chan error)
+	go func() { suspended <- l.Suspend(t.Context(), "web") }()
+	<-written
+	go func() { killed <- l.Kill(t.Context(), "web", "") }()
+	for ev := range events {
+		if ev.Action == "kill" {
+			break
+		}
+	}
+	close(end)
+	l.must(<-suspended)
+	l.must(<-killed)
+	l.stateIs("web", api.Stopped)
+	if _, err := os.Stat(l.savedDir(id)); err == nil {
+		t.Error("what was suspended is still there")
+	}
+}
+
 func TestAResetIsAnotherRun(t *testing.T) {
 	l := newLab(t)
 	id := l.run(api.Spec{Name: "web", AutoRemove: true}).ID

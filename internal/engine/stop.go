@@ -221,7 +221,16 @@ func (e *Engine) Kill(ctx context.Context, ref, signal string) error {
 		e.saveSoon(en)
 	}
 	if sig == syscall.SIGKILL {
-		return fault.Wrap(killRun(ctx, r, state == environment.Paused), "kill %s", en.name())
+		if err := killRun(ctx, r, state == environment.Paused); err != nil {
+			return fault.Wrap(err, "kill %s", en.name())
+		}
+		en.mu.Lock()
+		written := r.suspended
+		en.mu.Unlock()
+		if written { // it ended as what had just been suspended
+			return e.giveUp(ctx, en)
+		}
+		return nil
 	}
 	return fault.Wrap(r.live.Signal(ctx, sig), "signal %s", en.name())
 }
