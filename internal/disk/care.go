@@ -32,7 +32,8 @@ func Usage(path string) (used, size int64, err error) {
 
 // Grow makes the disk at path larger. Once it has begun it goes on to its end, whatever
 // becomes of ctx. Kinds: Invalid (smaller than it is, or
-// above the ceiling), Missing, Conflict (it is attached), Unable (damaged).
+// above the ceiling), Missing, Conflict (it is attached), Unable (damaged), Busy (the host's
+// file system is too full).
 func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	size = roundUp(size)
 	if err := checkSize(size); err != nil {
@@ -52,6 +53,10 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	}
 	if have := unit.Size(info.Size()); size < have {
 		return fault.Invalidf("the disk has %s and cannot become smaller", have).At("disk").Help("ask for %s or more", have)
+	}
+	// What resize2fs moves and cannot write is lost. It was seen to write 140 MiB at most, to 8 TiB.
+	if err := p.checkRoom(filepath.Dir(path), "a larger disk"); err != nil {
+		return err
 	}
 	if err := ctx.Err(); err != nil {
 		return err
@@ -129,7 +134,7 @@ func (p *Pool) mend(ctx context.Context, image *os.File) error {
 // Clone copies the disk at src, which nobody may have attached, to the new file
 // dst. The copy keeps the file system's UUID. Kinds: Missing, Conflict, Busy.
 func (p *Pool) Clone(ctx context.Context, src, dst string) error {
-	if err := p.checkRoom(filepath.Dir(dst)); err != nil {
+	if err := p.checkRoom(filepath.Dir(dst), "another disk"); err != nil {
 		return err
 	}
 	if err := p.release(src); err != nil {

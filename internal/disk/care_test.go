@@ -56,6 +56,25 @@ func room(t *testing.T, dir string) unit.Size {
 	return unit.Size(st.Bavail) * unit.Size(st.Bsize)
 }
 
+// TestNoDiskGrowsOnAFullHost: what could not be written of it would be lost.
+func TestNoDiskGrowsOnAFullHost(t *testing.T) {
+	_, path := made(t, 64*unit.MiB)
+	p := newPool(t, t.TempDir(), disk.Options{Reserve: 8 * unit.MiB})
+	dir := t.TempDir()
+	must(t, unix.Mount("none", dir, "tmpfs", 0, "size=16M"))
+	t.Cleanup(func() { must(t, unix.Unmount(dir, unix.MNT_DETACH)) })
+	small, filler := filepath.Join(dir, "disk.ext4"), filepath.Join(dir, "filler")
+	must(t, exec.Command("cp", "--sparse=always", path, small).Run())
+	must(t, os.WriteFile(filler, make([]byte, room(t, dir)), 0o600))
+	if err := p.Grow(ctx, small, 40*unit.GiB); !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "too full for a larger disk") {
+		t.Errorf("grow: %v", err)
+	}
+	kept(t, p, small)
+	must(t, os.Remove(filler))
+	must(t, p.Grow(ctx, small, 40*unit.GiB))
+	kept(t, p, small)
+}
+
 func TestGrow(t *testing.T) {
 	for name, c := range map[string]struct{ from, to unit.Size }{
 		"a little":            {64 * unit.MiB, 65 * unit.MiB},

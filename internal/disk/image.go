@@ -53,7 +53,7 @@ func (p *Pool) Create(ctx context.Context, path string, size unit.Size) error {
 	if err := checkSize(size); err != nil {
 		return err
 	}
-	if err := p.checkRoom(filepath.Dir(path)); err != nil {
+	if err := p.checkRoom(filepath.Dir(path), "another disk"); err != nil {
 		return err
 	}
 	if size == p.o.Size {
@@ -64,8 +64,8 @@ func (p *Pool) Create(ctx context.Context, path string, size unit.Size) error {
 	return fault.Wrap(p.makeImage(ctx, path, size), "make disk %s", path)
 }
 
-// checkRoom refuses while the file system of dir has less free than the reserve.
-func (p *Pool) checkRoom(dir string) error {
+// checkRoom refuses what while the file system of dir has less free than the reserve.
+func (p *Pool) checkRoom(dir, what string) error {
 	var st unix.Statfs_t
 	if err := unix.Statfs(dir, &st); err != nil {
 		return nameFault(dir, err)
@@ -77,7 +77,7 @@ func (p *Pool) checkRoom(dir string) error {
 		reserve = min(max(total/50, 256*unit.MiB), 8*unit.GiB)
 	}
 	if free < reserve {
-		return fault.Busyf("the host's file system at %s is too full for another disk: %s of %s free, %s are kept in reserve", dir, free, total, reserve).
+		return fault.Busyf("the host's file system at %s is too full for %s: %s of %s free, %s are kept in reserve", dir, what, free, total, reserve).
 			Help("remove environments or templates that are not needed, or make room otherwise")
 	}
 	return nil

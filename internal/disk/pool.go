@@ -195,7 +195,7 @@ func (p *Pool) stocked() bool {
 }
 
 func (p *Pool) makeReady(ctx context.Context) error {
-	if err := p.checkRoom(p.dir); err != nil {
+	if err := p.checkRoom(p.dir, "another disk"); err != nil {
 		return err
 	}
 	path := filepath.Join(p.dir, p.readyName(randomName()))
