@@ -91,7 +91,7 @@ func (s *Store) Write(r environment.Record, care Care) (err error) {
 	defer func() {
 		if err != nil {
 			_ = os.Remove(temp) // tolerated: it is removed with the folder, or by the next Load
-			err = fmt.Errorf("write record of %s: %w", r.ID, err)
+			err = unwritten(r.ID, err)
 		}
 	}()
 	if err := writeFile(dir, temp, data, care > Fleeting); err != nil {
@@ -107,6 +107,14 @@ func (s *Store) Write(r environment.Record, care Care) (err error) {
 		return err
 	}
 	return syncDir(s.environments)
+}
+
+// unwritten is why a record was not written. Kinds: Busy (a full disk), Internal.
+func unwritten(id string, err error) error {
+	if errors.Is(err, unix.ENOSPC) || errors.Is(err, unix.EDQUOT) {
+		return fault.Busyf("write record of %s: the disk is full: %w", id, err).Help("free some space on the disk of strata's state folder")
+	}
+	return fault.Internalf("write record of %s: %w", id, err)
 }
 
 func writeFile(dir, temp string, data []byte, sync bool) error {

@@ -10,9 +10,12 @@ import (
 	"sync"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/store"
 )
 
@@ -52,6 +55,19 @@ func TestWriteAndRead(t *testing.T) {
 	left, _ := filepath.Glob(filepath.Join(dir, "environments", id, ".*"))
 	if len(left) > 0 {
 		t.Errorf("left: %v", left)
+	}
+}
+
+func TestAFullDiskIsSaid(t *testing.T) {
+	require.Root(t)
+	s, dir := opened(t)
+	own := filepath.Join(dir, "environments", id)
+	if err := unix.Mount("none", own, "tmpfs", 0, "nr_inodes=1"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(own, unix.MNT_DETACH)
+	if err := s.Write(record(1), store.Lasting); !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "the disk is full") {
+		t.Errorf("%v", err)
 	}
 }
 
