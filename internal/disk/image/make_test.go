@@ -12,6 +12,8 @@ import (
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/qemu/argv"
@@ -201,7 +203,11 @@ func TestWhatCannotBeMadeLeavesNothing(t *testing.T) {
 	cancel()
 	nobody := tool
 	nobody.Agent = "/nonesuch/strata-agent"
-	to := filepath.Join(dir, "new")
+	to, full := filepath.Join(dir, "new"), t.TempDir()
+	if err := unix.Mount("none", full, "tmpfs", 0, "size=256k"); err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Unmount(full, unix.MNT_DETACH)
 	for sentence, c := range map[string]struct {
 		do   func() error
 		kind fault.Kind
@@ -213,6 +219,7 @@ func TestWhatCannotBeMadeLeavesNothing(t *testing.T) {
 		"an overlay over another image":     {func() error { return tool.Overlay(bounded(t), good, filepath.Join(dir, "there"), 0) }, fault.Conflict, "there is an image"},
 		"an overlay that is smaller":        {func() error { return tool.Overlay(bounded(t), good, to, 512) }, fault.Invalid, "cannot lie over"},
 		"a copy that is given up":           {func() error { return tool.Import(over, good, to, Raw, none) }, fault.Internal, "canceled"},
+		"a copy to where there is no room":  {func() error { return tool.Import(bounded(t), good, filepath.Join(full, "new"), QCOW2, none) }, fault.Busy, "the disk is full"},
 		"a copy by nobody":                  {func() error { return nobody.Import(bounded(t), good, to, Raw, none) }, fault.Unable, "start /nonesuch"},
 	} {
 		t.Run(sentence, func(t *testing.T) {

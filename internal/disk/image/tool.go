@@ -8,6 +8,7 @@ import (
 	"os"
 	"os/exec"
 	"runtime"
+	"strings"
 	"syscall"
 	"time"
 
@@ -133,7 +134,7 @@ func (s *session) run(ctx context.Context, command string, args map[string]any, 
 		progress(j.Current, j.Total)
 		if j.Status == "concluded" {
 			if j.Error != "" {
-				return fault.Invalidf("QEMU cannot write the image: %.300s", j.Error).At("image")
+				return failed(j.Error)
 			}
 			return s.qmp.Execute(ctx, "job-dismiss", map[string]any{"id": id}, nil)
 		}
@@ -141,6 +142,14 @@ func (s *session) run(ctx context.Context, command string, args map[string]any, 
 			return err
 		}
 	}
+}
+
+// failed is why a job has failed. Source of what QEMU says of a full host: glibc, strerror(ENOSPC).
+func failed(said string) error {
+	if strings.Contains(said, "No space left on device") {
+		return fault.Busyf("the disk is full: QEMU cannot write the image: %.300s", said).Help("free some space, for example with `strata rm` and `strata template prune`")
+	}
+	return fault.Invalidf("QEMU cannot write the image: %.300s", said).At("image")
 }
 
 // change waits for a job's next step, or until it is time to look.
