@@ -54,8 +54,8 @@ func TestAMachineTakesAKernelThatKnowsItsHardware(t *testing.T) {
 			t.Errorf("%s: %s, %v", sentence, k.Name, err)
 		}
 	}
-	if _, err := s.GetFor("cloud", Machine); !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "has no e1000e, ahci") {
-		t.Errorf("one that is named and lacks hardware: %v", err)
+	if _, err := s.GetFor("cloud", Machine); !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "has no e1000e, ahci") || !strings.Contains(fault.All(err)[0].Hint, "strata kernel add debian:linux-image-") {
+		t.Errorf("one that is named and lacks hardware: %v (%s)", err, fault.All(err)[0].Hint)
 	}
 	if err := os.Remove(cloud.Vmlinux()); err != nil {
 		t.Fatal(err)

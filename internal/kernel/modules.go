@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"cmp"
 	"path/filepath"
 	"runtime"
 	"slices"
@@ -104,7 +105,7 @@ func (s Set) Has(name string) bool {
 // Set resolves w: dependencies come before what needs them. It reads no file.
 // Kinds: Unable where a required module, or a dependency of one, is missing.
 func (k Kernel) Set(w Wanted) (Set, error) {
-	r := resolver{k: k, state: map[string]state{}, needs: map[string][]string{}, broken: map[string]*failure{}, taken: map[string]bool{}}
+	r := resolver{k: k, source: cmp.Or(w.Source, sourceDebian), state: map[string]state{}, needs: map[string][]string{}, broken: map[string]*failure{}, taken: map[string]bool{}}
 	var errs []error
 	var missing []string
 	optional := func(names []string) {
@@ -137,7 +138,7 @@ func (k Kernel) Set(w Wanted) (Set, error) {
 	r.later = true
 	optional(w.Later)
 	if len(missing) > 0 {
-		errs = append([]error{k.lacks(missing)}, errs...)
+		errs = append([]error{k.lacks(missing, r.source)}, errs...)
 	}
 	if len(errs) > 0 {
 		return Set{}, fault.Join(errs...)
@@ -158,6 +159,7 @@ const (
 // hostile kernel could have that take for ever.
 type resolver struct {
 	k      Kernel
+	source string // where a kernel that lacks nothing comes from
 	set    Set
 	state  map[string]state
 	needs  map[string][]string // of those that are done, what is loaded before them
@@ -198,9 +200,9 @@ func (r *resolver) visit(name, by string) *failure {
 		}
 		return nil
 	case !ok && by == "":
-		return &failure{err: r.k.lacks([]string{name})}
+		return &failure{err: r.k.lacks([]string{name}, r.source)}
 	case !ok:
-		return &failure{err: fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name).Help("%s", elsewhere)}
+		return &failure{err: fault.Unablef("module %s of kernel %s needs %s, which is missing", by, r.k.Name, name).Help(elsewhere, r.source)}
 	}
 	r.state[name] = underWay
 	var needs []string
@@ -243,7 +245,7 @@ func (r *resolver) take(name string) {
 	})
 }
 
-const elsewhere = "use a kernel that has it, as the distribution's have: strata kernel add debian"
+const elsewhere = "use a kernel that has it, as the distribution's have: strata kernel add %s"
 
 // has tells whether k has something, as a module or built in.
 func (k Kernel) has(name string) bool {
@@ -251,13 +253,13 @@ func (k Kernel) has(name string) bool {
 	return ok || k.built.has(name)
 }
 
-// lacks says which modules are missing.
-func (k Kernel) lacks(names []string) *fault.Error {
+// lacks says which modules are missing, and where a kernel that has them comes from.
+func (k Kernel) lacks(names []string, source string) *fault.Error {
 	e := fault.Unablef("kernel %s has no %s, neither as a module nor built in", k.Name, strings.Join(names, ", "))
 	if len(k.index) == 0 {
-		return e.Help("it came without modules: give them with it, as a folder (--modules) or a package, or use one of the distribution's: strata kernel add debian")
+		return e.Help("it came without modules: give them with it, as a folder (--modules) or a package, or use one of the distribution's: strata kernel add %s", source)
 	}
-	return e.Help("%s", elsewhere)
+	return e.Help(elsewhere, source)
 }
 
 // generic is what the plain implementation of an algorithm is called after, which
