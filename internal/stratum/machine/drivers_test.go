@@ -53,6 +53,8 @@ func TestATemplatesHardware(t *testing.T) {
 			if c.field != "" {
 				if all := fault.All(err); len(all) != 1 || all[0].Field != c.field || all[0].Hint == "" {
 					t.Errorf("%v, want one fault at %s, with a hint", err, c.field)
+				} else if strings.Contains(all[0].Hint, "virtio-") {
+					t.Errorf("it hints at what no option takes: %s", all[0].Hint)
 				}
 				return
 			}

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/disk/image"
@@ -41,6 +42,9 @@ func choose(s *machine.Spec, p api.Hardware, field string) error {
 	return nil
 }
 
+// options are the words of options for what package machine calls otherwise.
+var options = strings.NewReplacer("virtio-blk", "virtio", "virtio-scsi", "scsi", "platform q35", "board q35")
+
 // valid says all that is wrong with the machine, by the fields that users know, of which
 // those of what was asked for by name begin with field.
 func valid(s machine.Spec, field string) error {
@@ -60,6 +64,7 @@ func valid(s machine.Spec, field string) error {
 			if named := fields[e.Field]; named != "" {
 				e.Field = named
 			}
+			e.Hint = options.Replace(e.Hint)
 			if !seen[e.Error()+e.Field] {
 				all = append(all, &e)
 			}
