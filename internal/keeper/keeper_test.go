@@ -149,6 +149,19 @@ func TestAbortLeavesNothing(t *testing.T) {
 	wait(t, st.gone)
 }
 
+func TestAKeeperThatIsKilledAtItsStartIsToldAsLost(t *testing.T) {
+	st, err := begin(t, newSpec(t, "sh", "sleep 100"), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { unix.Kill(st.PID, unix.SIGKILL) })
+	unix.Kill(st.KeeperPID, unix.SIGKILL)
+	wait(t, st.gone)
+	if _, err := st.Go(within10(t)); !errors.Is(err, ErrLost) || !strings.HasPrefix(err.Error(), "the keeper was lost") {
+		t.Errorf("%v", err)
+	}
+}
+
 func TestAbortAfterGoDoesNothing(t *testing.T) {
 	st, err := begin(t, newSpec(t, "sh", "sleep 100"), nil)
 	if err != nil {

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"io"
 	"net"
 	"os"
 	"path/filepath"
@@ -138,7 +139,7 @@ func (s *Starting) Go(ctx context.Context) (*Keeper, error) {
 	said := s.say(wire.Go)
 	// A keeper that has gone already said why before.
 	m, err := s.hear(ctx)
-	if err != nil && said != nil && m.Type != wire.Failed {
+	if err != nil && said != nil && m.Type != wire.Failed && !errors.Is(err, ErrLost) {
 		err = said
 	}
 	if err == nil && m.Type != wire.Started {
@@ -198,6 +199,9 @@ func (s *Starting) hear(ctx context.Context) (m wire.Message, err error) {
 		// It went without having read all that it was told. The kernel says so first,
 		// and once, and what the keeper said before it went is still there.
 		b, err = readPacket(ctx, s.conn)
+	}
+	if errors.Is(err, io.EOF) {
+		return m, fault.Internalf("%w before it told how the start went", ErrLost)
 	}
 	if err != nil {
 		return m, fault.Wrap(err, "hear from the keeper at its start")
