@@ -84,6 +84,9 @@ func Dial(ctx context.Context, path string) (*QMP, error) {
 	defer cancel()
 	var d net.Dialer
 	conn, err := d.DialContext(ctx, "unix", path)
+	if errors.Is(err, unix.EAGAIN) { // others wait for it already
+		return nil, silent()
+	}
 	if err != nil {
 		return nil, fault.Unablef("reach QEMU's monitor: %w", gone{err})
 	}
@@ -101,11 +104,11 @@ func Open(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 	conn.SetReadDeadline(deadline)
 	if !lines.Scan() {
 		conn.Close()
-		err := errors.Join(lines.Err(), ctx.Err())
-		if !errors.Is(err, os.ErrDeadlineExceeded) {
-			err = gone{cmp.Or(err, io.ErrUnexpectedEOF)}
+		err := lines.Err()
+		if errors.Is(err, os.ErrDeadlineExceeded) {
+			return nil, silent()
 		}
-		return nil, fault.Busyf("QEMU's monitor says nothing: %w", err)
+		return nil, fault.Busyf("QEMU's monitor says nothing: %w", gone{cmp.Or(err, io.ErrUnexpectedEOF)})
 	}
 	var first line
 	if json.Unmarshal(lines.Bytes(), &first) != nil || first.Greeting == nil {
@@ -119,6 +122,10 @@ func Open(ctx context.Context, conn *net.UnixConn) (*QMP, error) {
 		return nil, err
 	}
 	return q, nil
+}
+
+func silent() error {
+	return fault.Busyf("QEMU does not answer: it hangs, or somebody else has its monitor").Help("try again; one that hangs ends by `strata kill`")
 }
 
 func bounded(ctx context.Context) (context.Context, context.CancelFunc) {

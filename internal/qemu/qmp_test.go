@@ -110,6 +110,22 @@ func TestAMonitorThatSaysNothingIsNotWaitedForLonger(t *testing.T) {
 	if _, err := Open(ctx, monitor(t, "", nil)); !fault.Is(err, fault.Busy) {
 		t.Errorf("got %v", err)
 	}
+	path := filepath.Join(t.TempDir(), "monitor")
+	nobody, err := unix.Socket(unix.AF_UNIX, unix.SOCK_STREAM, 0)
+	if err == nil {
+		defer unix.Close(nobody)
+		err = errors.Join(unix.Bind(nobody, &unix.SockaddrUnix{Name: path}), unix.Listen(nobody, 0))
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 3 { // the first waits in line, and leaves it full
+		ctx, cancel := context.WithTimeout(context.Background(), 50*time.Millisecond)
+		defer cancel()
+		if _, err := Dial(ctx, path); !fault.Is(err, fault.Busy) || Gone(err) || !strings.HasPrefix(err.Error(), "QEMU does not answer") {
+			t.Errorf("where nobody accepts: %v", err)
+		}
+	}
 	if _, err := Open(context.Background(), monitor(t, "hello\n", nil)); !fault.Is(err, fault.Unable) {
 		t.Errorf("who is no monitor gives %v", err)
 	}
