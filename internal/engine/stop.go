@@ -127,13 +127,15 @@ func bringDown(ctx context.Context, r *run, sig syscall.Signal, grace time.Durat
 		}
 	}
 	if grace > 0 {
-		// A signal that cannot be sent does not keep from killing.
-		_ = r.live.Signal(ctx, sig)
-		if p, ok := r.live.(stratum.Pauser); ok && paused {
-			_ = p.Resume(ctx)
-		}
 		timer := time.NewTimer(grace)
 		defer timer.Stop()
+		asking, cancel := context.WithTimeout(ctx, grace)
+		defer cancel()
+		// A signal that cannot be sent does not keep from killing.
+		_ = r.live.Signal(asking, sig)
+		if p, ok := r.live.(stratum.Pauser); ok && paused {
+			_ = p.Resume(asking)
+		}
 		ready := stillBooting(r)
 	wait:
 		for {
@@ -144,7 +146,7 @@ func bringDown(ctx context.Context, r *run, sig syscall.Signal, grace time.Durat
 				return over(ctx.Err())
 			case <-ready: // the kernel drops signals to an init that does not listen yet
 				ready = nil
-				_ = r.live.Signal(ctx, sig)
+				_ = r.live.Signal(asking, sig)
 			case <-timer.C:
 				break wait
 			}

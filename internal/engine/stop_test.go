@@ -1,6 +1,7 @@
 package engine_test
 
 import (
+	"syscall"
 	"testing"
 	"time"
 
@@ -64,6 +65,22 @@ func TestAStartThatHangsIsEndedByAStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAStopIsInTimeWhereNobodyTakesItsSignal, as where QEMU hangs that presses a power button.
+func TestAStopIsInTimeWhereNobodyTakesItsSignal(t *testing.T) {
+	l := newLab(t)
+	l.host.Program = func(r *enginetest.Run) api.Exit {
+		<-r.Killed
+		return api.Exit{Status: 137, Signal: 9}
+	}
+	r := l.host.Run(l.run(api.Spec{Name: "web"}).ID)
+	for range cap(r.Signalled) {
+		r.Signalled <- syscall.SIGHUP
+	}
+	grace := 20 * time.Millisecond
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{Grace: &grace}))
+	l.stateIs("web", api.Stopped)
 }
 
 // TestWhatDoesNotRunSaysWhatToDo: what has ended is started, what is about to start is waited for.
