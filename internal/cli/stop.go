@@ -34,7 +34,8 @@ func (a *app) stopCommand() *cobra.Command {
 		Use:   "stop [flags] NAME...",
 		Short: "Stop environments: ask, wait, kill",
 		Long: `Ask the main program to end with its stop signal, wait, and kill what is left.
-Several environments are stopped at once. Stopping a stopped one is no error.
+Several environments are stopped at once. Stopping a stopped one is no error. One that
+starts is waited for as long, and then its start is given up.
 
 Examples:
   strata stop web
