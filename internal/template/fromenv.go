@@ -122,10 +122,7 @@ func unpackRoot(ctx context.Context, root Root, dir string, tell func(int64)) er
 		written <- err
 		in.CloseWithError(err)
 	}()
-	_, err := unpack.Layer(ctx, &counter{r: out, tell: tell}, dir, unpack.Defaults)
-	if err == nil {
-		_, err = io.Copy(io.Discard, out) // what follows a tar's end
-	}
+	_, err := unpack.Layer(ctx, &counter{r: out, tell: tell}, dir, unpack.Defaults) // which reads to the end
 	select {
 	case failed := <-written:
 		if failed != nil {

@@ -36,6 +36,9 @@ func (r *root) start(t *testing.T, p stratum.Plan) stratum.Live {
 	}
 	t.Cleanup(func() {
 		live.Kill(context.Background()) // it may be over
+		end, cancel := context.WithTimeout(context.Background(), patience)
+		defer cancel()
+		live.Wait(end) // nobody writes into its folder then
 		if _, err := r.driver.Clean(context.Background(), p.ID); err != nil {
 			t.Error(err)
 		}
