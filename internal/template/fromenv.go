@@ -122,7 +122,9 @@ func unpackRoot(ctx context.Context, root Root, dir string, tell func(int64)) er
 		written <- err
 		in.CloseWithError(err)
 	}()
-	_, err := unpack.Layer(ctx, &counter{r: out, tell: tell}, dir, unpack.Defaults) // which reads to the end
+	limits := unpack.Defaults
+	limits.Whole = true
+	_, err := unpack.Layer(ctx, &counter{r: out, tell: tell}, dir, limits) // which reads to the end
 	select {
 	case failed := <-written:
 		if failed != nil {

@@ -41,6 +41,9 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return u.attributes(place{u.root, ".", "."}, h)
 	}
 	name := parts[len(parts)-1]
+	if u.limits.Whole && (strings.HasPrefix(name, whiteoutPrefix) || h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0) {
+		return fault.Unablef("no layer can hold it: there it would say that another file is gone").Help("remove it, or give it another name")
+	}
 	if strings.HasPrefix(name, whiteoutPrefix) {
 		return u.whiteout(parts, name)
 	}

@@ -8,6 +8,7 @@ type Limits struct {
 	Bytes   int64 // of all files, unpacked, holes counted
 	Folders int64 // total length of the names of folders, which are held in memory
 	Steps   int64 // how often a path leads into a folder; through links that is the square of its depth
+	Whole   bool  // it is no layer but a whole tree: what says in a layer that something is gone is refused
 }
 
 // Defaults are the limits of a layer from elsewhere. The largest public images
