@@ -209,5 +209,8 @@ func xattrs(fd int) map[string]string {
 }
 
 func kept(xattr string) bool {
+	if strings.Contains(xattr, "=") { // which ends a name in a tar
+		return false
+	}
 	return strings.HasPrefix(xattr, "user.") || strings.HasPrefix(xattr, "system.posix_acl_") || xattr == "security.capability"
 }
