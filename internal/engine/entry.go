@@ -34,7 +34,8 @@ type entry struct {
 	waiting    chan struct{} // while Waiting: closed to end the wait
 	restarting int           // how many restarts and moves keep its claim
 	goingOn    bool          // with op: the start under way goes on with what was suspended
-	giveUp     func()        // ends the start under way, which is nobody's move; nil: there is none
+	giveUp     func()        // ends the start under way, or due, which is nobody's move; nil: there is none
+	unwanted   int           // how many wait for op to end what runs: a start that comes before them is given up
 	moves      bool          // a move of it is being prepared
 	copying    func()        // ends the run that copies files of a stopped environment
 }
@@ -93,6 +94,34 @@ func (en *entry) share(ctx context.Context) error {
 }
 
 func (en *entry) unlock() { <-en.op }
+
+// lockOver is lock for who ends the environment: starts that are under way or come before
+// are given up.
+func (en *entry) lockOver(ctx context.Context) error {
+	en.do(func() {
+		en.unwanted++
+		if en.giveUp != nil {
+			en.giveUp()
+		}
+	})
+	defer en.do(func() { en.unwanted-- })
+	return en.lock(ctx)
+}
+
+// untilGivenUp is a context of a start, with op, that ends with ctx or where it is given up.
+func (en *entry) untilGivenUp(ctx context.Context) (context.Context, func()) {
+	ctx, cancel := context.WithCancel(ctx)
+	en.do(func() {
+		en.giveUp = cancel
+		if en.unwanted > 0 {
+			cancel()
+		}
+	})
+	return ctx, func() {
+		cancel()
+		en.do(func() { en.giveUp = nil })
+	}
+}
 
 func (en *entry) id() string { return en.key }
 

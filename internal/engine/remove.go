@@ -18,17 +18,16 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
+	lock := en.lock
 	if force {
 		en.mu.Lock()
 		if en.copying != nil {
 			en.copying()
 		}
-		if en.giveUp != nil {
-			en.giveUp()
-		}
 		en.mu.Unlock()
+		lock = en.lockOver
 	}
-	if err := en.lock(ctx); err != nil {
+	if err := lock(ctx); err != nil {
 		return err
 	}
 	defer en.unlock()

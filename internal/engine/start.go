@@ -77,10 +77,8 @@ func (e *Engine) start(ctx context.Context, en *entry, first *Session, policy bo
 
 // launchUntilStopped is launch for a start that a stop may end. Kinds: also Conflict where one has.
 func (e *Engine) launchUntilStopped(ctx context.Context, en *entry, first *Session) (stratum.Live, error) {
-	starting, cancel := context.WithCancel(ctx)
-	defer cancel()
-	en.do(func() { en.giveUp = cancel })
-	defer en.do(func() { en.giveUp = nil })
+	starting, done := en.untilGivenUp(ctx)
+	defer done()
 	live, err := e.launch(starting, en, first)
 	if err != nil && starting.Err() != nil && ctx.Err() == nil {
 		err = fault.Conflictf("it was stopped before its program ran")
@@ -282,17 +280,25 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 		return
 	default:
 	}
+	stays := func() {
+		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
+		e.saved(en)
+	}
 	rec := en.snapshot()
 	asked := rec.Restarting || rec.Exit != nil && environment.Rebooted(rec.Resolved.Kind, *rec.Exit)
 	if p := rec.Spec.Restart.Policy; !asked && (p == "" || p == environment.RestartNo) { // changed meanwhile
-		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
-		e.saved(en)
+		stays()
 		return
 	}
+	due, done := en.untilGivenUp(e.life)
+	defer done()
 	select {
 	case e.policy <- struct{}{}:
 		defer func() { <-e.policy }()
-	case <-e.life.Done():
+	case <-due.Done():
+		if e.life.Err() == nil {
+			stays()
+		}
 		return
 	}
 	if err := e.start(e.life, en, nil, !rec.Restarting); err != nil && e.life.Err() == nil {

@@ -14,8 +14,8 @@ import (
 const afterKill = 20 * time.Second
 
 // Stop asks the main program to end, and kills the environment when the grace is
-// over; a start that is under way then is given up. The restart policy does not start it again. What is not running is left
-// as it is, without an error. A stop that has begun goes on when ctx ends.
+// over; a start that is under way then is given up. The restart policy does not start it
+// again. What is not running is left as it is, without an error. A stop that has begun goes on when ctx ends.
 // Kinds: Missing, Invalid (signal), Busy.
 func (e *Engine) Stop(ctx context.Context, ref string, o StopOptions) error {
 	en, err := e.find(ref)
@@ -52,19 +52,14 @@ func (e *Engine) stop(ctx context.Context, en *entry, o StopOptions, keep bool) 
 	return fault.Wrap(err, "stop %s", en.name())
 }
 
-// lockWithin takes the operation lock; a start that has it for longer than grace is given up.
+// lockWithin takes the operation lock; after grace, starts are given up.
 func (en *entry) lockWithin(ctx context.Context, grace time.Duration) error {
 	soon, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	if err := en.lock(soon); err == nil || ctx.Err() != nil {
 		return err
 	}
-	en.mu.Lock()
-	if en.giveUp != nil {
-		en.giveUp()
-	}
-	en.mu.Unlock()
-	return en.lock(ctx)
+	return en.lockOver(ctx)
 }
 
 // beginStop notes that the user wants an end. It returns the run that is to end,

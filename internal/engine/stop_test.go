@@ -1,6 +1,11 @@
 package engine_test
 
 import (
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"slices"
 	"syscall"
 	"testing"
 	"time"
@@ -8,7 +13,10 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/require"
+	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
 )
 
@@ -65,6 +73,66 @@ func TestAStartThatHangsIsEndedByAStop(t *testing.T) {
 			}
 		})
 	}
+}
+
+// TestAStartThatHangsIsEndedByWhoCameBefore: it waited for somebody else, as did who ends it.
+func TestAStartThatHangsIsEndedByWhoCameBefore(t *testing.T) {
+	short := 20 * time.Millisecond
+	for name, end := range map[string]func(*lab) error{
+		"stop":  func(l *lab) error { return l.Stop(t.Context(), "web", engine.StopOptions{Grace: &short}) },
+		"rm -f": func(l *lab) error { return l.Remove(t.Context(), "web", true) },
+	} {
+		t.Run(name, func(t *testing.T) {
+			l := newLab(t)
+			copies, over := make(chan struct{}), make(chan struct{})
+			l.host.Exec = program(t, func(conn *os.File) { close(copies); <-over; exits(conn, 0) })
+			l.create(api.Spec{Name: "web", Template: "busybox"})
+			go l.CopyOut(t.Context(), "web", "/", io.Discard)
+			<-copies
+			l.host.Slow = time.Hour
+			started, ended := make(chan error, 1), make(chan error, 1)
+			go func() { started <- l.Start(t.Context(), "web", nil) }()
+			time.Sleep(short) // for the start to wait in front
+			go func() { ended <- end(l) }()
+			time.Sleep(3 * short) // for the grace to be over
+			close(over)
+			select {
+			case err := <-ended:
+				l.must(err)
+			case <-time.After(require.Patience(10 * time.Second)):
+				t.Fatal("it waits for the start")
+			}
+			kindIs(t, <-started, fault.Conflict, "start web", "it was stopped before its program ran")
+		})
+	}
+}
+
+// TestWhatWaitsForOtherStartsIsStopped: the restart policy makes so many at once.
+func TestWhatWaitsForOtherStartsIsStopped(t *testing.T) {
+	l := newLab(t)
+	const atOnce = 16
+	end, hang := make(chan struct{}), make(chan struct{})
+	t.Cleanup(func() { close(hang) })
+	l.host.Program = func(*enginetest.Run) api.Exit { <-end; return api.Exit{Status: 1} }
+	var names []string
+	for i := range atOnce + 1 {
+		names = append(names, fmt.Sprintf("web%d", i))
+		l.run(api.Spec{Name: names[i], Restart: api.Restart{Policy: "always"}})
+	}
+	hung := make(chan string, len(names))
+	l.host.Fail = func(p stratum.Plan) error { hung <- p.Name; <-hang; return fault.Busyf("it hung") }
+	close(end)
+	l.until("all but one hang", func() bool { return len(hung) == atOnce })
+	time.Sleep(2 * environment.FirstDelay) // for the one to be due as well
+	for range atOnce {
+		one := <-hung
+		names = slices.DeleteFunc(names, func(name string) bool { return name == one })
+	}
+	short := 20 * time.Millisecond
+	ctx, cancel := context.WithTimeout(t.Context(), require.Patience(10*time.Second))
+	defer cancel()
+	l.must(l.Stop(ctx, names[0], engine.StopOptions{Grace: &short}))
+	l.stateIs(names[0], api.Stopped)
 }
 
 // TestAStopIsInTimeWhereNobodyTakesItsSignal, as where QEMU hangs that presses a power button.
