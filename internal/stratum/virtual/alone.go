@@ -42,12 +42,14 @@ func (d *Driver) alone(ctx context.Context, id string, starting *keeper.Starting
 }
 
 // ended says why a machine has ended that does not answer any more while it starts: its
-// keeper sees it a moment later, and goes as well. nil: it has not ended.
+// keeper sees it a moment later, and goes as well. nil: it has not ended, or ctx has.
 func ended(ctx context.Context, starting *keeper.Starting) error {
 	select {
 	case <-starting.Gone():
 		_, why := starting.Go(ctx)
 		return why
+	case <-ctx.Done():
+		return nil
 	case <-time.After(endPatience):
 		return nil
 	}

@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/kernel"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/stratum/held"
@@ -189,5 +190,14 @@ func TestAPausedAgentsAnswerIsNotWaitedFor(t *testing.T) {
 	}
 	if err := l.Suspend(t.Context(), filepath.Join(t.TempDir(), "suspended")); err == nil || !strings.Contains(err.Error(), "migration has failed") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAStartThatIsGivenUpWaitsForNoLastWords(t *testing.T) {
+	ctx, cancel := context.WithCancel(t.Context())
+	cancel()
+	begun := time.Now()
+	if err := ended(ctx, new(keeper.Starting)); err != nil || time.Since(begun) >= endPatience {
+		t.Errorf("%v, after %v", err, time.Since(begun))
 	}
 }
