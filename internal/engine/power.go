@@ -160,10 +160,10 @@ func (e *Engine) giveUp(ctx context.Context, en *entry) error {
 	}
 	defer en.unlock()
 	en.mu.Lock()
-	suspended := en.state == environment.Suspended
+	state := en.state
 	en.mu.Unlock()
-	if !suspended {
-		return fault.Conflictf("environment %s was resumed meanwhile", en.name())
+	if state != environment.Suspended { // it was resumed meanwhile, or another kill came first
+		return fault.Conflictf("environment %s is %s and no longer suspended", en.name(), state)
 	}
 	exit := api.Exit{Status: statusLost, Signal: 9, At: time.Now()}
 	err := en.move(environment.Stop, func() {
