@@ -36,6 +36,7 @@ type entry struct {
 	goingOn    bool          // with op: the start under way goes on with what was suspended
 	giveUp     func()        // ends the start under way, or due, which is nobody's move; nil: there is none
 	unwanted   int           // how many wait for op to end what runs: a start that comes before them is given up
+	again      int           // and of these, how many to start it at once: AutoRemove does not count
 	moves      bool          // a move of it is being prepared
 	copying    func()        // ends the run that copies files of a stopped environment
 }
@@ -96,15 +97,23 @@ func (en *entry) share(ctx context.Context) error {
 func (en *entry) unlock() { <-en.op }
 
 // lockOver is lock for who ends the environment: starts that are under way or come before
-// are given up.
-func (en *entry) lockOver(ctx context.Context) error {
+// are given up. keep tells that another follows.
+func (en *entry) lockOver(ctx context.Context, keep bool) error {
 	en.do(func() {
 		en.unwanted++
+		if keep {
+			en.again++
+		}
 		if en.giveUp != nil {
 			en.giveUp()
 		}
 	})
-	defer en.do(func() { en.unwanted-- })
+	defer en.do(func() {
+		en.unwanted--
+		if keep {
+			en.again--
+		}
+	})
 	return en.lock(ctx)
 }
 

@@ -18,16 +18,17 @@ func (e *Engine) Remove(ctx context.Context, ref string, force bool) error {
 	if err != nil {
 		return err
 	}
-	lock := en.lock
 	if force {
 		en.mu.Lock()
 		if en.copying != nil {
 			en.copying()
 		}
 		en.mu.Unlock()
-		lock = en.lockOver
+		err = en.lockOver(ctx, false)
+	} else {
+		err = en.lock(ctx)
 	}
-	if err := lock(ctx); err != nil {
+	if err != nil {
 		return err
 	}
 	defer en.unlock()

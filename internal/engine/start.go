@@ -165,7 +165,10 @@ func (e *Engine) disconnect(ctx context.Context, rec environment.Record) {
 func (e *Engine) failed(ctx context.Context, en *entry, err error, policy bool) {
 	exit := failedExit(err)
 	e.tell(ctx, en, "fail", "error", err.Error(), "status", itoa(exit.Status))
-	if en.snapshot().Spec.AutoRemove {
+	en.mu.Lock()
+	keep := en.again > 0
+	en.mu.Unlock()
+	if en.snapshot().Spec.AutoRemove && !keep {
 		_ = en.move(environment.Failed, func() { en.rec.LastFailure, en.rec.Exit = err.Error(), &exit })
 		if gone := e.remove(ctx, en); gone != nil {
 			e.log.Error("environment not removed", "id", en.id(), "error", gone)

@@ -52,20 +52,20 @@ func (e *Engine) stop(ctx context.Context, en *entry, o StopOptions, keep bool) 
 	return fault.Wrap(err, "stop %s", en.name())
 }
 
-// lockWithin takes the operation lock; after grace, starts are given up.
-func (en *entry) lockWithin(ctx context.Context, grace time.Duration) error {
+// lockWithin takes the operation lock; after grace, starts are given up (see lockOver).
+func (en *entry) lockWithin(ctx context.Context, grace time.Duration, keep bool) error {
 	soon, cancel := context.WithTimeout(ctx, grace)
 	defer cancel()
 	if err := en.lock(soon); err == nil || ctx.Err() != nil {
 		return err
 	}
-	return en.lockOver(ctx)
+	return en.lockOver(ctx, keep)
 }
 
 // beginStop notes that the user wants an end. It returns the run that is to end,
 // nil where there is none, and whether it is held still.
 func (e *Engine) beginStop(ctx context.Context, en *entry, grace time.Duration, keep bool) (*run, bool, error) {
-	if err := en.lockWithin(ctx, grace); err != nil {
+	if err := en.lockWithin(ctx, grace, keep); err != nil {
 		return nil, false, err
 	}
 	defer en.unlock()

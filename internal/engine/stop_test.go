@@ -173,3 +173,30 @@ func TestWhatDoesNotRunSaysWhatToDo(t *testing.T) {
 		return hint(l.Kill(t.Context(), "again", "HUP")) == "wait until it runs: strata wait --ready again"
 	})
 }
+
+// TestARestartKeepsWhatItGivesUp, where --rm removes what ends otherwise.
+func TestARestartKeepsWhatItGivesUp(t *testing.T) {
+	l := newLab(t)
+	l.create(api.Spec{Name: "web", Template: "busybox", AutoRemove: true})
+	hangs, over := make(chan struct{}, 2), make(chan struct{})
+	l.host.Fail = func(stratum.Plan) error {
+		hangs <- struct{}{}
+		<-over
+		if len(hangs) == 1 {
+			return context.Canceled
+		}
+		return nil
+	}
+	started, restarted := make(chan error, 1), make(chan error, 1)
+	go func() { started <- l.Start(t.Context(), "web", nil) }()
+	l.until("it starts", func() bool { return len(hangs) == 1 })
+	short := 20 * time.Millisecond
+	go func() { restarted <- l.Restart(t.Context(), "web", engine.StopOptions{Grace: &short}) }()
+	time.Sleep(500 * time.Millisecond) // for the grace to be over
+	close(over)
+	kindIs(t, <-started, fault.Conflict, "it was stopped before its program ran")
+	l.must(<-restarted)
+	l.stateIs("web", api.Running)
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{Grace: &short}))
+	l.until("nothing is left", l.nothingLeft)
+}
