@@ -349,6 +349,7 @@ func (s *Store) setName(name, id string) error {
 		}
 		return fault.Wrap(err, "name template %s", name)
 	}
+	delete(s.aside, name)
 	return nil
 }
 

@@ -142,6 +142,9 @@ func TestBusyboxIsMadeOnce(t *testing.T) {
 func TestARecordThatCannotBeReadKeepsItsNames(t *testing.T) {
 	s := open(t)
 	tm := importRoot(t, s, "kept", file("x", "x"))
+	if err := s.Tag("kept", "also"); err != nil {
+		t.Fatal(err)
+	}
 	importRoot(t, s, "other", file("y", "y"))
 	whole, err := os.ReadFile(s.recordPath(tm.ID))
 	if err != nil {
@@ -160,10 +163,19 @@ func TestARecordThatCannotBeReadKeepsItsNames(t *testing.T) {
 	if got, err := put(whole).Get("kept"); err != nil || got.ID != tm.ID {
 		t.Errorf("it is %+v, %v", got, err)
 	}
-	if err := put(nil).Tag("other", "kept"); err != nil { // somebody takes it
+	s = put(nil)
+	for _, name := range []string{"kept", "also"} { // somebody takes it, and gives one of them back
+		if err := s.Tag("other", name); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if _, err := s.Remove("also", false, nil); err != nil {
 		t.Fatal(err)
 	}
 	if got, err := put(whole).Get("kept"); err != nil || got.ID == tm.ID {
 		t.Errorf("it is %+v, %v", got, err)
+	}
+	if got, err := reopen(t, s.dir).Get("also"); err == nil {
+		t.Errorf("the name that was removed is back: %+v", got)
 	}
 }
