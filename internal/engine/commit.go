@@ -35,7 +35,12 @@ func (e *Engine) Commit(ctx context.Context, ref, name string) (api.Template, er
 	}
 	like.Config, like.Kind = environment.Defaults(rec.Spec, like.Config), rec.Resolved.Kind
 	t, err := e.bring(ctx, "commit", func(m TemplateMoves) (api.Template, error) {
-		root := func(ctx context.Context, w io.Writer) error { return e.CopyOut(ctx, rec.ID, "/", w) }
+		root := func(ctx context.Context, w io.Writer) error {
+			if err := en.standsStill("committed"); err != nil { // it was started while others' layers were made
+				return err
+			}
+			return e.CopyOut(ctx, rec.ID, "/", w)
+		}
 		return m.Commit(ctx, rec.TemplateID, root, like, name, keptPlaces, e.progress(ctx))
 	})
 	return t, fault.Wrap(err, "make a template of %s", rec.Name)

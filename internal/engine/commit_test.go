@@ -19,10 +19,14 @@ type committing struct {
 	base, name string
 	like       api.Template
 	without    []string
+	busy       func() error // what happens before it reads; nil: it does not
 }
 
-func (c *committing) Commit(_ context.Context, base string, _ func(context.Context, io.Writer) error, like api.Template, name string, without []string, _ func(api.Progress)) (api.Template, error) {
+func (c *committing) Commit(ctx context.Context, base string, root func(context.Context, io.Writer) error, like api.Template, name string, without []string, _ func(api.Progress)) (api.Template, error) {
 	c.base, c.like, c.name, c.without = base, like, name, without
+	if c.busy != nil {
+		return api.Template{}, fault.Join(c.busy(), root(ctx, io.Discard))
+	}
 	return api.Template{ID: "sha256:c0", Names: []string{name}}, nil
 }
 
@@ -50,7 +54,9 @@ func TestACommitIsLikeTheEnvironment(t *testing.T) {
 	if !slices.Contains(store.without, "/etc/hosts") || !slices.Contains(store.without, "/proc") {
 		t.Errorf("without %q", store.without)
 	}
-	l.must(e.Start(t.Context(), "one", nil))
+	store.busy = func() error { return e.Start(t.Context(), "one", nil) } // while it waits for its turn
+	_, err = e.Commit(t.Context(), "one", "")
+	kindIs(t, err, fault.Conflict, "stands still")
 	_, err = e.Commit(t.Context(), "one", "")
 	kindIs(t, err, fault.Conflict, "stands still")
 	_, err = e.Commit(t.Context(), "none", "")
