@@ -38,7 +38,7 @@ type difference struct {
 	names      map[inode][]string // of files of root that have several, sorted
 	kept       map[inode]bool     // of those that were looked at, whether they are in base
 	first      map[inode]string   // of those that were written, the name they have in the tar
-	folders    []*tar.Header      // from the root to where we are; nil where it is written
+	folders    []string           // from the root to where we are; "" where it is written
 	real       map[string]bool    // whether a name is a folder in base, which no link is on the way to
 	entries    int                // that were written
 }
@@ -96,11 +96,7 @@ func (d *difference) folder(ctx context.Context, name string) error {
 	if err := ctx.Err(); err != nil {
 		return err
 	}
-	head, err := d.header(name)
-	if err != nil {
-		return err
-	}
-	d.folders = append(d.folders, head)
+	d.folders = append(d.folders, name)
 	defer func() { d.folders = d.folders[:len(d.folders)-1] }()
 	alike, err := d.alike(name)
 	if err != nil {
@@ -214,14 +210,18 @@ func (d *difference) entry(ctx context.Context, name string, there bool) error {
 // way writes the folders on the way here that are not written yet: a layer that has
 // something in a folder says whose that is.
 func (d *difference) way() error {
-	for i, head := range d.folders {
-		if head == nil {
+	for i, name := range d.folders {
+		if name == "" {
 			continue
 		}
-		if err := d.put(head); err != nil {
+		head, err := d.header(name)
+		if err == nil {
+			err = d.put(head)
+		}
+		if err != nil {
 			return err
 		}
-		d.folders[i] = nil
+		d.folders[i] = ""
 	}
 	return nil
 }
