@@ -23,7 +23,8 @@
 // environment hold op, and wait for one another as long as the request's context
 // lets them. Stop holds op only to note that the end was asked for, not during the
 // grace: so a second stop with a shorter grace, a kill and rm --force get through.
-// Stop waits for a start for its grace at most, and then has it given up.
+// Stop waits for a start for its grace at most, and then has it given up, as one that
+// comes before it.
 // Start of what is stopping is a conflict. A stop or restart that has begun goes on
 // when its client leaves; a start whose client leaves is undone.
 // Remove with force kills the run, and ends a copy or a start before it waits.
