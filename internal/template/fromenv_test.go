@@ -170,7 +170,7 @@ func TestACommitThatFailsLeavesNothing(t *testing.T) {
 			t.Errorf("%s: it is made", name)
 		}
 	}
-	for name, odd := range map[string]entry{".wh.x": file("a/.wh.x", "no whiteout"), "none": {tar.Header{Typeflag: tar.TypeChar, Name: "none"}, ""}} {
+	for name, odd := range map[string]entry{".wh.x": file("a/.wh.x", "no whiteout"), ".wh.d": file(".wh.d/y", "y"), "none": {tar.Header{Typeflag: tar.TypeChar, Name: "none"}, ""}} {
 		_, err := s.Commit(t.Context(), "base", tarred(makeTar(t, file("x", "x"), odd).Bytes()), CommitOptions{Config: base.Config}, nil)
 		wantKind(t, err, fault.Unable, name, "give it another name")
 	}

@@ -7,6 +7,7 @@ import (
 	"io"
 	"math"
 	"path"
+	"slices"
 	"strings"
 
 	"golang.org/x/sys/unix"
@@ -41,10 +42,11 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return u.attributes(place{u.root, ".", "."}, h)
 	}
 	name := parts[len(parts)-1]
-	if u.limits.Whole && (strings.HasPrefix(name, whiteoutPrefix) || h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0) {
+	hides := func(part string) bool { return strings.HasPrefix(part, whiteoutPrefix) }
+	if u.limits.Whole && (slices.ContainsFunc(parts, hides) || h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0) {
 		return fault.Unablef("no layer can hold it: there it would say that another file is gone").Help("remove it, or give it another name")
 	}
-	if strings.HasPrefix(name, whiteoutPrefix) {
+	if hides(name) {
 		return u.whiteout(parts, name)
 	}
 	if h.Typeflag == tar.TypeGNUSparse { // its holes come as zeros
