@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strconv"
 	"time"
 
@@ -116,17 +117,21 @@ func (p Places) Name(word string) string {
 	return word + "-" + p.Tag
 }
 
-// libexec is where `make install` puts the programs that users do not call.
-const libexec = "/usr/lib/strata"
+// libexec is where `make install` puts the programs that users do not call, below its PREFIX.
+const libexec = "lib/strata"
 
 // Binary returns the path of one of strata's own programs: beside the running
-// one, in /usr/lib/strata, or on the PATH. Kinds: Missing.
+// one, in lib/strata below the same PREFIX or /usr, or on the PATH. Kinds: Missing.
 func Binary(name string) (string, error) {
-	var tried []string
-	if self, err := os.Executable(); err == nil {
-		tried = append(tried, filepath.Join(filepath.Dir(self), name))
+	self, err := os.Executable()
+	if err != nil {
+		return "", fault.Wrap(err, "find the running program")
 	}
-	tried = append(tried, filepath.Join(libexec, name))
+	return binary(filepath.Dir(self), name)
+}
+
+func binary(beside, name string) (string, error) {
+	tried := []string{filepath.Join(beside, name), filepath.Join(beside, "..", libexec, name), filepath.Join("/usr", libexec, name)}
 	for _, path := range tried {
 		if info, err := os.Stat(path); err == nil && info.Mode().IsRegular() && info.Mode()&0o111 != 0 {
 			return path, nil
@@ -135,5 +140,5 @@ func Binary(name string) (string, error) {
 	if path, err := exec.LookPath(name); err == nil {
 		return path, nil
 	}
-	return "", fault.Missingf("the program %s was not found in %v nor on the PATH", name, tried).Help("run `make build`, or `make install`")
+	return "", fault.Missingf("the program %s was not found in %v nor on the PATH", name, slices.Compact(tried)).Help("run `make build`, or `make install`")
 }

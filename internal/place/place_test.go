@@ -84,3 +84,17 @@ func TestBinaryNamesWhereItLooked(t *testing.T) {
 		t.Errorf("err = %v", err)
 	}
 }
+
+func TestBinaryIsFoundBelowAnyPrefix(t *testing.T) {
+	prefix := t.TempDir()
+	program := filepath.Join(prefix, libexec, "strata-test-program")
+	if err := os.MkdirAll(filepath.Dir(program), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(program, nil, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if got, err := binary(filepath.Join(prefix, "bin"), "strata-test-program"); err != nil || got != program {
+		t.Errorf("got %q, %v; want %s", got, err, program)
+	}
+}
