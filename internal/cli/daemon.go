@@ -1,6 +1,7 @@
 package cli
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"io"
@@ -102,7 +103,14 @@ func (a *app) start(ctx context.Context, p place.Places, dial client.Dial) (net.
 	a.say("started a daemon (pid %d) for %s", cmd.Process.Pid, where)
 	ended := make(chan error, 1)
 	go func() { ended <- cmd.Wait() }()
-	return await(ctx, dial, ended, log, func() bool { return isHeld(filepath.Join(p.Run, "daemon.lock")) })
+	conn, err := await(ctx, dial, ended, log, func() bool { return isHeld(filepath.Join(p.Run, "daemon.lock")) })
+	if err != nil {
+		return nil, err
+	}
+	if err := failed(ctx, dial, ended, log); err != nil {
+		return nil, errors.Join(err, conn.Close())
+	}
+	return conn, nil
 }
 
 // isHeld tells whether another process has the lock.
@@ -149,16 +157,13 @@ func await(ctx context.Context, dial client.Dial, ended <-chan error, log string
 	pause := time.NewTimer(0)
 	defer pause.Stop()
 	step := time.Millisecond
-	var died, over error
+	var over error
 	for {
 		select {
 		case <-pause.C:
-		case died = <-ended:
+		case died := <-ended:
 			ended = nil
-			if died == nil {
-				died = errors.New("it ended")
-			}
-			over = fault.Internalf("the daemon ended at once: %v: %s", died, lastLine(log)).Help("its log is %s", log)
+			over = endedAtOnce(died, log)
 		case <-ctx.Done():
 			if over != nil {
 				return nil, over
@@ -177,7 +182,37 @@ func await(ctx context.Context, dial client.Dial, ended <-chan error, log string
 	}
 }
 
-// lastLine returns the end of a log.
+// failed says why a daemon that listens has ended before it answered anybody: it listens
+// before it knows whether it can run. nil: it answers, or has not ended.
+func failed(ctx context.Context, dial client.Dial, ended <-chan error, log string) error {
+	answer := make(chan error, 1)
+	go func() {
+		_, err := client.NewDial(dial).Info(ctx)
+		answer <- err
+	}()
+	var over <-chan time.Time
+	for {
+		select {
+		case died := <-ended:
+			return endedAtOnce(died, log)
+		case err := <-answer:
+			if err == nil {
+				return nil
+			}
+			over = time.After(startPatience) // its end is seen a moment later
+		case <-over:
+			return nil
+		case <-ctx.Done():
+			return ctx.Err()
+		}
+	}
+}
+
+func endedAtOnce(died error, log string) error {
+	return fault.Internalf("the daemon ended at once: %v: %s", cmp.Or(died, errors.New("it ended")), lastLine(log)).Help("its log is %s", log)
+}
+
+// lastLine returns the last line of a log that is no hint.
 func lastLine(path string) string {
 	f, err := os.Open(path)
 	if err != nil {
@@ -189,6 +224,9 @@ func lastLine(path string) string {
 		_, _ = f.Seek(-tail, io.SeekEnd)
 	}
 	data, _ := io.ReadAll(io.LimitReader(f, tail))
-	text := strings.TrimSpace(string(data))
-	return text[strings.LastIndexByte(text, '\n')+1:]
+	lines := strings.Split(strings.TrimSpace(string(data)), "\n")
+	for len(lines) > 1 && strings.HasPrefix(lines[len(lines)-1], " ") {
+		lines = lines[:len(lines)-1]
+	}
+	return lines[len(lines)-1]
 }

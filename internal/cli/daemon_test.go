@@ -36,7 +36,7 @@ func TestADaemonThatFindsAnotherIsNoFailure(t *testing.T) {
 			}
 			defer os.RemoveAll(dir)
 			socket, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
-			if err := os.WriteFile(log, []byte("first\nlast words\n"), 0o600); err != nil {
+			if err := os.WriteFile(log, []byte("first\nlast words\n  hint: what to do\n"), 0o600); err != nil {
 				t.Fatal(err)
 			}
 			tries := 0
@@ -74,5 +74,34 @@ func TestADaemonThatFindsAnotherIsNoFailure(t *testing.T) {
 				t.Errorf("after %d tries: %v; want the log's last words", tries, err)
 			}
 		})
+	}
+}
+
+// TestADaemonThatListensAndFailsSaysWhy has one end while it is asked, and its end seen later.
+func TestADaemonThatListensAndFailsSaysWhy(t *testing.T) {
+	dir, err := os.MkdirTemp("", "cli") // short, for the socket
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer os.RemoveAll(dir)
+	socket, log := filepath.Join(dir, "s"), filepath.Join(dir, "log")
+	if err := os.WriteFile(log, []byte("last words\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	l, err := net.Listen("unix", socket)
+	if err != nil {
+		t.Fatal(err)
+	}
+	ended := make(chan error)
+	go func() {
+		conn, err := l.Accept()
+		if err == nil {
+			conn.Close()
+		}
+		l.Close()
+		ended <- exec.Command("false").Run()
+	}()
+	if err := failed(t.Context(), client.DialSocket(socket), ended, log); err == nil || !strings.Contains(err.Error(), "exit status 1: last words") {
+		t.Errorf("%v; want the log's last words", err)
 	}
 }
