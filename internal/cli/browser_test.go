@@ -67,6 +67,11 @@ func page(t *testing.T, c *client.Client) string {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return pageOn(t, c, l)
+}
+
+func pageOn(t *testing.T, c *client.Client, l net.Listener) string {
+	t.Helper()
 	t.Cleanup(func() { l.Close() })
 	out, in := io.Pipe()
 	go (&app{out: in, err: io.Discard}).serveWeb(t.Context(), c, l, "machine")

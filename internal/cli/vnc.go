@@ -156,7 +156,8 @@ func show(ctx context.Context, c *client.Client, viewer net.Conn, name, password
 // serveWeb puts the daemon's page for one machine on the loopback, for whoever has
 // the key.
 func (a *app) serveWeb(ctx context.Context, c *client.Client, l net.Listener, name string) error {
-	door := &door{key: rand.Text(), host: l.Addr().String(), name: name, next: &httputil.ReverseProxy{
+	host := strings.TrimSuffix(l.Addr().String(), ":80") // as browsers send it
+	door := &door{key: rand.Text(), host: host, name: name, next: &httputil.ReverseProxy{
 		Transport: c.Transport(),
 		Rewrite: func(r *httputil.ProxyRequest) {
 			r.SetURL(&url.URL{Scheme: "http", Host: "strata"})

@@ -83,6 +83,36 @@ func TestThePageIsForWhoHasTheKey(t *testing.T) {
 	}
 }
 
+// port80 is a listener that is asked as if it had HTTP's own port.
+type port80 struct{ net.Listener }
+
+func (port80) Addr() net.Addr { return &net.TCPAddr{IP: net.IPv4(127, 0, 0, 1), Port: 80} }
+
+// TestThePageIsServedAtHTTPsOwnPort asks as browsers do, which leave it out.
+func TestThePageIsServedAtHTTPsOwnPort(t *testing.T) {
+	l, err := listenAt("", true, "machine")
+	if err != nil {
+		t.Fatal(err)
+	}
+	u, err := url.Parse(pageOn(t, served(t, new(servertest.Screen)), port80{l}))
+	if err != nil || u.Hostname() != "127.0.0.1" {
+		t.Fatalf("the page is at %v, %v", u, err)
+	}
+	r, err := http.NewRequest("GET", "http://"+l.Addr().String()+u.Path, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	r.Host = "127.0.0.1"
+	answer, err := (&http.Client{Timeout: 10 * time.Second}).Do(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	answer.Body.Close()
+	if answer.StatusCode != 200 {
+		t.Errorf("the page answers %d", answer.StatusCode)
+	}
+}
+
 // viewers serves the machine's screen at an address, and returns what is said of it.
 func viewers(t *testing.T, c *client.Client, at string) (net.Addr, string) {
 	t.Helper()
