@@ -69,7 +69,7 @@ type options struct {
 // parse reads the command line; flag.ErrHelp means that all is said.
 func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	flags := flag.NewFlagSet("stratad", flag.ContinueOnError)
-	flags.SetOutput(stderr)
+	flags.SetOutput(io.Discard) // its faults are told as all others are
 	root := flags.String("root", "", "`folder` of a private strata (default: $STRATA_ROOT, else the installed one)")
 	file := flags.String("config", "", "")
 	dir := flags.String("dir", "", "") // of `stratad dns`
@@ -78,11 +78,10 @@ func parse(args []string, stdout, stderr io.Writer) (options, error) {
 	level := slog.LevelInfo
 	flags.TextVar(&level, "log-level", level, "debug, info, warn or error")
 	asked := flags.Bool("version", false, "print the version")
-	flags.Usage = func() {
-		fmt.Fprint(stdout, usage)
-	}
+	flags.Usage = func() {}
 	if err := flags.Parse(args); err != nil {
 		if errors.Is(err, flag.ErrHelp) {
+			fmt.Fprint(stdout, usage)
 			return options{}, err
 		}
 		return options{}, fault.Invalidf("%w", err).Help("see `stratad --help`")
