@@ -86,7 +86,7 @@ install: build ## install programs, systemd units and shell completions below PR
 	$(BIN)/strata completion bash > $(DESTDIR)$(PREFIX)/share/bash-completion/completions/strata
 	$(BIN)/strata completion zsh > $(DESTDIR)$(PREFIX)/share/zsh/site-functions/_strata
 	$(BIN)/strata completion fish > $(DESTDIR)$(PREFIX)/share/fish/vendor_completions.d/strata.fish
-	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { getent group strata >/dev/null || $(AS_ROOT) groupadd --system strata; systemctl daemon-reload; echo "enable it with: systemctl enable --now strata.socket"; }
+	@[ -n "$(DESTDIR)" ] || [ ! -d /run/systemd/system ] || { getent group strata >/dev/null || $(AS_ROOT) groupadd --system strata; systemctl daemon-reload; echo "enable it with: systemctl enable --now strata.socket"; echo "after an upgrade: systemctl try-restart strata.service, under which environments go on"; }
 
 .PHONY: uninstall
 uninstall: ## take back what install put there
