@@ -70,11 +70,7 @@ func Device(path string) error {
 		return Failed("clone "+path, err)
 	}
 	defer unix.Close(tree)
-	at := path[1:]
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	return errors.Join(unix.Mknod(at, unix.S_IFREG|0o444, 0), Attach(tree, at))
+	return Place(tree, path[1:])
 }
 
 // showSame has a path of the host at the same path, read-only; one that is missing is
@@ -106,23 +102,29 @@ func Show(path, at string) error {
 		return Failed("clone "+path, err)
 	}
 	defer unix.Close(tree)
+	if err := ReadOnly(tree); err != nil {
+		return err
+	}
+	return Place(tree, at)
+}
+
+// Place attaches a mount of a file or folder to a path of the root that is being built, which it makes.
+func Place(tree int, at string) error {
 	var st unix.Stat_t
 	if err := unix.Fstat(tree, &st); err != nil {
-		return Failed("look at "+path, err)
+		return Failed("look at what is to be at "+at, err)
 	}
 	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
 		return err
 	}
+	var err error
 	if st.Mode&unix.S_IFMT == unix.S_IFDIR {
 		err = os.MkdirAll(at, 0o755)
 	} else {
 		err = unix.Mknod(at, unix.S_IFREG|0o444, 0)
 	}
 	if err != nil {
-		return Failed("make a place for "+path, err)
-	}
-	if err := ReadOnly(tree); err != nil {
-		return err
+		return Failed("make a place at "+at, err)
 	}
 	return Attach(tree, at)
 }

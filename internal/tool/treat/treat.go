@@ -125,36 +125,21 @@ func (s Spec) fill() error {
 		return err
 	}
 	if s.Folder != "" {
-		err := os.MkdirAll(s.Folder[1:], 0o755)
-		if err == nil {
-			err = place(folder, s.Folder[1:], unix.MOUNT_ATTR_RDONLY)
-		}
-		if err != nil {
+		if err := place(folder, s.Folder, unix.MOUNT_ATTR_RDONLY); err != nil {
 			return jail.Failed("place the folder", err)
 		}
 	}
-	return jail.Failed("place the image", s.image())
+	return jail.Failed("place the image", place(tree, s.Image, 0))
 }
 
-// image makes a place for the image's mount, and attaches it.
-func (s Spec) image() error {
-	at := s.Image[1:]
-	if err := os.MkdirAll(filepath.Dir(at), 0o755); err != nil {
-		return err
-	}
-	if err := unix.Mknod(at, unix.S_IFREG|0o444, 0); err != nil {
-		return err
-	}
-	return place(tree, at, 0)
-}
-
-// place attaches a mount, with attributes besides those that all have.
-func place(tree int, at string, attributes uint64) error {
+// place shows a mount at the path that it has on the host, with attributes besides those
+// that all have.
+func place(tree int, path string, attributes uint64) error {
 	attr := unix.MountAttr{Attr_set: unix.MOUNT_ATTR_NODEV | unix.MOUNT_ATTR_NOSUID | unix.MOUNT_ATTR_NOEXEC | attributes}
 	if err := unix.MountSetattr(tree, "", unix.AT_EMPTY_PATH, &attr); err != nil {
 		return err
 	}
-	return jail.Attach(tree, at)
+	return jail.Place(tree, path[1:])
 }
 
 // drop gives up what the tool does not need, all of it for this thread only.
