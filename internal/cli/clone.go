@@ -26,9 +26,7 @@ with reflink). Elsewhere the disk is copied, which has to be asked for with --co
 Examples:
   strata clone web web-test
   strata clone --copy build`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			return exactly(max(1, min(2, len(args))), "a name")(cmd, args)
-		},
+		Args: between(1, 2, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			if len(args) == 2 {
 				o.Name = args[1]

@@ -25,9 +25,7 @@ Volumes are not in it, nor files that strata writes for each environment, such a
 Examples:
   strata commit web shop:1
   strata run -d --stratum guest shop:1`,
-		Args: func(cmd *cobra.Command, args []string) error {
-			return exactly(max(1, min(2, len(args))), "a name")(cmd, args)
-		},
+		Args: between(1, 2, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			name := ""
 			if len(args) == 2 {

@@ -89,9 +89,7 @@ name that it has there. It joins the network "default" where none is named. Addr
 MAC are the card's until it is detached, and whoever asks inside is told the address by
 DHCP.`,
 		examples: []string{"strata card attach win", "strata card attach --model virtio deb backend"},
-		args: func(cmd *cobra.Command, args []string) error {
-			return exactly(max(1, min(2, len(args))), "a name, and a network")(cmd, args)
-		},
+		args:     between(1, 2, "a name, and a network"),
 		do: func(ctx context.Context, c *client.Client, args []string) (any, string, error) {
 			if err := oneOf("model", card.Model, "e1000", "e1000e", "rtl8139", "virtio"); err != nil {
 				return nil, "", err

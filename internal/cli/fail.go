@@ -104,7 +104,7 @@ func usage(cmd *cobra.Command, err error) error {
 	return fault.Invalidf("%s", strings.TrimSuffix(err.Error(), "\n")).Help("see `%s --help`", cmd.CommandPath())
 }
 
-// atLeast and exactly check how many arguments there are, and say what is missing.
+// atLeast, exactly and between check how many arguments there are, and say what is missing.
 func atLeast(n int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
 		if len(args) >= n {
@@ -114,17 +114,7 @@ func atLeast(n int, what string) cobra.PositionalArgs {
 	}
 }
 
-func exactly(n int, what string) cobra.PositionalArgs {
-	return func(cmd *cobra.Command, args []string) error {
-		if err := atLeast(n, what)(cmd, args); err != nil {
-			return err
-		}
-		if len(args) > n {
-			return usage(cmd, fmt.Errorf("%q is one argument too many: the command is `%s`", args[n], cmd.UseLine()))
-		}
-		return nil
-	}
-}
+func exactly(n int, what string) cobra.PositionalArgs { return between(n, n, what) }
 
 func between(least, most int, what string) cobra.PositionalArgs {
 	return func(cmd *cobra.Command, args []string) error {
