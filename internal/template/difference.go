@@ -21,13 +21,6 @@ import (
 	"github.com/strata-project/strata/internal/template/unpack"
 )
 
-// whiteout stands before the name of what a layer removes.
-// Source: OCI image specification, layer.md, "Whiteouts".
-const whiteout = ".wh."
-
-// attributeRecord is how tar names an extended attribute. Source: star(5), SCHILY.xattr.
-const attributeRecord = "SCHILY.xattr."
-
 type inode struct{ dev, ino uint64 }
 
 // difference is what makes the tree at base the tree at root, as the tar of a layer.
@@ -168,7 +161,7 @@ func (d *difference) entry(ctx context.Context, name string, there bool) error {
 			return err
 		}
 		dir, base := path.Split(name)
-		return d.put(&tar.Header{Typeflag: tar.TypeReg, Name: dir + whiteout + base, Format: tar.FormatPAX})
+		return d.put(&tar.Header{Typeflag: tar.TypeReg, Name: dir + unpack.WhiteoutPrefix + base, Format: tar.FormatPAX})
 	}
 	st, err := lstat(filepath.Join(d.root, name))
 	if err != nil {
@@ -413,7 +406,7 @@ func (d *difference) header(name string) (*tar.Header, error) {
 		if h.PAXRecords == nil {
 			h.PAXRecords = map[string]string{}
 		}
-		h.PAXRecords[attributeRecord+name] = value
+		h.PAXRecords[unpack.AttributeRecord+name] = value
 	}
 	return h, err
 }

@@ -32,13 +32,9 @@ type Root func(ctx context.Context, w io.Writer) error
 // it: the base's layers and one of what differs. Where nothing does, there is no such layer.
 // Kinds: Get's, Invalid, Busy where the disk is full, root's own.
 func (s *Store) Commit(ctx context.Context, base string, root Root, o CommitOptions, r Report) (t Template, err error) {
-	var names []string
-	if o.Name != "" {
-		name, err := parseTag(o.Name)
-		if err != nil {
-			return Template{}, err
-		}
-		names = []string{name}
+	names, err := asked(o.Name)
+	if err != nil {
+		return Template{}, err
 	}
 	err = s.Use(base, func(b Template) error {
 		w, err := s.begin()
@@ -86,12 +82,11 @@ func (w *session) commitOver(ctx context.Context, base Template, root Root, name
 
 // differ unpacks root and writes what differs from base.
 func (w *session) differ(ctx context.Context, base Template, root Root, o CommitOptions, out *os.File, r Report) (entries int, err error) {
-	select {
-	case w.s.slots <- struct{}{}:
-		defer func() { <-w.s.slots }()
-	case <-ctx.Done():
-		return 0, ctx.Err()
+	free, err := w.s.slot(ctx)
+	if err != nil {
+		return 0, err
 	}
+	defer free()
 	dir, place := filepath.Join(w.dir, "root"), filepath.Join(w.dir, "base")
 	if err := errors.Join(os.Mkdir(dir, 0o700), os.Mkdir(place, 0o700)); err != nil {
 		return 0, err
@@ -100,11 +95,7 @@ func (w *session) differ(ctx context.Context, base Template, root Root, o Commit
 	if err := unpackRoot(ctx, root, dir, func(n int64) { r.tell("commit", o.Name, n, 0) }); err != nil {
 		return 0, err
 	}
-	var files []string
-	for _, l := range base.Layers {
-		files = append(files, w.s.layerPath(l.Digest))
-	}
-	err = mount.Merged(ctx, files, place, func(merged string) error {
+	err = mount.Merged(ctx, w.s.layerPaths(base.Layers), place, func(merged string) error {
 		entries, err = writeDifference(ctx, merged, dir, o.Without, &sparing{file: out})
 		return err
 	})

@@ -22,12 +22,8 @@ import (
 // rootOf is all that an environment of a template has, as it would be read inside.
 func rootOf(t *testing.T, s *Store, tm Template) Root {
 	t.Helper()
-	var files []string
-	for _, l := range tm.Layers {
-		files = append(files, s.layerPath(l.Digest))
-	}
 	all := new(bytes.Buffer)
-	err := mount.Merged(t.Context(), files, t.TempDir(), func(root string) error {
+	err := mount.Merged(t.Context(), s.layerPaths(tm.Layers), t.TempDir(), func(root string) error {
 		found, err := survey(t.Context(), root)
 		if err == nil {
 			_, err = writeDifference(t.Context(), t.TempDir(), root, found.ghosts, all)

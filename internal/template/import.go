@@ -38,13 +38,9 @@ type ImportOptions struct {
 // Kinds: Invalid for a stream that is neither, or broken, or refused by
 // unpack.Layer; Busy where the disk is full.
 func (s *Store) Import(ctx context.Context, stream io.Reader, opt ImportOptions, r Report) (Template, error) {
-	var names []string
-	if opt.Name != "" {
-		name, err := parseTag(opt.Name)
-		if err != nil {
-			return Template{}, err
-		}
-		names = []string{name}
+	names, err := asked(opt.Name)
+	if err != nil {
+		return Template{}, err
 	}
 	if opt.Kind != "" && opt.Kind != KindApp && opt.Kind != KindSystem {
 		return Template{}, fault.Invalidf("the kind %q is unknown", printable(opt.Kind)).At("kind").Help("write %s or %s", KindApp, KindSystem)

@@ -116,12 +116,11 @@ func (w *session) layerFromBlob(ctx context.Context, path, digest, diffID string
 // tar must have, "" where it is not known. Kinds: unpack.Layer's, Invalid where
 // the tar is another one, Unable where mkfs.erofs is missing or fails.
 func (w *session) makeLayer(ctx context.Context, tarStream io.Reader, want string) (Layer, error) {
-	select {
-	case w.s.slots <- struct{}{}:
-		defer func() { <-w.s.slots }()
-	case <-ctx.Done():
-		return Layer{}, ctx.Err()
+	free, err := w.s.slot(ctx)
+	if err != nil {
+		return Layer{}, err
 	}
+	defer free()
 	dir, err := os.MkdirTemp(w.dir, "layer-")
 	if err != nil {
 		return Layer{}, diskFault(err)

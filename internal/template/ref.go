@@ -49,6 +49,18 @@ func parseTag(text string) (string, error) {
 	return full, err
 }
 
+// asked is the name that somebody gives, in full; none where it is "". Kinds: Invalid.
+func asked(name string) ([]string, error) {
+	if name == "" {
+		return nil, nil
+	}
+	full, err := parseTag(name)
+	if err != nil {
+		return nil, err
+	}
+	return []string{full}, nil
+}
+
 // parseRef reads a registry reference. plain allows http.
 func parseRef(text string, plain bool) (name.Reference, error) {
 	opts := []name.Option{name.WithDefaultTag(defaultTag)}

@@ -1,6 +1,7 @@
 package template
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -75,6 +76,16 @@ const (
 
 // unpackAtOnce is how many layers are unpacked in parallel.
 const unpackAtOnce = 2
+
+// slot waits until one more may be, and returns what ends that.
+func (s *Store) slot(ctx context.Context) (free func(), err error) {
+	select {
+	case s.slots <- struct{}{}:
+		return func() { <-s.slots }, nil
+	case <-ctx.Done():
+		return nil, ctx.Err()
+	}
+}
 
 // Open returns the store in dir, which is made where it is missing. What an
 // earlier process left half-made is removed; downloads that can be resumed stay
@@ -237,6 +248,14 @@ func (s *Store) eachFile(dir string, take func(hex string, data []byte) bool) er
 
 func (s *Store) layerPath(digest string) string {
 	return filepath.Join(s.dir, layerDir, strings.TrimPrefix(digest, "sha256:")+".erofs")
+}
+
+func (s *Store) layerPaths(layers []Layer) []string {
+	paths := make([]string, len(layers))
+	for i, l := range layers {
+		paths[i] = s.layerPath(l.Digest)
+	}
+	return paths
 }
 
 func (s *Store) blobPath(digest string) string {

@@ -88,12 +88,11 @@ func (s *Store) makeWhole(ctx context.Context, layers []Layer, digest string, r 
 	if isWhole(path) { // who had the lock has made it
 		return nil
 	}
-	select {
-	case s.slots <- struct{}{}:
-		defer func() { <-s.slots }()
-	case <-ctx.Done():
-		return ctx.Err()
+	free, err := s.slot(ctx)
+	if err != nil {
+		return err
 	}
+	defer free()
 	w, err := s.begin()
 	if err != nil {
 		return err
@@ -118,11 +117,7 @@ func (w *session) merge(ctx context.Context, layers []Layer, digest string, r Re
 	if err := os.Mkdir(place, 0o700); err != nil {
 		return "", diskFault(err)
 	}
-	var files []string
-	for _, l := range layers {
-		files = append(files, w.s.layerPath(l.Digest))
-	}
-	err := mount.Merged(ctx, files, place, func(root string) error {
+	err := mount.Merged(ctx, w.s.layerPaths(layers), place, func(root string) error {
 		found, err := survey(ctx, root)
 		if err != nil {
 			return err

@@ -15,7 +15,7 @@ import (
 // GNU tar and libarchive.
 const (
 	opaqueAttribute = "trusted.overlay.opaque"
-	attributeRecord = "SCHILY.xattr."
+	AttributeRecord = "SCHILY.xattr." // before an attribute's name
 	aclAttribute    = "system.posix_acl_"
 )
 
@@ -58,7 +58,7 @@ func setTime(dir int, name string, sec, nsec int64) error {
 func (u *unpacker) extended(p place, h *tar.Header) error {
 	count := 0
 	for record, value := range h.PAXRecords {
-		attr, ok := strings.CutPrefix(record, attributeRecord)
+		attr, ok := strings.CutPrefix(record, AttributeRecord)
 		if !ok {
 			continue
 		}

@@ -18,7 +18,7 @@ import (
 
 // Names of whiteouts. Source: OCI image-spec 1.1, layer.md, "Whiteouts".
 const (
-	whiteoutPrefix = ".wh."
+	WhiteoutPrefix = ".wh."     // before the name of what a layer removes
 	whiteoutMeta   = ".wh..wh." // aufs' own files
 	whiteoutOpaque = ".wh..wh..opq"
 )
@@ -42,7 +42,7 @@ func (u *unpacker) entry(h *tar.Header) error {
 		return u.attributes(place{u.root, ".", "."}, h)
 	}
 	name := parts[len(parts)-1]
-	hides := func(part string) bool { return strings.HasPrefix(part, whiteoutPrefix) }
+	hides := func(part string) bool { return strings.HasPrefix(part, WhiteoutPrefix) }
 	if u.limits.Whole && (slices.ContainsFunc(parts, hides) || h.Typeflag == tar.TypeChar && h.Devmajor == 0 && h.Devminor == 0) {
 		return fault.Unablef("no layer can hold it: there it would say that another file is gone").Help("remove it, or give it another name")
 	}
@@ -294,7 +294,7 @@ func (u *unpacker) whiteout(parts []string, name string) error {
 	if strings.HasPrefix(name, whiteoutMeta) {
 		return nil
 	}
-	hidden := strings.TrimPrefix(name, whiteoutPrefix)
+	hidden := strings.TrimPrefix(name, WhiteoutPrefix)
 	if hidden == "" || hidden == "." || hidden == ".." {
 		return fault.Invalidf("it hides nothing that has a name")
 	}
