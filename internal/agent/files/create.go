@@ -31,7 +31,7 @@ type writer struct {
 
 // Create writes the file or folder at name to out. What the kernel tells of itself is no
 // file that could be copied: below name its folders are empty, and at name it is a fault.
-// So is the root's /dev, which no two systems share.
+// The root's /dev is empty as well, which no two systems share.
 func Create(out io.Writer, name string) error {
 	if told(name) {
 		return unableError(name + " is in a file system of the kernel's own, whose files have no content to copy: have it read inside (exec)")

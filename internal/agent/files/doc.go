@@ -8,6 +8,6 @@
 //	stat PATH         writes what PATH is, as api.PathStat in JSON
 //
 // Owners, modes, times, hard links and extended attributes are kept. Sockets and what is
-// in the kernel's own file systems are left out, and nothing can make device nodes inside a zone, so one in a stream is
-// a fault. A fault is one line of JSON on standard error, as api.Error has it.
+// in the kernel's own file systems are left out, and nothing can make device nodes inside
+// a zone, so one in a stream is a fault. A fault is one line of JSON on standard error, as api.Error has it.
 package files
