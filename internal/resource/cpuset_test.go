@@ -11,7 +11,6 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/require"
-	"golang.org/x/sys/unix"
 )
 
 // canPin skips t where no controller binds groups to processors.
@@ -112,28 +111,10 @@ func TestAGroupWithThreadedOnesBelowIsBound(t *testing.T) {
 
 func TestProcessesThatComeFasterThanTheyAreBoundAreToldOf(t *testing.T) {
 	home, dir := t.TempDir(), t.TempDir()
-	list := home + "/a/cgroup.procs"
-	if err := errors.Join(os.Mkdir(home+"/a", 0o755), unix.Mkfifo(list, 0o600), os.WriteFile(dir+"/cgroup.procs", nil, 0o600)); err != nil {
+	const another = "/proc/sys/kernel/random/uuid" // in place of a number: each time that it is read there is another one
+	if err := errors.Join(os.Mkdir(home+"/a", 0o755), os.Symlink(another, home+"/a/cgroup.procs"), os.WriteFile(dir+"/cgroup.procs", nil, 0o600)); err != nil {
 		t.Fatal(err)
 	}
-	stop := make(chan struct{})
-	t.Cleanup(func() { close(stop) })
-	go func() { // each time that it is read there is another one
-		for pid := 1 << 22; ; pid++ {
-			pipe, err := os.OpenFile(list, os.O_WRONLY, 0)
-			select {
-			case <-stop:
-				return
-			default:
-			}
-			if err != nil {
-				t.Error(err)
-				return
-			}
-			fmt.Fprintln(pipe, pid)
-			pipe.Close()
-		}
-	}()
 	g := (&Root{unified: home}).group("a")
 	if err := g.gather(dir); !fault.Is(err, fault.Busy) {
 		t.Errorf("got %v", err)
