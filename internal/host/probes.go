@@ -280,7 +280,11 @@ func emulator(ctx context.Context) (string, error) {
 	if err != nil {
 		return "", err
 	}
-	return p.Path + " " + p.Version, nil
+	detail := p.Path + " " + p.Version
+	if p.Turns {
+		detail += " (without KVM processors of one machine take turns; from 8.1 they run at once)"
+	}
+	return detail, nil
 }
 
 func volumes(ctx context.Context) (string, error) {

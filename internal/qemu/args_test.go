@@ -28,9 +28,11 @@ func TestArgs(t *testing.T) {
 	save.Backing = Backing{File: "/memory", Shared: true}
 	clone := cold
 	clone.Kernel, clone.Initrd, clone.Incoming, clone.StartStopped, clone.Backing = "", "", true, true, Backing{File: "/memory"}
+	turns := cold
+	turns.Processors, turns.Turns = 2, true
 	huge := cold
 	huge.HugePages, huge.Untraced = 2*unit.MiB, false
-	for name, g := range map[string]Guest{"cold": cold, "huge": huge, "alone": alone, "volumes": volumes, "save": save, "clone": clone} {
+	for name, g := range map[string]Guest{"cold": cold, "huge": huge, "turns": turns, "alone": alone, "volumes": volumes, "save": save, "clone": clone} {
 		t.Run(name, func(t *testing.T) {
 			// An option and its value on a line.
 			var got strings.Builder

@@ -62,6 +62,13 @@ func TestABootedGuestHasWhatItsCommandLineSays(t *testing.T) {
 	m.wait()
 }
 
+func TestProcessorsBearAKernelThatChangesItsOwnCode(t *testing.T) {
+	m := start(t, options{both: true})
+	if got := m.ask("patch"); got != "patched" {
+		t.Error(got)
+	}
+}
+
 func TestAPanicIsTold(t *testing.T) {
 	m := start(t, options{})
 	m.ask("list /")

@@ -29,6 +29,7 @@ type Program struct {
 	Major, Minor int
 	Firmware     string // path of qboot.rom; "": there is none, SeaBIOS is slower
 	Ring         bool   // disks can be read and written by io_uring
+	Turns        bool   // processors of one machine take turns where QEMU translates, see Translator
 }
 
 // packages says where the program comes from. Source: packages.debian.org.
@@ -115,6 +116,7 @@ func parseVersion(path, text string) (Program, error) {
 	p := Program{Path: path, Version: m[1]}
 	p.Major, _ = strconv.Atoi(m[2]) // at most four digits
 	p.Minor, _ = strconv.Atoi(m[3])
+	p.Turns = p.Major < 8 || p.Major == 8 && p.Minor < 1
 	if p.Major < oldestMajor || p.Major == oldestMajor && p.Minor < oldestMinor {
 		return Program{}, fault.Unablef("%s is QEMU %s; guests need %d.%d or newer", path, p.Version, oldestMajor, oldestMinor).
 			Help("install %s from a newer release of the distribution", packages[runtime.GOARCH][1])

@@ -63,6 +63,7 @@ type Guest struct {
 
 	Template, Disk    int  // descriptors of the images
 	Ring              bool // they are read and written by io_uring, see Program
+	Turns             bool // processors take turns, see Program
 	Tap               int  // 0: the card has no network behind it
 	MAC               string
 	Control, Monitor  int // sockets that listen
@@ -156,7 +157,7 @@ func (g Guest) machine(a *argv.Args) {
 		}
 		// With arat a kernel can do without a tick that comes 250 times a second: an idle guest
 		// takes 0.4 % of a processor instead of 4.6 %.
-		a.Add("-accel", "tcg,tb-size="+strconv.Itoa(cache), "-cpu", "qemu64,+rdrand,+arat")
+		a.Add("-accel", Translator(cache, g.Turns && g.Processors > 1), "-cpu", "qemu64,+rdrand,+arat")
 	}
 	a.Add("-smp", strconv.Itoa(g.Processors), "-m", "size="+strconv.FormatInt(int64(g.Memory/unit.MiB), 10)+"M")
 	size := ",id=ram,size=" + strconv.FormatInt(int64(g.Memory), 10)
@@ -171,6 +172,20 @@ func (g Guest) machine(a *argv.Args) {
 		a.Add("-object", "memory-backend-ram"+size)
 	}
 	a.Add("-object", "rng-builtin,id=entropy")
+}
+
+// Translator is TCG with so many MiB for its translations, which has a thread for each
+// processor of a machine, or one that they take turns on. Before 8.1 QEMU may go on running
+// what it translated of code that another processor has changed since. A kernel that changes
+// its own code while it runs, as Linux does for what is switched on and off, then stands
+// still with both processors busy: within seconds where that is done again and again.
+// Source: QEMU, commit deba78709ae8 (accel/tcg: Always lock pages before translation).
+func Translator(cache int, turns bool) string {
+	thread := ""
+	if turns {
+		thread = ",thread=single"
+	}
+	return "tcg" + thread + ",tb-size=" + strconv.Itoa(cache)
 }
 
 // Huge are the properties of a memory-backend-memfd whose pages are so large. All are taken

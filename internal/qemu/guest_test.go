@@ -38,6 +38,15 @@ func TestNoValueCanAddAProperty(t *testing.T) {
 	}
 }
 
+func TestProcessorsTakeTurnsWhereOneGoesOnWithOldCode(t *testing.T) {
+	for version, want := range map[string]bool{"6.2.0": true, "7.2.22": true, "8.0.5": true, "8.1.0": false, "10.0.2": false} {
+		p, err := parseVersion("/usr/bin/qemu", "QEMU emulator version "+version)
+		if err != nil || p.Turns != want {
+			t.Errorf("QEMU %s: %v, %v", version, p.Turns, err)
+		}
+	}
+}
+
 func TestParseVersion(t *testing.T) {
 	for said, want := range map[string]string{
 		"QEMU emulator version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b2)\nCopyright": "7.2.22",

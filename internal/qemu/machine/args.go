@@ -13,7 +13,8 @@ import (
 
 // Files are QEMU's own descriptors, and how it starts. A descriptor 0 is none.
 type Files struct {
-	Ring bool // images are read and written by io_uring, see qemu.Program
+	Ring  bool // images are read and written by io_uring, see qemu.Program
+	Turns bool // processors take turns, see qemu.Program
 
 	// Drives are the images by drive, opened for what the drive does with them: the
 	// first is what the drive holds, each next one what that before it lies over,
@@ -115,14 +116,14 @@ func (s Spec) board(a *argv.Args, f Files) {
 		m += ",pflash0=code,pflash1=vars"
 	}
 	a.Add("-M", m)
+	most := max(s.Processors.Count, s.Processors.Most)
 	if s.Accel == qemu.KVM {
 		a.Add("-accel", "kvm")
 	} else {
-		a.Add("-accel", "tcg,tb-size="+strconv.Itoa(tcgCache))
+		a.Add("-accel", qemu.Translator(tcgCache, f.Turns && most > 1))
 	}
 	a.Add("-cpu", s.cpu())
 	// Cores of one socket: Windows for homes and offices uses two sockets at most.
-	most := max(s.Processors.Count, s.Processors.Most)
 	a.Add("-smp", fmt.Sprintf("cpus=%d,maxcpus=%d,sockets=1,cores=%d,threads=1", s.Processors.Count, most, most))
 	size := fmt.Sprintf("size=%dM", s.Memory.Size/unit.MiB)
 	if s.Memory.Slots > 0 {

@@ -43,7 +43,7 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 	boot := l.Notes.Boot
 	l.Machine = qemu.Guest{
 		Name: p.Name, Accelerator: boot.Accelerator, Memory: boot.Memory, Processors: boot.CPUs, TSC: qemu.TSC(),
-		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware, Ring: l.QEMU.Ring,
+		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware, Ring: l.QEMU.Ring, Turns: l.QEMU.Turns,
 		HugePages: p.Resources.HugePages, Untraced: !p.System,
 	}
 	return l, nil
@@ -85,7 +85,7 @@ func (l *launch) Form() []string {
 	m.Name, m.MAC, m.TSC = "", "", 0
 	m.Kernel, m.Initrd, m.Incoming = "", "", false
 	m.Accelerator = l.Notes.Boot.Accelerator
-	m.Backing, m.Fixed = qemu.Backing{}, l.Notes.Fixed
+	m.Backing, m.Fixed, m.Turns = qemu.Backing{}, l.Notes.Fixed, false
 	m.Template, m.Disk, m.Tap, m.Volumes = 1, 1, 1, nil
 	m.Control, m.Monitor, m.Streams, m.Console, m.Events = 1, 1, 1, 1, 1
 	return m.Args()

@@ -279,7 +279,7 @@ func (l *foreign) lend(drive string, h *virtual.Handed, open func() (*image.Chai
 func (l *foreign) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
-		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, Drives: l.drives,
+		Ring: l.QEMU.Ring, Turns: l.QEMU.Turns, Code: l.code, Vars: l.store, Drives: l.drives,
 		Monitor: w.Monitor, Console: w.Console, Events: w.Events, Guest: w.Guest, Control: w.Control, Streams: w.Streams, Now: time.Now(),
 		TPM: l.chip.control,
 	}

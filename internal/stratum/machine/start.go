@@ -226,7 +226,7 @@ func openFirmware(found machine.Found, path string, h *virtual.Handed) (code, st
 func (l *launch) Args(w virtual.Wires) []string {
 	s := l.spec
 	f := machine.Files{
-		Ring: l.QEMU.Ring, Code: l.code, Vars: l.store, NoReset: true, Incoming: l.From != nil, Volumes: w.Volumes,
+		Ring: l.QEMU.Ring, Turns: l.QEMU.Turns, Code: l.code, Vars: l.store, NoReset: true, Incoming: l.From != nil, Volumes: w.Volumes,
 		Drives: map[string][]argv.Image{
 			bootDrive:     l.bootImages,
 			templateDrive: {l.layer, {Format: "raw", FD: w.Template}},
