@@ -65,6 +65,14 @@ func (c *Client) Exec(ctx context.Context, ref string, p api.Process, s Streams)
 	return c.session(ctx, q, s)
 }
 
+// ExecDetached runs a further program in a running environment and leaves it alone: it
+// returns once the program runs. Faults are as Run's.
+func (c *Client) ExecDetached(ctx context.Context, ref string, p api.Process) error {
+	q := post(environments, ref, "exec").with("detach", "true")
+	q.body = p
+	return c.call(ctx, q, nil)
+}
+
 // session sends q as an upgrade and speaks frames until the program's end.
 func (c *Client) session(ctx context.Context, q request, s Streams) (api.Exit, error) {
 	conn, in, err := c.upgrade(ctx, q, stream.Protocol)

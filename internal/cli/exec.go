@@ -16,16 +16,19 @@ func (a *app) execCommand() *cobra.Command {
 	var p api.Process
 	var env, envFiles []string
 	var keys string
+	var detach bool
 	cmd := &cobra.Command{
 		Use:   "exec [flags] NAME COMMAND [ARG...]",
 		Short: "Run a further program in a running environment",
 		Long: `Run a further program inside an environment that runs. This command ends with the
 program's exit status: 0-255 its own, 125 where strata failed, 126 where the program
-cannot be executed, 127 where it was not found.
+cannot be executed, 127 where it was not found. With --detach it ends once the program
+runs, which goes on with an empty standard input; what it writes is dropped.
 
 Examples:
   strata exec web nginx -t
   strata exec -it -u postgres db psql
+  strata exec -d web sh -c 'sleep 60; nginx -s reload'
   strata exec -i web sh -c 'cat > /srv/index.html' < index.html`,
 		Args:        atLeast(2, "a name and a command"),
 		Annotations: programStatus,
@@ -43,6 +46,10 @@ Examples:
 				return err
 			}
 			p.Command = args[1:]
+			if detach {
+				p.Stdin = false
+				return programFault(c.ExecDetached(ctx, args[0], p))
+			}
 			s := session{tty: p.TTY, input: p.Stdin, detach: keys}
 			end, err := a.join(ctx, s, func(ctx context.Context, streams client.Streams) (api.Exit, error) {
 				p.Rows, p.Cols = streams.Size.Rows, streams.Size.Cols
@@ -65,6 +72,7 @@ Examples:
 	}
 	f := cmd.Flags()
 	f.SetInterspersed(false)
+	f.BoolVarP(&detach, "detach", "d", false, "leave the program alone once it runs")
 	f.BoolVarP(&p.Stdin, "interactive", "i", false, "keep standard input open")
 	f.BoolVarP(&p.TTY, "tty", "t", false, "give the program a terminal")
 	f.StringArrayVarP(&env, "env", "e", nil, "`NAME[=value]` for the program; without a value yours is handed on")

@@ -8,6 +8,7 @@ import (
 
 	"github.com/danielgtaylor/huma/v2"
 	"github.com/danielgtaylor/huma/v2/adapters/humago"
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/api/stream"
@@ -57,11 +58,21 @@ func (s *Server) streamRoutes() {
 				return s.engine.Console(ctx, in.Ref, conn)
 			}), nil
 		})
-	huma.Register(s.api, upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment"),
-		func(_ context.Context, in *struct {
+	exec := upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment")
+	exec.Description += " With `detach` there is no upgrade: the answer is 204 once the program runs."
+	exec.Responses["204"] = &huma.Response{Description: "The program runs, with nobody at its streams."}
+	huma.Register(s.api, exec,
+		func(ctx context.Context, in *struct {
 			EnvironmentRef
-			Body api.Process
+			Detach bool `query:"detach" doc:"Leave it alone once it runs: its standard input is empty, and what it writes is dropped."`
+			Body   api.Process
 		}) (*huma.StreamResponse, error) {
+			if in.Detach {
+				if err := s.leaveAlone(ctx, in.Ref, in.Body); err != nil {
+					return nil, err
+				}
+				return &huma.StreamResponse{Body: func(ctx huma.Context) { ctx.SetStatus(http.StatusNoContent) }}, nil
+			}
 			return s.upgrade(func(ctx context.Context, conn *os.File) error {
 				return s.engine.Exec(ctx, in.Ref, in.Body, conn)
 			}), nil
@@ -77,6 +88,21 @@ func (s *Server) streamRoutes() {
 	huma.Register(s.api, logs, func(_ context.Context, in *logQuery) (*huma.StreamResponse, error) {
 		return &huma.StreamResponse{Body: func(ctx huma.Context) { s.logs(ctx, in) }}, nil
 	})
+}
+
+// leaveAlone runs a further program whose client is gone as soon as it runs.
+func (s *Server) leaveAlone(ctx context.Context, ref string, p api.Process) error {
+	if p.Stdin {
+		return fault.Invalidf("nobody writes to a program that is left alone").At("stdin").Help("leave out stdin or detach")
+	}
+	pair, err := unix.Socketpair(unix.AF_UNIX, unix.SOCK_STREAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return fault.Internalf("make a socket pair: %w", err)
+	}
+	defer unix.Close(pair[0])
+	theirs := os.NewFile(uintptr(pair[1]), "client")
+	defer theirs.Close()
+	return s.engine.Exec(ctx, ref, p, theirs)
 }
 
 // logs answers 200 only once there is something to say, so that a fault found

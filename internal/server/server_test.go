@@ -411,6 +411,23 @@ func TestExecTakesItsProgramInTheBody(t *testing.T) {
 	}
 }
 
+func TestExecThatIsLeftAlone(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"up","command":["sleep"]}`)
+	for _, c := range []struct {
+		body   string
+		status int
+	}{{`{"command":["err","well"]}`, http.StatusConflict}, {`{"command":[]}`, http.StatusBadRequest}, {`{"command":["cat"],"stdin":true}`, http.StatusBadRequest}} {
+		if status, text := r.do("POST", "/v1/environments/up/exec?detach=true", c.body); status != c.status {
+			t.Errorf("%s of what does not run: %d %s", c.body, status, text)
+		}
+	}
+	r.do("POST", "/v1/environments/up/start", "")
+	if status, text := r.do("POST", "/v1/environments/up/exec?detach=true", `{"command":["err","well"]}`); status != http.StatusNoContent || text != "" {
+		t.Errorf("%d %q", status, text)
+	}
+}
+
 func TestAFaultAfterTheUpgradeIsAFrame(t *testing.T) {
 	r := start(t)
 	_, in, _ := r.upgrade("/v1/environments/none/attach", "", "")

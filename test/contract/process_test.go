@@ -26,6 +26,7 @@ func init() {
 		row{name: "user", test: user},
 		row{name: "hostname", test: hostname},
 		row{name: "exec-inside", test: execInside},
+		row{name: "exec-detached", test: execDetached},
 		row{name: "signal-forwarded", test: signalForwarded},
 		row{name: "isolation", test: isolation},
 		row{name: "no-privileges", test: noPrivileges},
@@ -250,6 +251,20 @@ func execInside(t *testing.T, a at) {
 	}
 	if inside == outside || inside == "" {
 		t.Errorf("exec is in the host's namespaces: %q", inside)
+	}
+}
+
+func execDetached(t *testing.T, a at) {
+	name := a.shared.alone.of(t, a)
+	const words = `read word; echo "[$word]"; until [ -e /tmp/go ]; do sleep 0.1; done; echo went > /tmp/went`
+	expect(t, a.Try("exec", "-d", name, "sh", "-c", words), 0, "")
+	a.exec(t, name, "touch /tmp/go")
+	until(t, "a program that was left alone goes on", 10*time.Second, func() bool { return a.exec(t, name, "cat /tmp/went").Stdout == "went\n" })
+	if r := a.Try("exec", "-d", name, "no-such-program"); r.Status != 127 || !strings.Contains(r.Stderr, "no-such-program") {
+		t.Errorf("a program that is missing: %+v", r)
+	}
+	if r := a.Try("exec", "-d", name, "/tmp"); r.Status != 126 {
+		t.Errorf("a folder: %+v", r)
 	}
 }
 
