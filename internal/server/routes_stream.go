@@ -60,7 +60,6 @@ func (s *Server) streamRoutes() {
 		})
 	exec := upgraded("exec", "/v1/environments/{ref}/exec", "Run a further program in a running environment")
 	exec.Description += " With `detach` there is no upgrade: the answer is 204 once the program runs."
-	exec.Responses["204"] = &huma.Response{Description: "The program runs, with nobody at its streams."}
 	huma.Register(s.api, exec,
 		func(ctx context.Context, in *struct {
 			EnvironmentRef
@@ -77,6 +76,8 @@ func (s *Server) streamRoutes() {
 				return s.engine.Exec(ctx, in.Ref, in.Body, conn)
 			}), nil
 		})
+	// Added to what stands there by now: with two answers of its own it would be told no failures.
+	exec.Responses["204"] = &huma.Response{Description: "The program runs, with nobody at its streams."}
 
 	logs := route("logs", http.MethodGet, "/v1/environments/{ref}/logs", "Read what an environment wrote, one LogLine of JSON per line")
 	logs.Responses = map[string]*huma.Response{"200": {

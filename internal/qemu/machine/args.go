@@ -120,7 +120,7 @@ func (s Spec) board(a *argv.Args, f Files) {
 	if s.Accel == qemu.KVM {
 		a.Add("-accel", "kvm")
 	} else {
-		a.Add("-accel", qemu.Translator(tcgCache, f.Turns && most > 1))
+		a.Add("-accel", qemu.Translator(tcgCache, f.Turns && most > 1 && !s.CPU.Nested)) // in turns, a guest inside does not come up
 	}
 	a.Add("-cpu", s.cpu())
 	// Cores of one socket: Windows for homes and offices uses two sockets at most.
