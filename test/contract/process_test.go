@@ -240,6 +240,9 @@ func execInside(t *testing.T, a at) {
 	}
 	expect(t, a.exec(t, name, "ip -4 -o addr show eth0 | grep -c "+a.show(t, name).Network.IPv4), 0, "1")
 	onKernel(t, a, name)
+	if a.boots() { // the first namespaces of two kernels may have the same numbers
+		return
+	}
 	inside := a.exec(t, name, "readlink /proc/self/ns/pid; readlink /proc/self/ns/net").Stdout
 	outside := ""
 	for _, ns := range []string{"pid", "net"} {
