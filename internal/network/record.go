@@ -61,9 +61,11 @@ func loadRecords(dir string) ([]Network, error) {
 	return found, nil
 }
 
+const noRecord = "restore the file; or move it away, and make the network again (strata network create --ipv4 --ipv6) as it was"
+
 func loadRecord(path string) (Network, error) {
 	if info, err := os.Stat(path); err != nil || info.Size() > maxRecord {
-		return Network{}, fault.Internalf("the network record %s is not readable or too big", path)
+		return Network{}, fault.Internalf("the network record %s is not readable or too big", path).Help(noRecord)
 	}
 	data, err := os.ReadFile(path)
 	if err != nil {
@@ -71,15 +73,15 @@ func loadRecord(path string) (Network, error) {
 	}
 	var r networkRecord
 	if err := json.Unmarshal(data, &r); err != nil {
-		return Network{}, fault.Internalf("the network record %s is damaged: %w", path, err)
+		return Network{}, fault.Internalf("the network record %s is damaged: %w", path, err).Help(noRecord)
 	}
 	if r.Version != recordVersion {
-		return Network{}, fault.Unablef("the network record %s has version %d, this strata knows %d", path, r.Version, recordVersion)
+		return Network{}, fault.Unablef("the network record %s has version %d, this strata knows %d", path, r.Version, recordVersion).Help("run the strata that wrote it, or restore the file")
 	}
 	whole := validName(r.Name) == nil && recordPath(filepath.Dir(path), r.Name) == path && len(r.Bridge) > 0 && len(r.Bridge) < 16 &&
 		r.IPv4.Addr().Is4() && r.IPv4.Contains(r.Gateway4) && (!r.IPv6.IsValid() || r.IPv6.Contains(r.Gateway6))
 	if !whole {
-		return Network{}, fault.Internalf("the network record %s is damaged: its parts do not fit together", path)
+		return Network{}, fault.Internalf("the network record %s is damaged: its parts do not fit together", path).Help(noRecord)
 	}
 	return Network{Name: r.Name, Bridge: r.Bridge, IPv4: r.IPv4, Gateway4: r.Gateway4, IPv6: r.IPv6, Gateway6: r.Gateway6, Isolated: r.Isolated, Project: r.Project, Created: r.Created}, nil
 }

@@ -16,6 +16,7 @@ import (
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
+	"github.com/strata-project/strata/internal/version"
 	"github.com/strata-project/strata/internal/web"
 )
 
@@ -70,7 +71,8 @@ func New(e Engine, log *slog.Logger) *Server {
 	s.mux.Handle("GET /metrics", s.metrics.handler())
 	web.Route(s.mux)
 	s.mux.HandleFunc("/", func(w http.ResponseWriter, r *http.Request) {
-		writeFault(w, fault.Missingf("%s %s is not a route of this API", r.Method, r.URL.Path).Help("the routes are listed at /openapi.json"))
+		writeFault(w, fault.Missingf("%s %s is not a route of this daemon (%s)", r.Method, r.URL.Path, version.Version).
+			Help("the routes are listed at /openapi.json; where a newer strata asks, restart the daemon: systemctl try-restart strata.service"))
 	})
 	return s
 }
