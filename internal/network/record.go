@@ -61,7 +61,7 @@ func loadRecords(dir string) ([]Network, error) {
 	return found, nil
 }
 
-const noRecord = "restore the file; or move it away, and make the network again (strata network create --ipv4 --ipv6) as it was"
+const noRecord = "restore the file; or move it away, remove its bridge (ip link delete), and make the network again as it was (strata network create --ipv4 --ipv6)"
 
 func loadRecord(path string) (Network, error) {
 	if info, err := os.Stat(path); err != nil || info.Size() > maxRecord {
