@@ -473,6 +473,25 @@ func TestNetworks(t *testing.T) {
 	}
 }
 
+func TestANetworkThatIsMadeAgainHasItsAddresses(t *testing.T) {
+	l := newLab(t)
+	if _, err := l.CreateNetwork(t.Context(), api.Network{Name: "back"}); err != nil {
+		t.Fatal(err)
+	}
+	l.create(api.Spec{Name: "web", Network: "back"})
+	l.create(api.Spec{Name: "other"})
+	l.restart() // there the network is gone
+	if got := l.network.Names(); !slices.Equal(got, []string{"other"}) {
+		t.Fatal(got)
+	}
+	if _, err := l.CreateNetwork(t.Context(), api.Network{Name: "back"}); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.network.Names(); !slices.Equal(got, []string{"other", "web"}) {
+		t.Errorf("addresses are held by %v", got)
+	}
+}
+
 func TestEventsUntilATimeAreAllThereHoweverLateTheyAreRead(t *testing.T) {
 	l := newLab(t)
 	l.run(api.Spec{Name: "one", Template: "busybox"})

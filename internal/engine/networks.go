@@ -44,6 +44,11 @@ func (e *Engine) CreateNetwork(ctx context.Context, n api.Network) (api.Network,
 	if err != nil {
 		return made, err
 	}
+	for _, en := range e.entries() { // its record was lost, and those on it were not
+		if rec := en.snapshot(); slices.ContainsFunc(rec.Links(), func(l environment.Link) bool { return l.Address.Network == n.Name }) {
+			e.keepAddresses(rec)
+		}
+	}
 	e.hub.publish(api.Event{Type: typeNetwork, Action: "create", Name: made.Name, Operation: operation(ctx)})
 	return made, nil
 }

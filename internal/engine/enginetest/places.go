@@ -201,7 +201,10 @@ func (n *Network) Allocate(_ context.Context, network, id, name string) (api.Add
 }
 
 // Reserve takes an address of a record.
-func (n *Network) Reserve(id, name string, _ api.Address) error {
+func (n *Network) Reserve(id, name string, a api.Address) error {
+	if _, err := n.Network(a.Network); err != nil {
+		return err
+	}
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.Held[id] = name
