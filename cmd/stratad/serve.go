@@ -93,6 +93,9 @@ func sole(p place.Places) (*os.File, error) {
 		if err := os.MkdirAll(dir, 0o711); err != nil {
 			return nil, fault.Wrap(err, "make the folder %s", dir)
 		}
+		if err := private(dir); err != nil {
+			return nil, err
+		}
 	}
 	f, err := os.OpenFile(filepath.Join(p.Run, "daemon.lock"), os.O_CREATE|os.O_RDWR, 0o600)
 	if err != nil {
@@ -115,6 +118,22 @@ func sole(p place.Places) (*os.File, error) {
 		return nil, errors.Join(err, f.Close())
 	}
 	return f, nil
+}
+
+// private refuses a folder that others than root may write to: what the daemon finds there
+// it believes, and its sockets could be somebody else's.
+func private(dir string) error {
+	var st unix.Stat_t
+	if err := unix.Stat(dir, &st); err != nil {
+		return fault.Wrap(err, "look at the folder %s", dir)
+	}
+	if st.Uid != 0 && int(st.Uid) != os.Geteuid() {
+		return fault.Deniedf("the folder %s belongs to user %d, who could change what the daemon relies on", dir, st.Uid).Help("chown root %s", dir)
+	}
+	if st.Mode&0o002 != 0 || st.Mode&0o020 != 0 && st.Gid != 0 {
+		return fault.Deniedf("the folder %s can be written to by others (mode %04o, group %d)", dir, st.Mode&0o7777, st.Gid).Help("chmod go-w %s", dir)
+	}
+	return nil
 }
 
 // assemble opens everything that the engine stands on, and the engine; what it
