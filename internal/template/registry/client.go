@@ -199,7 +199,7 @@ func Explain(err error, what string) error {
 	case errors.As(err, &dns):
 		return fault.New(fault.Busy, "the registry of %s cannot be found: %w", what, err).Help("check the registry's name and the host's DNS")
 	}
-	return fault.New(fault.Busy, "the registry of %s cannot be reached: %w", what, err).Help("check the network and the registry's name, then try again: a download goes on where it stopped")
+	return fault.New(fault.Busy, "the registry of %s cannot be reached: %w", what, err).Help("check the network and the registry's name, then try again: what has got through need not go again")
 }
 
 func explainAnswer(answer *transport.Error, what string) error {
