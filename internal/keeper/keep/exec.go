@@ -390,7 +390,12 @@ func (x *execution) release() {
 
 func (x *execution) tick(now time.Time) {
 	if x.phase != execRunning && x.failure == nil && now.After(x.deadline) {
-		x.fail(busy("the environment did not let a program in; is it paused?"))
+		f := busy("the environment did not let a program in; is it paused?")
+		if x.k.machine != nil {
+			f = busy("the agent inside did not start it in " + startWithin.String())
+			f.Hint = "the system inside may hang: `strata logs --kernel` and `strata console` show what it says, and `strata kill` ends it"
+		}
+		x.fail(f)
 	}
 	x.program.tick(now)
 	x.remove()
