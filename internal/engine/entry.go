@@ -182,7 +182,7 @@ func (en *entry) snapshot() environment.Record {
 func notRunning(name string, state environment.State, doing string) error {
 	refusal := fault.Conflictf("environment %s is %s and not running, so nothing can be %s", name, state, doing)
 	if state == environment.Starting || state == environment.Waiting {
-		return refusal.Help("wait until it runs: strata wait --ready %s", name)
+		return refusal.Help("wait until it runs: strata wait --ready %s; or end the start: strata stop %[1]s", name)
 	}
 	return refusal.Help("start it first: strata start %s", name)
 }

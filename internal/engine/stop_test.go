@@ -170,7 +170,7 @@ func TestWhatDoesNotRunSaysWhatToDo(t *testing.T) {
 	l.host.Program = func(*enginetest.Run) api.Exit { return api.Exit{Status: 1} }
 	l.run(api.Spec{Name: "again", Template: "busybox", Restart: api.Restart{Policy: "always"}})
 	l.until("what waits to be started again says so", func() bool {
-		return hint(l.Kill(t.Context(), "again", "HUP")) == "wait until it runs: strata wait --ready again"
+		return hint(l.Kill(t.Context(), "again", "HUP")) == "wait until it runs: strata wait --ready again; or end the start: strata stop again"
 	})
 }
 
