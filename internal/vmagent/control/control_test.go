@@ -142,7 +142,7 @@ func TestWhatAnAgentRefusesWithIsBoundedAndPlain(t *testing.T) {
 		status.Text(2, "\x1b]0;owned\a"+strings.Repeat("long ", 100<<10))
 		refusal.Bytes(1, status)
 		frame := append(binary.BigEndian.AppendUint32(nil, uint32(len(refusal))), 0, 0, 0, 1, 2, 0)
-		c, err := again(t.Context(), t, append(frame, refusal...))
+		c, err := again(t.Context(), t, append(frame, refusal...), false)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -177,7 +177,7 @@ func TestAnAnswerOfManyPartsCostsNoMoreThanItsBytes(t *testing.T) {
 		t.Run(what, func(t *testing.T) {
 			var m answer.Message
 			m.Bytes(row.outer, bytes.Repeat([]byte{row.part, 0}, 2<<20-64))
-			c, err := again(t.Context(), t, append(binary.BigEndian.AppendUint32(nil, uint32(len(m))), append([]byte{0, 0, 0, 1, 2, 0}, m...)...))
+			c, err := again(t.Context(), t, append(binary.BigEndian.AppendUint32(nil, uint32(len(m))), append([]byte{0, 0, 0, 1, 2, 0}, m...)...), false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -376,7 +376,7 @@ func FuzzAnswers(f *testing.F) {
 	f.Fuzz(func(t *testing.T, hostile []byte) {
 		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
 		defer cancel()
-		c, err := again(ctx, t, hostile)
+		c, err := again(ctx, t, hostile, true)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -397,7 +397,7 @@ func FuzzAnswers(f *testing.F) {
 			return
 		}
 		fitToPrint(t, err)
-		if c, err = again(ctx, t, hostile); err != nil {
+		if c, err = again(ctx, t, hostile, true); err != nil {
 			t.Fatal(err)
 		}
 		defer c.Close()
@@ -417,8 +417,9 @@ func FuzzAnswers(f *testing.F) {
 	})
 }
 
-// again meets an agent that answers whatever it is asked with the same bytes.
-func again(ctx context.Context, t *testing.T, hostile []byte) (*control.Client, error) {
+// again meets an agent that answers the first request with hostile, whatever it is, and
+// leaves then or stays: of an answer and an end that come together either may be seen.
+func again(ctx context.Context, t *testing.T, hostile []byte, leaves bool) (*control.Client, error) {
 	here, there := pair(t)
 	go func() {
 		for b := make([]byte, 1<<10); ; {
@@ -430,7 +431,9 @@ func again(ctx context.Context, t *testing.T, hostile []byte) (*control.Client, 
 			there.Write(meeting.Append(nil, number))
 		}
 		there.Write(hostile)
-		there.Close()
+		if leaves {
+			there.Close()
+		}
 	}()
 	return control.New(ctx, here)
 }
