@@ -45,7 +45,7 @@ func listed(s *suite) {
 		_, _ = r.tryExec(stratum.Process{Args: []string{"sleep", "1234"}, User: "alice"})
 	}()
 	found := r.tasks("both sleep", func(t map[string]stratum.Task) bool {
-		return t["sleep 4321"].PID > 0 && t["sleep 1234"].PID > 0
+		return t["sleep 4321"].Age > 0 && t["sleep 1234"].PID > 0 // an age is of whole ticks
 	})
 	sleep, exec, shell := found["sleep 4321"], found["sleep 1234"], found["/bin/sh -c sleep 4321 & while :; do :; done"]
 	s.equal("the sleep's user", sleep.User, "root")
