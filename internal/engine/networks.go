@@ -44,10 +44,8 @@ func (e *Engine) CreateNetwork(ctx context.Context, n api.Network) (api.Network,
 	if err != nil {
 		return made, err
 	}
-	for _, en := range e.entries() { // its record was lost, and those on it were not
-		if rec := en.snapshot(); slices.ContainsFunc(rec.Links(), func(l environment.Link) bool { return l.Address.Network == n.Name }) {
-			e.keepAddresses(rec)
-		}
+	for _, rec := range e.onNetwork(n.Name) { // its record was lost, and theirs were not
+		e.keepAddresses(rec)
 	}
 	e.hub.publish(api.Event{Type: typeNetwork, Action: "create", Name: made.Name, Operation: operation(ctx)})
 	return made, nil
@@ -68,13 +66,19 @@ func (e *Engine) RemoveNetwork(ctx context.Context, name string) error {
 
 func (e *Engine) usesNetwork(network string) []string {
 	var names []string
-	for _, en := range e.entries() {
-		en.mu.Lock()
-		if slices.ContainsFunc(en.rec.Links(), func(l environment.Link) bool { return l.Address.Network == network }) {
-			names = append(names, en.rec.Name)
-		}
-		en.mu.Unlock()
+	for _, rec := range e.onNetwork(network) {
+		names = append(names, rec.Name)
 	}
 	slices.Sort(names)
 	return names
+}
+
+// onNetwork returns the records of those that have a link to a network.
+func (e *Engine) onNetwork(network string) (on []environment.Record) {
+	for _, en := range e.entries() {
+		if rec := en.snapshot(); slices.ContainsFunc(rec.Links(), func(l environment.Link) bool { return l.Address.Network == network }) {
+			on = append(on, rec)
+		}
+	}
+	return on
 }

@@ -63,7 +63,7 @@ func TestABootedGuestHasWhatItsCommandLineSays(t *testing.T) {
 }
 
 func TestProcessorsBearAKernelThatChangesItsOwnCode(t *testing.T) {
-	m := start(t, options{both: true})
+	m := start(t, options{processors: 2})
 	if got := m.ask("patch"); got != "patched" {
 		t.Error(got)
 	}

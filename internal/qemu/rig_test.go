@@ -135,8 +135,9 @@ type options struct {
 	user    uint32
 	modules *kernel.Wanted
 	disk    string
-	both    bool // it has two processors
 	change  func(args []string) []string
+
+	processors int // 0: one
 }
 
 // start runs a guest with everything that a command line has.
@@ -188,12 +189,8 @@ func launch(t *testing.T, o options) *machine {
 	template := filepath.Join(m.dir, "template")
 	must(t, os.WriteFile(template, nil, 0o600), os.Truncate(template, 16<<20))
 	hand(os.Open("/dev/null")) // the keeper's socket is here
-	processors := 1
-	if o.both {
-		processors = 2
-	}
 	g := qemu.Guest{
-		Name: "test", Accelerator: qemu.TCG, Memory: 256 * unit.MiB, Processors: processors, TSC: qemu.TSC(), Turns: program.Turns,
+		Name: "test", Accelerator: qemu.TCG, Memory: 256 * unit.MiB, Processors: max(1, o.processors), TSC: qemu.TSC(), Turns: program.Turns,
 		Kernel: image, Initrd: initrd, Firmware: program.Firmware, MAC: "02:00:00:00:00:07", Ring: program.Ring,
 		Template: hand(os.Open(template)), Disk: hand(os.OpenFile(m.disk, os.O_RDWR, 0)),
 		Control: hand(m.listen("control")), Monitor: hand(m.listen("monitor")),
