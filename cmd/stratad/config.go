@@ -8,6 +8,7 @@ import (
 	"strings"
 
 	"go.yaml.in/yaml/v3"
+	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
@@ -36,7 +37,7 @@ func readConfig(path string, p place.Places) (config, error) {
 		}
 		path = installedConfig
 	}
-	f, err := os.Open(path)
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0) // a pipe would be waited for
 	switch {
 	case errors.Is(err, os.ErrNotExist) && !asked:
 		return config{}, nil
@@ -46,6 +47,9 @@ func readConfig(path string, p place.Places) (config, error) {
 		return config{}, fault.Wrap(err, "open the configuration")
 	}
 	defer f.Close()
+	if info, err := f.Stat(); err != nil || !info.Mode().IsRegular() {
+		return config{}, fault.Invalidf("the configuration %s is no regular file", path)
+	}
 	text, err := io.ReadAll(io.LimitReader(f, maxConfig+1))
 	if err != nil {
 		return config{}, fault.Wrap(err, "read %s", path)

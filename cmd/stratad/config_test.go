@@ -6,6 +6,8 @@ import (
 	"strings"
 	"testing"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 )
@@ -53,6 +55,15 @@ func TestConfigFileOfAPrivateRoot(t *testing.T) {
 	}
 	if _, err := readConfig(file, private); !fault.Is(err, fault.Missing) {
 		t.Fatalf("a file that was asked for has to be there: %v", err)
+	}
+	if err := unix.Mkfifo(file, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := readConfig(file, private); !fault.Is(err, fault.Invalid) {
+		t.Fatalf("a pipe is no configuration, nor waited for: %v", err)
+	}
+	if err := os.Remove(file); err != nil {
+		t.Fatal(err)
 	}
 	if err := os.WriteFile(file, []byte("standby: 2\n"), 0o600); err != nil {
 		t.Fatal(err)

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"path/filepath"
+	"slices"
 	"strings"
 
 	"github.com/spf13/cobra"
@@ -153,6 +154,13 @@ Examples:
   strata %s detach win %s`, kind, kind, example),
 		Args: exactly(2, "a name, and the name of what is attached"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
+			// Disks and cards are devices to the daemon, and share their names.
+			if e, err := c.Get(ctx, args[0]); err != nil {
+				return err
+			} else if !slices.Contains(names(e), args[1]) {
+				return fault.Missingf("%s has no %s %s that was attached", e.Name, kind, fault.Printable(args[1])).At("name").
+					Help("see strata %s ls %s", kind, e.Name)
+			}
 			if err := c.Detach(ctx, args[0], args[1]); err != nil {
 				return err
 			}

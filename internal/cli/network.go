@@ -10,6 +10,7 @@ import (
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/client"
+	"github.com/strata-project/strata/internal/fault"
 )
 
 func (a *app) networkCommand() *cobra.Command {
@@ -25,6 +26,7 @@ Examples:
 func (a *app) networkCreateCommand() *cobra.Command {
 	var n api.Network
 	var asJSON bool
+	var subnets []string
 	cmd := &cobra.Command{
 		Use:   "create [flags] NAME",
 		Short: "Make a network",
@@ -36,6 +38,17 @@ Examples:
 		Args: exactly(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			n.Name = args[0]
+			for _, subnet := range subnets {
+				of := &n.IPv4
+				if strings.Contains(subnet, ":") {
+					of = &n.IPv6
+				}
+				if *of != "" {
+					return fault.Invalidf("the subnets %s and %s are of one kind", fault.Printable(*of), fault.Printable(subnet)).At("subnet").
+						Help("a network has one IPv4 subnet, such as 10.80.0.0/24, and one of IPv6, such as fd00:80::/64")
+				}
+				*of = subnet
+			}
 			made, err := c.CreateNetwork(ctx, n)
 			if err != nil {
 				return err
@@ -44,8 +57,10 @@ Examples:
 		}),
 	}
 	cmd.Flags().BoolVar(&n.Isolated, "isolated", false, "no way out of it and none in")
+	cmd.Flags().BoolVar(&n.Isolated, "internal", false, "the same as --isolated")
 	cmd.Flags().StringVar(&n.IPv4, "ipv4", "", "`subnet`, such as 10.80.0.0/24")
 	cmd.Flags().StringVar(&n.IPv6, "ipv6", "", "`subnet`, such as fd00:80::/64")
+	cmd.Flags().StringArrayVar(&subnets, "subnet", nil, "`subnet` of either kind, as --ipv4 and --ipv6 have it; twice for both")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print JSON")
 	return cmd
 }

@@ -1,12 +1,16 @@
 package cli
 
 import (
+	"bytes"
 	"encoding/json"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
+	"unicode/utf16"
+	"unicode/utf8"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/unit"
@@ -36,12 +40,7 @@ func (t *table) row(cells ...string) {
 func (t *table) flush() error { return t.w.Flush() }
 
 // printJSON writes a value, indented.
-func (a *app) printJSON(v any) error {
-	e := json.NewEncoder(a.out)
-	e.SetIndent("", "  ")
-	e.SetEscapeHTML(false)
-	return e.Encode(v)
-}
+func (a *app) printJSON(v any) error { return a.encode(v, "  ") }
 
 // printMade tells what was made, by its name or whole.
 func (a *app) printMade(made any, name string, asJSON bool) error {
@@ -53,10 +52,30 @@ func (a *app) printMade(made any, name string, asJSON bool) error {
 }
 
 // printLine writes a value as one line of JSON.
-func (a *app) printLine(v any) error {
-	e := json.NewEncoder(a.out)
+func (a *app) printLine(v any) error { return a.encode(v, "") }
+
+// encode writes JSON with what a terminal would act on as \u escapes: others may have
+// chosen the words in it, and strings are all that it can stand in.
+func (a *app) encode(v any, indent string) error {
+	var text bytes.Buffer
+	e := json.NewEncoder(&text)
+	e.SetIndent("", indent)
 	e.SetEscapeHTML(false)
-	return e.Encode(v)
+	if err := e.Encode(v); err != nil {
+		return err
+	}
+	out := make([]byte, 0, text.Len())
+	for _, r := range text.String() {
+		if r == '\n' || strconv.IsPrint(r) {
+			out = utf8.AppendRune(out, r)
+			continue
+		}
+		for _, half := range utf16.Encode([]rune{r}) {
+			out = fmt.Appendf(out, `\u%04x`, half)
+		}
+	}
+	_, err := a.out.Write(out)
+	return err
 }
 
 // ago writes how long ago t was, in one unit.
