@@ -110,11 +110,11 @@ func (s Spec) Validate() error {
 
 func (s Spec) checkProcessors(f *faults) {
 	p := s.Processors
-	if p.Count < 1 || p.Count > MaxProcessors {
+	switch {
+	case p.Count < 1 || p.Count > MaxProcessors:
 		f.add(fault.Invalidf("%d processors are not what %s has", p.Count, s.Platform), "processors.count", "1 to %d", MaxProcessors)
-	}
-	if p.Most != 0 && (p.Most < p.Count || p.Most > MaxProcessors) {
-		f.add(fault.Invalidf("%d processors at most, with %d from the start", p.Most, p.Count), "processors.most", "%d to %d, or 0", max(p.Count, 1), MaxProcessors)
+	case p.Most != 0 && (p.Most < p.Count || p.Most > MaxProcessors):
+		f.add(fault.Invalidf("%d processors at most, with %d from the start", p.Most, p.Count), "processors.most", "%d to %d, or 0", p.Count, MaxProcessors)
 	}
 	c := s.CPU
 	switch {
