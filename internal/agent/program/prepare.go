@@ -2,6 +2,7 @@ package program
 
 import (
 	"encoding/binary"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -231,6 +232,8 @@ func explainExec(name string, errno syscall.Errno) error {
 		if unix.Stat(name, &st) == nil && st.Mode&unix.S_IFMT == unix.S_IFDIR {
 			return root.Fail(root.Unable, "command", quoted+"is a directory")
 		}
+	case errno == unix.ENOEXEC:
+		return root.Fail(root.Unable, "command", quoted+errno.Error()+": it is neither a program for "+runtime.GOARCH+" nor a script that begins with #!")
 	}
 	return root.Fail(root.Unable, "command", quoted+errno.Error())
 }

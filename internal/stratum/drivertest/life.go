@@ -2,6 +2,7 @@ package drivertest
 
 import (
 	"fmt"
+	"runtime"
 	"strings"
 	"sync"
 	"syscall"
@@ -89,7 +90,7 @@ func commandMissing(s *suite) {
 func commandUnable(s *suite) {
 	s.refused(s.app("/usr/share/plain"), fault.Unable, "command", "permission denied")
 	s.refused(s.app("/etc"), fault.Unable, "command", "is a directory")
-	s.refused(s.app("/usr/share/garbage"), fault.Unable, "command", "exec format error")
+	s.refused(s.app("/usr/share/garbage"), fault.Unable, "command", "exec format error: it is neither a program for "+runtime.GOARCH+" nor a script")
 }
 
 func readyAtOnce(s *suite) {
