@@ -95,6 +95,9 @@ func (a *app) printEnvironment(e api.Environment) {
 		if b.MostCPUs > b.CPUs {
 			processors += fmt.Sprintf(" (room for %d)", b.MostCPUs)
 		}
+		if b.Turns {
+			processors += " that take turns (QEMU before 8.1, without KVM)"
+		}
 		memory := "memory"
 		if b.MostMemory > b.Memory {
 			memory += fmt.Sprintf(" (room for %s)", b.MostMemory)

@@ -1,14 +1,17 @@
 package guest_test
 
 import (
+	"fmt"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/drivertest"
 	"github.com/strata-project/strata/internal/stratum/guest"
 	"github.com/strata-project/strata/internal/stratum/virtual/virtualtest"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 func TestMain(m *testing.M) {
@@ -66,4 +69,25 @@ func TestContract(t *testing.T) {
 		r := newRoot(t)
 		return r.Fixture(t, "vm", func(t testing.TB) stratum.Driver { return r.newDriver(t) })
 	})
+}
+
+// TestProcessorsThatTakeTurnsAreToldOf compares what is told with how QEMU was started.
+func TestProcessorsThatTakeTurnsAreToldOf(t *testing.T) {
+	r := newRoot(t)
+	for _, processors := range []int{1, 2} {
+		t.Run(fmt.Sprint(processors), func(t *testing.T) {
+			p := r.sleeping(t)
+			p.ID = fmt.Sprintf("%s%d", p.ID, processors)
+			p.Resources.CPUs = unit.CPUs(1000 * processors)
+			boot := r.start(t, p).(stratum.Booter).Boot()
+			pid, _ := r.machine(p.ID)
+			line, err := os.ReadFile(fmt.Sprintf("/proc/%d/cmdline", pid))
+			if err != nil || boot.CPUs != processors || boot.Turns != strings.Contains(string(line), "thread=single") {
+				t.Errorf("%+v, of %q, %v", boot, line, err)
+			}
+			if boot.Turns && processors == 1 {
+				t.Error("one processor takes turns")
+			}
+		})
+	}
 }

@@ -25,6 +25,8 @@ import (
 func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o stratum.StartOptions) (_ *Live, err error) {
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
+	boot := &l.Notes.Boot
+	boot.Turns = l.QEMU.Turns && boot.Accelerator == qemu.TCG && boot.CPUs > 1 && !p.Hardware.Nested
 	l.Notes.Form = formOf(l.Hardware.Form())
 	if err := l.sameForm(); err != nil {
 		return nil, err
@@ -38,7 +40,6 @@ func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o strat
 			return nil, fault.Internalf("make the folder of logs: %w", err)
 		}
 	}
-	boot := l.Notes.Boot
 	group, err := d.o.Resources.Create(ctx, p.ID, hostLimits(boot.Memory, p.Resources, l.Notes.Disks), Devices(boot.Accelerator), 0)
 	if err != nil {
 		return nil, fault.Wrap(err, "make the control group")
