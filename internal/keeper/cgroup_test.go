@@ -22,24 +22,27 @@ func group(t *testing.T, name string) (tasks string) {
 	return dir + "/tasks"
 }
 
-// in tells whether every thread of a process is in the group with the given tasks file.
-func in(t *testing.T, tasks string, pid int) bool {
-	threads, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/cgroup")
-	if err != nil || len(threads) == 0 {
+// threads counts a process's threads that are in the group with the given tasks file, and the others.
+func threads(t *testing.T, tasks string, pid int) (in, out int) {
+	all, err := filepath.Glob("/proc/" + strconv.Itoa(pid) + "/task/*/cgroup")
+	if err != nil || len(all) == 0 {
 		t.Fatalf("no threads of %d: %v", pid, err)
 	}
-	for _, file := range threads {
-		b, err := os.ReadFile(file)
-		if err == nil && !strings.Contains(string(b), "/"+filepath.Base(filepath.Dir(tasks))+"\n") {
-			return false
+	for _, file := range all {
+		switch b, err := os.ReadFile(file); {
+		case err != nil: // it ended
+		case strings.Contains(string(b), "/"+filepath.Base(filepath.Dir(tasks))+"\n"):
+			in++
+		default:
+			out++
 		}
 	}
-	return true
+	return in, out
 }
 
 func TestEveryoneIsInTheGroupMeantForIt(t *testing.T) {
 	require.Root(t)
-	own, theirs := group(t, "keeper"), group(t, "payload")
+	theirs := group(t, "payload")
 	s := inside(t, newSpec(t, "sh", "sleep 100"))
 	s.Payload.Join = []string{theirs}
 	self, err := os.Open(s.Payload.Path)
@@ -48,7 +51,7 @@ func TestEveryoneIsInTheGroupMeantForIt(t *testing.T) {
 	}
 	defer self.Close()
 	s.Payload.Path = "/proc/self/fd/4"
-	st, err := Start(within10(t), Options{Binary: binary, Spec: s, Files: []*os.File{self}, KeeperJoin: []string{own}})
+	st, err := Start(within10(t), Options{Binary: binary, Spec: s, Files: []*os.File{self}})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -62,11 +65,13 @@ func TestEveryoneIsInTheGroupMeantForIt(t *testing.T) {
 		r.Signal(within10(t), 9)
 		wait(t, r.gone)
 	}()
-	if !in(t, own, r.KeeperPID) || !in(t, theirs, r.PID) {
-		t.Error("keeper or payload is in the wrong group")
+	if in, out := threads(t, theirs, r.PID); in == 0 || out > 0 {
+		t.Errorf("of the payload's threads %d are in its group, %d are not", in, out)
 	}
-	if in(t, own, os.Getpid()) || in(t, theirs, os.Getpid()) {
-		t.Error("a thread of the daemon joined")
+	for who, pid := range map[string]int{"keeper": r.KeeperPID, "daemon": os.Getpid()} {
+		if in, _ := threads(t, theirs, pid); in > 0 {
+			t.Errorf("%d threads of the %s joined", in, who)
+		}
 	}
 	e := shell("cat /proc/self/cgroup")
 	e.Join = []string{theirs}
@@ -78,8 +83,8 @@ func TestEveryoneIsInTheGroupMeantForIt(t *testing.T) {
 	if out, _, _ := c.rest(); !strings.Contains(string(out), ":pids:/\n") {
 		t.Errorf("the exec'd program is in\n%s", out)
 	}
-	if !in(t, own, r.KeeperPID) {
-		t.Error("the exec moved a thread of the keeper")
+	if in, _ := threads(t, theirs, r.KeeperPID); in > 0 {
+		t.Errorf("the exec moved %d threads of the keeper", in)
 	}
 }
 

@@ -7,7 +7,6 @@ import (
 	"io"
 	"net"
 	"os"
-	"path/filepath"
 	"runtime"
 	"strings"
 	"syscall"
@@ -15,7 +14,6 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
-	"github.com/strata-project/strata/internal/thread"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,9 +29,6 @@ type Options struct {
 	Attach *os.File
 	// Machine is what a keeper has besides whose payload is QEMU; nil: it is not.
 	Machine *Machine
-	// KeeperJoin are the cgroups of the keeper itself, as files to write "0" to:
-	// `tasks` of each v1 hierarchy, or the one cgroup.procs of v2. Empty: the daemon's.
-	KeeperJoin []string
 }
 
 // Machine are the keeper's ends of the sockets whose other ends are QEMU's, and
@@ -262,7 +257,7 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 		body, err = json.Marshal(spec)
 	}
 	if err == nil {
-		pid, gone, err = run(o.Binary, files, o.KeeperJoin)
+		pid, gone, err = run(o.Binary, files)
 	}
 	w := os.NewFile(uintptr(p[1]), "spec")
 	go func() {
@@ -297,41 +292,18 @@ func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err e
 	return w, nil
 }
 
-// run starts the process in the given cgroups and has it waited for.
-func run(binary string, files []uintptr, join []string) (pid int, gone <-chan struct{}, err error) {
+// run starts the process and has it waited for.
+func run(binary string, files []uintptr) (pid int, gone <-chan struct{}, err error) {
 	pidfd := -1
-	attr := &syscall.ProcAttr{
+	// The keeper inherits it. 0 is the thread's own again.
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
+	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
+	pid, _, err = syscall.StartProcess(binary, []string{"strata-keeper"}, &syscall.ProcAttr{
 		Dir: "/", Env: environment, Files: files,
 		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
-	}
-	if len(join) == 1 && filepath.Base(join[0]) == "cgroup.procs" {
-		dir, err := os.Open(filepath.Dir(join[0]))
-		if err != nil {
-			return 0, nil, err
-		}
-		defer dir.Close()
-		attr.Sys.UseCgroupFD, attr.Sys.CgroupFD = true, int(dir.Fd())
-		join = nil
-	}
-	start := func() error {
-		runtime.LockOSThread()
-		defer runtime.UnlockOSThread()
-		// The keeper inherits it. 0 is the thread's own again.
-		unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
-		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
-		for _, name := range join {
-			if err := os.WriteFile(name, []byte("0"), 0); err != nil {
-				return err
-			}
-		}
-		pid, _, err = syscall.StartProcess(binary, []string{"strata-keeper"}, attr)
-		return err
-	}
-	if len(join) == 0 {
-		err = start()
-	} else {
-		err = thread.Spare(start) // it moves the thread to other cgroups
-	}
+	})
 	if err != nil {
 		return 0, nil, err
 	}

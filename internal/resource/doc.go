@@ -24,10 +24,9 @@
 // it can write to, and its root may put no process beside its groups (the
 // kernel's rule of no inner processes), so that exec needs a place of its own.
 //
-// Entering. A single-threaded process writes "0" to each of JoinFiles. A thread
-// of a process with several writes to ThreadFiles (v1 tasks, which move the
+// Entering. A thread writes "0" to each of ThreadFiles (v1 tasks, which move the
 // thread only; Run does it) and starts the child with SysProcAttr.UseCgroupFD on
-// OpenUnified.
+// OpenUnified. A single-threaded process may write to each of ExecFiles instead.
 // CLONE_NEWCGROUP in that same clone takes the group for the root of the new
 // namespace, in the v1 hierarchies as in the unified one.
 //

@@ -180,8 +180,8 @@ func TestV2WritesWhatTheKernelReads(t *testing.T) {
 	if diff := cmp.Diff(DefaultDevices(), f.gates[dir]); diff != "" {
 		t.Error(diff)
 	}
-	if got := g.JoinFiles(); !slices.Equal(got, []string{dir + "/cgroup.procs"}) || len(g.ThreadFiles()) != 0 {
-		t.Errorf("join by %v", got)
+	if got := g.ExecFiles(); !slices.Equal(got, []string{dir + "/cgroup.procs"}) || len(g.ThreadFiles()) != 0 {
+		t.Errorf("exec by %v", got)
 	}
 	if file, key := g.OOMSource(); file != dir+"/memory.events" || key != "oom_kill" {
 		t.Errorf("out of memory is in %s of %s", key, file)
@@ -210,8 +210,10 @@ func TestV2KeepsLimitsAboveWhatAnOwnerWrites(t *testing.T) {
 			t.Errorf("%q belongs to %d, %v; want %d", file, st.Uid, err, owner)
 		}
 	}
-	if got := g.JoinFiles(); !slices.Equal(got, []string{dir + "/payload/cgroup.procs"}) {
-		t.Errorf("join by %v", got)
+	if born, err := g.OpenUnified(); err != nil || born.Name() != dir+"/payload" {
+		t.Errorf("born in %v, %v", born, err)
+	} else {
+		born.Close()
 	}
 	if got := g.ExecFiles(); !slices.Equal(got, []string{dir + "/exec/cgroup.procs"}) {
 		t.Errorf("exec by %v", got)

@@ -163,20 +163,13 @@ func own(dir string, owner uint32, files ...string) error {
 	return nil
 }
 
-// JoinFiles returns the files that a process with a single thread writes "0" to
-// in order to enter the group as its main program. In a process with several
-// threads the v2 file among them would move all of it: use ThreadFiles and
-// OpenUnified there.
-func (g *Group) JoinFiles() []string { return g.files(payloadLeaf) }
-
-// ExecFiles returns those for a process that enters later. They differ from
-// JoinFiles where the environment's init divides the group.
-func (g *Group) ExecFiles() []string { return g.files(execLeaf) }
-
-func (g *Group) files(leaf string) []string {
+// ExecFiles returns the files that a process with a single thread writes "0" to in
+// order to enter the group after its main program. In a process with several threads
+// the v2 file among them would move all of it: use ThreadFiles and OpenExec there.
+func (g *Group) ExecFiles() []string {
 	files := g.ThreadFiles()
 	if g.unified() != "" {
-		files = append(files, g.leaf(leaf)+"/cgroup.procs")
+		files = append(files, g.leaf(execLeaf)+"/cgroup.procs")
 	}
 	return files
 }
