@@ -19,8 +19,12 @@ import (
 const savePatience = 10 * time.Minute
 
 // deviceShare is room for what is written besides memory. Unit: bytes. A screen's own
-// memory is 16 MiB, all else less than one.
-const deviceShare = 32 * unit.MiB
+// memory is 16 MiB, all else less than one. pageShare is the part of a page that each one
+// takes for its address: 8 bytes of 4 KiB. Source: QEMU, migration/ram.c, save_page_header.
+const (
+	deviceShare = 32 * unit.MiB
+	pageShare   = 512
+)
 
 // Suspend implements stratum.Suspender.
 func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
@@ -40,7 +44,7 @@ func (l *Live) Suspend(ctx context.Context, dir string) (err error) {
 	if err := l.counted(ctx); err != nil { // the next machine has as many
 		return err
 	}
-	if err := room(filepath.Dir(dir), l.notes.Boot.Memory+deviceShare); err != nil {
+	if err := room(filepath.Dir(dir), l.notes.Boot.Memory+l.notes.Boot.Memory/pageShare+deviceShare); err != nil {
 		return err
 	}
 	part := dir + ".new"
