@@ -4,6 +4,8 @@ import (
 	"fmt"
 
 	"github.com/spf13/cobra"
+
+	"github.com/strata-project/strata/internal/fault"
 )
 
 // Groups of commands in the help.
@@ -35,14 +37,19 @@ Examples:
 		SilenceUsage:  true,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage(cmd, fmt.Errorf("%q is not a command of strata%s", args[0], didYouMean(cmd, args[0])))
+				return unknown(cmd, args[0])
 			}
 			return nil
 		},
 		RunE: func(cmd *cobra.Command, _ []string) error { return cmd.Help() },
 	}
 	root.PersistentFlags().StringVar(&a.root, "root", "", "folder of a private strata (default: $STRATA_ROOT, else the installed one)")
-	root.SetFlagErrorFunc(usage)
+	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
+		if word := cmd.Flags().Arg(0); cmd == root && word != "" { // whose flags are unknown as well
+			return unknown(cmd, word)
+		}
+		return usage(cmd, err)
+	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommandGroupID(groupHost)
 	root.SetCompletionCommandGroupID(groupHost)
@@ -64,12 +71,17 @@ Examples:
 	return root
 }
 
-func didYouMean(cmd *cobra.Command, word string) string {
-	cmd.SuggestionsMinimumDistance = 2
-	if near := cmd.SuggestionsFor(word); len(near) > 0 {
-		return fmt.Sprintf(", did you mean %q?", near[0])
+// unknown says that a word is no command of cmd, and what may have been meant.
+func unknown(cmd *cobra.Command, word string) error {
+	if here, ok := elsewhere[word]; ok && !cmd.HasParent() {
+		return fault.Invalidf("%q is not a command of strata", word).Help("what others call so is %s", here)
 	}
-	return ""
+	cmd.SuggestionsMinimumDistance = 2
+	meant := ""
+	if near := cmd.SuggestionsFor(word); len(near) > 0 {
+		meant = fmt.Sprintf(", did you mean %q?", near[0])
+	}
+	return usage(cmd, fmt.Errorf("%q is not a command of %s%s", word, cmd.CommandPath(), meant))
 }
 
 // group makes a command that only holds others.
@@ -77,7 +89,7 @@ func group(use, short, long string, cmds ...*cobra.Command) *cobra.Command {
 	c := &cobra.Command{Use: use, Short: short, Long: long,
 		Args: func(cmd *cobra.Command, args []string) error {
 			if len(args) > 0 {
-				return usage(cmd, fmt.Errorf("%q is not a command of %s%s", args[0], cmd.CommandPath(), didYouMean(cmd, args[0])))
+				return unknown(cmd, args[0])
 			}
 			return nil
 		},
@@ -85,20 +97,4 @@ func group(use, short, long string, cmds ...*cobra.Command) *cobra.Command {
 	}
 	c.AddCommand(cmds...)
 	return c
-}
-
-// habits are what docker's users type; they are not listed in the help.
-func (a *app) habits() []*cobra.Command {
-	as := func(use string, c *cobra.Command) *cobra.Command {
-		c.Use, c.Hidden, c.Aliases = use, true, nil
-		return c
-	}
-	return []*cobra.Command{
-		as("images", a.templateLsCommand()),
-		as("pull REF", a.templatePullCommand()),
-		as("push TEMPLATE [TARGET]", a.templatePushCommand()),
-		as("rmi TEMPLATE...", a.templateRmCommand()),
-		as("tag TEMPLATE NAME", a.templateTagCommand()),
-		as("unpause NAME...", a.resumeCommand()),
-	}
 }
