@@ -1,6 +1,13 @@
 package cli
 
-import "github.com/spf13/cobra"
+import (
+	"errors"
+
+	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
+
+	"github.com/strata-project/strata/internal/fault"
+)
 
 // habits are what docker's users type; they are not listed in the help.
 func (a *app) habits() []*cobra.Command {
@@ -78,4 +85,39 @@ var elsewhere = map[string]string{
 	"update":           "`strata set`",
 	"vncdisplay":       "`strata vnc`",
 	"volume":           "a folder of the host: `strata run -v`",
+}
+
+// flagsElsewhere are flags by which others make environments, and what to use for each.
+var flagsElsewhere = map[string]string{
+	"blkio-weight":       "--io-weight",
+	"cdrom":              "--iso",
+	"cpu-quota":          "--cpus, in processors",
+	"cpu-shares":         "--cpu-weight, of which 100 is the usual one",
+	"device-read-bps":    "--io-read",
+	"device-read-iops":   "--io-read-ops",
+	"device-write-bps":   "--io-write",
+	"device-write-iops":  "--io-write-ops",
+	"graphics":           "--console graphical",
+	"init":               "not needed: strata's agent is process 1, and waits for orphans",
+	"memory-reservation": "--memory-guarantee, which is kept",
+	"memory-swap":        "--swap, which is beside --memory and not the sum of both",
+	"mount":              "--volume for a folder of the host, and --tmpfs",
+	"net":                "--network",
+	"os-variant":         "--os",
+	"pids-limit":         "--pids",
+	"platform":           "`strata template pull --platform`, ahead of it",
+	"ram":                "--memory",
+	"storage-opt":        "--disk",
+	"vcpus":              "--cpus",
+}
+
+// unknownFlag says that a command has no such flag, and what may have been meant.
+func unknownFlag(cmd *cobra.Command, err error) error {
+	var unknown *pflag.NotExistError
+	if errors.As(err, &unknown) && cmd.Flags().Lookup("network") != nil { // it makes an environment
+		if here, ok := flagsElsewhere[unknown.GetSpecifiedName()]; ok {
+			return fault.Invalidf("unknown flag: --%s", unknown.GetSpecifiedName()).Help("what others call so is %s", here)
+		}
+	}
+	return usage(cmd, err)
 }

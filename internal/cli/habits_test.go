@@ -35,3 +35,24 @@ func TestWhatIsCalledOtherwiseElsewhereIsACommandHere(t *testing.T) {
 		}
 	}
 }
+
+func TestFlagsThatAreCalledOtherwiseElsewhereAreFlagsHere(t *testing.T) {
+	named := regexp.MustCompile("--([a-z-]+)")
+	run, _, err := (&app{out: io.Discard, err: io.Discard}).command().Find([]string{"run"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for flag, here := range flagsElsewhere {
+		if run.Flags().Lookup(flag) != nil {
+			t.Errorf("run has --%s", flag)
+		}
+		if strings.HasPrefix(here, "`strata") {
+			continue // a command of its own
+		}
+		for _, name := range named.FindAllStringSubmatch(here, -1) {
+			if run.Flags().Lookup(name[1]) == nil {
+				t.Errorf("--%s: run has no --%s", flag, name[1])
+			}
+		}
+	}
+}

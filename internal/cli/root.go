@@ -48,7 +48,7 @@ Examples:
 		if word := cmd.Flags().Arg(0); cmd == root && word != "" { // whose flags are unknown as well
 			return unknown(cmd, word)
 		}
-		return usage(cmd, err)
+		return unknownFlag(cmd, err)
 	})
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.SetHelpCommandGroupID(groupHost)
