@@ -8,6 +8,7 @@ import (
 	"os/signal"
 	"runtime/debug"
 	"syscall"
+	"text/template"
 
 	"github.com/spf13/cobra"
 	"golang.org/x/term"
@@ -23,7 +24,8 @@ type app struct {
 	out, err io.Writer
 	outTTY   bool
 	errTTY   bool
-	root     string // --root
+	root     string             // --root
+	format   *template.Template // --format; nil: not given
 	client   *client.Client
 	places   place.Places
 }

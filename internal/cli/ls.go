@@ -48,7 +48,8 @@ Examples:
   strata ls
   strata ls -a --filter state=stopped
   strata ls -q --filter label=team=web
-  strata ls --json`,
+  strata ls --json
+  strata ls --format '{{.name}} {{.template}}'`,
 		Args: exactly(0, ""),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, _ []string) error {
 			f, err := listFilter(filters)

@@ -2,10 +2,12 @@ package cli
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/spf13/cobra"
 
 	"github.com/strata-project/strata/internal/fault"
+	"github.com/strata-project/strata/internal/near"
 )
 
 // Groups of commands in the help.
@@ -68,6 +70,7 @@ Examples:
 	add(groupStock, a.templateCommand(), a.kernelCommand(), a.networkCommand())
 	add(groupHost, a.hostCommand(), a.needsCommand(), a.priceCommand(), a.infoCommand(), a.eventsCommand(), a.systemCommand(), a.versionCommand(), a.completionCommand())
 	root.AddCommand(a.habits()...)
+	a.addFormats(root)
 	return root
 }
 
@@ -78,8 +81,8 @@ func unknown(cmd *cobra.Command, word string) error {
 	}
 	cmd.SuggestionsMinimumDistance = 2
 	meant := ""
-	if near := cmd.SuggestionsFor(word); len(near) > 0 {
-		meant = fmt.Sprintf(", did you mean %q?", near[0])
+	if all := cmd.SuggestionsFor(word); len(all) > 0 {
+		meant = fmt.Sprintf(", did you mean %q?", slices.MinFunc(all, func(a, b string) int { return near.Distance(word, a) - near.Distance(word, b) }))
 	}
 	return usage(cmd, fmt.Errorf("%q is not a command of %s%s", word, cmd.CommandPath(), meant))
 }

@@ -27,7 +27,8 @@ them is printed.
 
 Examples:
   strata show web
-  strata show --json web db`,
+  strata show --json web db
+  strata show --format '{{.state}} {{.address.ipv4}}' web`,
 		Args: atLeast(1, "a name"),
 		RunE: a.connected(func(ctx context.Context, c *client.Client, args []string) error {
 			found := []api.Environment{}

@@ -54,7 +54,7 @@ func (a *app) printMade(made any, name string, asJSON bool) error {
 // printLine writes a value as one line of JSON.
 func (a *app) printLine(v any) error { return a.encode(v, "") }
 
-// encode writes JSON with what a terminal would act on as \u escapes: others may have
+// encode writes a value by --format, or else as JSON with what a terminal would act on as \u escapes: others may have
 // chosen the words in it, and strings are all that it can stand in.
 func (a *app) encode(v any, indent string) error {
 	var text bytes.Buffer
@@ -63,6 +63,9 @@ func (a *app) encode(v any, indent string) error {
 	e.SetEscapeHTML(false)
 	if err := e.Encode(v); err != nil {
 		return err
+	}
+	if a.format != nil {
+		return a.fillIn(text.Bytes())
 	}
 	out := make([]byte, 0, text.Len())
 	for _, r := range text.String() {
