@@ -428,7 +428,7 @@ func TestAFloodForTheLogIsHeldUp(t *testing.T) {
 		t.Error("the log does not hold the end")
 	}
 	c, conn := pipe(t)
-	r = launch(t, newSpec(t, "sh", "head -c 25165824 /dev/zero"), conn)
+	launch(t, newSpec(t, "sh", "head -c 25165824 /dev/zero"), conn)
 	conn.Close()
 	if out, _, e := c.rest(); len(out) != bytes || e.Status != 0 {
 		t.Errorf("attached: %d bytes, %+v", len(out), e)

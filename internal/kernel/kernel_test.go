@@ -219,6 +219,9 @@ func TestEveryoneMayReadAKernelAndNobodyElseWrite(t *testing.T) {
 		t.Fatal(err)
 	}
 	err = filepath.WalkDir(s.dir, func(path string, e os.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
 		info, err := e.Info()
 		if err != nil {
 			return err

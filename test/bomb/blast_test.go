@@ -163,8 +163,10 @@ func fill() {
 	}
 }
 
+// held keeps descriptors open, which the collector of memory would close.
+var held []*os.File
+
 func descriptors() {
-	var held []*os.File
 	for {
 		r, w, err := os.Pipe()
 		if err != nil {
