@@ -11,6 +11,7 @@ import (
 	"unicode"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
@@ -74,7 +75,7 @@ func (e *Engine) files(ctx context.Context, ref, p, command string, in io.Reader
 		proc := stratum.Process{Args: []string{command, path.Clean(p)}, WorkDir: "/", User: "0:0", Agent: true}
 		ended, err := inside(ctx, live, proc, in, out, &errs)
 		if err == nil && ended.Status != 0 {
-			said = agentFault(p, ended.Status, errs.data)
+			said = agentFault(p, ended, errs.data)
 		}
 		return err
 	}); err != nil {
@@ -102,7 +103,7 @@ func oneLine(text string) string {
 
 // agentFault reads what a command of the agent said when it failed: one line of
 // JSON as api.Error has it, or words. Root inside may have another command in its place.
-func agentFault(p string, status uint8, said []byte) error {
+func agentFault(p string, ended stream.Ended, said []byte) error {
 	var wire api.Error
 	if json.Unmarshal(said, &wire) == nil && fromInside(wire.Message) != "" {
 		kind, _ := fault.ParseKind(wire.Kind)
@@ -118,8 +119,14 @@ func agentFault(p string, status uint8, said []byte) error {
 	case strings.Contains(text, "not a directory"), strings.Contains(text, "no space left"), strings.Contains(text, "file exists"), strings.Contains(text, "is a directory"):
 		kind = fault.Conflict
 	}
-	if text == "" {
-		return fault.New(kind, "copy at %s: the agent ended with status %d", p, status).At("path")
+	switch {
+	case text != "":
+	case ended.OOM:
+		return fault.Unablef("copy at %s: the agent was killed for want of memory", p).At("path").Help("give the environment more memory")
+	case ended.Signal != 0:
+		return fault.Conflictf("copy at %s: the agent was killed, as all are that run in what is stopped or killed", p).At("path").Help("see what the environment does, and try again")
+	default:
+		return fault.New(kind, "copy at %s: the agent ended with status %d", p, ended.Status).At("path")
 	}
 	return fault.New(kind, "%s", text).At("path")
 }
@@ -128,7 +135,7 @@ func agentFault(p string, status uint8, said []byte) error {
 // that only reaches files, which is ended afterwards, or with keep, unless do failed, kept
 // for the next one. The latter holds the operation lock, so nobody starts the environment
 // meanwhile; Remove with force ends it.
-func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(context.Context, stratum.Live) error) error {
+func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(context.Context, stratum.Live) error) (err error) {
 	en.mu.Lock()
 	live := en.run != nil && en.state.Live()
 	en.mu.Unlock()
@@ -159,6 +166,9 @@ func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(con
 	en.copying = func() { removed.Store(true); cancel() }
 	en.mu.Unlock()
 	defer func() {
+		if err != nil && removed.Load() {
+			err = fault.Conflictf("environment %s is being removed", en.name())
+		}
 		cancel()
 		en.mu.Lock()
 		defer en.mu.Unlock()
@@ -174,15 +184,11 @@ func (e *Engine) withLive(ctx context.Context, en *entry, keep bool, do func(con
 	}
 	idle := en.takeKept()
 	if idle == nil {
-		var err error
 		if idle, err = e.idle(ctx, en); err != nil {
 			return err
 		}
 	}
-	err := do(ctx, idle.live)
-	if err != nil && removed.Load() {
-		err = fault.Conflictf("environment %s is being removed", en.name())
-	}
+	err = do(ctx, idle.live)
 	if keep && err == nil {
 		kept = &idleRun{live: idle.live, end: idle.end, taken: make(chan struct{})}
 		en.kept = kept

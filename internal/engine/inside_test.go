@@ -189,6 +189,10 @@ func TestCopy(t *testing.T) {
 					exits(conn, 1)
 					return
 				}
+				if ended, ok := killed[p.Args[1]]; ok {
+					_ = stream.Write(conn, stream.Exit, stream.ExitPayload(ended))
+					return
+				}
 				if said := hostile[p.Args[1]]; said != "" {
 					_ = stream.Write(conn, stream.Stderr, []byte(said))
 					exits(conn, 1)
@@ -221,6 +225,10 @@ func TestCopy(t *testing.T) {
 		}
 		_, err = l.StatPath(t.Context(), "web", "/none")
 		kindIs(t, err, fault.Missing, "there is no /none")
+		_, err = l.StatPath(t.Context(), "web", "/killed")
+		kindIs(t, err, fault.Conflict, "the agent was killed")
+		_, err = l.StatPath(t.Context(), "web", "/large")
+		kindIs(t, err, fault.Unable, "for want of memory")
 		for path := range hostile {
 			_, err = l.StatPath(t.Context(), "web", path)
 			all := fault.All(err)
@@ -244,6 +252,9 @@ var hostile = map[string]string{
 	"/words": "some words\x1b[2J\xff\x9b" + strings.Repeat("x", 4000),
 	"/blank": `{"message":" \n","hint":"some words\u001b"}`,
 }
+
+// killed is how a command was ended from outside, by path.
+var killed = map[string]stream.Ended{"/killed": {Status: 137, Signal: 9}, "/large": {Status: 137, Signal: 9, OOM: true}}
 
 var errBroken = errors.New("the connection broke")
 
@@ -323,6 +334,19 @@ func TestForceEndsACopy(t *testing.T) {
 	short, cancel := context.WithTimeout(t.Context(), 20*time.Millisecond)
 	defer cancel()
 	kindIs(t, l.Start(short, "web", nil), fault.Busy, "web")
+	l.must(l.Remove(t.Context(), "web", true))
+	kindIs(t, <-copied, fault.Conflict, "being removed")
+	l.until("nothing is left", l.nothingLeft)
+}
+
+// TestForceEndsACopyThatStarts has one whose system takes long to come up.
+func TestForceEndsACopyThatStarts(t *testing.T) {
+	l := newLab(t)
+	l.host.Slow = time.Minute
+	l.create(api.Spec{Name: "web"})
+	copied := make(chan error, 1)
+	go func() { copied <- l.CopyOut(context.Background(), "web", "/", io.Discard) }()
+	l.until("it starts", func() bool { return l.host.Begun() == 1 })
 	l.must(l.Remove(t.Context(), "web", true))
 	kindIs(t, <-copied, fault.Conflict, "being removed")
 	l.until("nothing is left", l.nothingLeft)

@@ -44,6 +44,7 @@ type Host struct {
 
 	mu     sync.Mutex
 	runs   map[string]*Run
+	begun  atomic.Int64
 	starts atomic.Int64
 }
 
@@ -52,6 +53,9 @@ func NewHost() *Host { return &Host{runs: map[string]*Run{}} }
 
 // Starts returns how many runs were started.
 func (h *Host) Starts() int { return int(h.starts.Load()) }
+
+// Begun returns how many starts were begun.
+func (h *Host) Begun() int { return int(h.begun.Load()) }
 
 // Runs returns the ids that have a run that was not cleaned.
 func (h *Host) Runs() []string {
@@ -165,6 +169,7 @@ func (d *Driver) Capabilities() stratum.Capability { return d.caps }
 
 // Start runs the host's Program.
 func (d *Driver) Start(ctx context.Context, p stratum.Plan, o stratum.StartOptions) (stratum.Live, error) {
+	d.host.begun.Add(1)
 	if d.host.Slow > 0 {
 		select {
 		case <-time.After(d.host.Slow):
