@@ -4,6 +4,8 @@ import (
 	"bytes"
 	"fmt"
 	"os"
+	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -13,6 +15,7 @@ import (
 	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper/wire"
+	"github.com/strata-project/strata/internal/require"
 )
 
 func shell(script string) wire.Exec {
@@ -256,5 +259,45 @@ func TestAnExecBesideTheEndIsNoFailureOfTheKeeper(t *testing.T) {
 			t.Fatalf("after %d00 µs: %v, %v", i, fault.KindOf(err), err)
 		}
 		wait(t, r.gone)
+	}
+}
+
+// TestAnExecIntoWhatTakesLongToEndIsToldSo has a process inside that the kernel cannot end:
+// it is frozen, in a hierarchy where that keeps even a kill waiting.
+func TestAnExecIntoWhatTakesLongToEndIsToldSo(t *testing.T) {
+	require.Root(t)
+	group := "/sys/fs/cgroup/freezer/strata-keeper-test-" + strconv.Itoa(os.Getpid())
+	err := os.Mkdir(group, 0o755)
+	require.Host(t, "cgroup-v1", err == nil, "no group can be made in the freezer hierarchy of cgroup v1")
+	set := func(file, text string) {
+		if err := os.WriteFile(group+"/"+file, []byte(text), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	r := launch(t, inside(t, newSpec(t, "sh", "sleep 100 & wait")), nil)
+	defer func() {
+		set("freezer.state", "THAWED")
+		wait(t, r.gone)
+		eventually(t, "the end of the group's last process", func() bool { return os.Remove(group) == nil })
+	}()
+	child := ""
+	eventually(t, "a process inside", func() bool {
+		all, _ := filepath.Glob("/proc/[0-9]*/status")
+		for _, file := range all {
+			if b, _ := os.ReadFile(file); strings.Contains(string(b), fmt.Sprintf("\nPPid:\t%d\n", r.PID)) {
+				child = filepath.Base(filepath.Dir(file))
+			}
+		}
+		return child != ""
+	})
+	set("tasks", child)
+	set("freezer.state", "FROZEN")
+	r.Signal(within10(t), 9)
+	eventually(t, "the first process has no namespaces any more", func() bool {
+		_, err := os.Readlink(fmt.Sprintf("/proc/%d/ns/net", r.PID))
+		return err != nil
+	})
+	if _, err := r.exec(shell("true")); !fault.Is(err, fault.Conflict) {
+		t.Errorf("%v, %v", fault.KindOf(err), err)
 	}
 }

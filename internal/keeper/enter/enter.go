@@ -74,6 +74,11 @@ func ParseReport(b []byte) (r Report, ok bool) {
 	return Report{PID: int(pid), Stage: stageNames[stage], Errno: syscall.Errno(errno)}, true
 }
 
+// Gone tells whether the target is at its end: it has no namespaces any more. Until it is
+// known to have ended it may take long, as the first process of a pid namespace waits for
+// all others. Source: Linux, kernel/exit.c, do_exit; kernel/pid_namespace.c, zap_pid_ns_processes.
+func (r Report) Gone() bool { return r.Stage == stageNames[stageNamespaces] && r.Errno == unix.ESRCH }
+
 func (r Report) Error() string {
 	return r.Stage + ": " + r.Errno.Error() + " (" + strconv.Itoa(int(r.Errno)) + ")"
 }

@@ -196,6 +196,8 @@ func (r *reports) ready(uint32) {
 		report, ok := enter.ParseReport(b[:n])
 		switch {
 		case !ok:
+		case report.Gone():
+			x.fail(conflict(endedBefore))
 		case report.Errno == unix.ESRCH || report.Errno == unix.ENOMEM: // as in a pid namespace whose first process has ended
 			x.fail(x.cut("start a program inside: " + report.Error()))
 		case report.PID == 0:
