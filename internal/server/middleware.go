@@ -11,6 +11,7 @@ import (
 	"runtime/debug"
 	"time"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/fault"
 )
 
@@ -56,8 +57,12 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 		level = slog.LevelWarn
 	}
 	peer, _ := PeerOf(r.Context())
-	s.log.Log(r.Context(), level, "request", "method", r.Method, "path", r.URL.Path, "status", seen.status,
-		"took", took, "uid", peer.UID, "pid", peer.PID)
+	said := []any{"method", r.Method, "path", r.URL.Path, "status", seen.status, "took", took, "uid", peer.UID, "pid", peer.PID}
+	var failure api.Error
+	if json.Unmarshal(seen.failure, &failure) == nil {
+		said = append(said, "error", failure.Message)
+	}
+	s.log.Log(r.Context(), level, "request", said...)
 }
 
 // kindOf is the table of package fault read the other way round.
@@ -69,12 +74,16 @@ var kindOf = func() map[int]fault.Kind {
 	return kinds
 }()
 
-// recorder remembers an answer's status.
+// maxKept bounds what is kept of an answer for the log. Unit: bytes.
+const maxKept = 16 << 10
+
+// recorder remembers an answer's status, and the answer itself where it is an internal failure.
 type recorder struct {
 	http.ResponseWriter
-	status int
-	wrote  bool
-	stream bool // how long it took tells nothing
+	status  int
+	wrote   bool
+	stream  bool // how long it took tells nothing
+	failure []byte
 }
 
 func (r *recorder) WriteHeader(status int) {
@@ -86,6 +95,9 @@ func (r *recorder) WriteHeader(status int) {
 
 func (r *recorder) Write(p []byte) (int, error) {
 	r.wrote = true
+	if r.status == http.StatusInternalServerError && len(r.failure)+len(p) <= maxKept {
+		r.failure = append(r.failure, p...)
+	}
 	return r.ResponseWriter.Write(p)
 }
 

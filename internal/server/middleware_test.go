@@ -2,6 +2,7 @@ package server
 
 import (
 	"bufio"
+	"bytes"
 	"fmt"
 	"log/slog"
 	"net"
@@ -11,6 +12,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/server/servertest"
 )
 
@@ -48,5 +50,21 @@ func TestABodyThatDoesNotComeIsRefused(t *testing.T) {
 				t.Errorf("%s %s", answer.Status, said[:n])
 			}
 		})
+	}
+}
+
+func TestAnInternalFailureIsLoggedWithItsReason(t *testing.T) {
+	var log bytes.Buffer
+	s := New(servertest.New(), slog.New(slog.NewTextHandler(&log, nil)))
+	for _, err := range []error{fault.Missingf("there is none"), fault.Internalf("the disk is odd")} {
+		answer := httptest.NewRecorder()
+		s.guard(http.HandlerFunc(func(w http.ResponseWriter, _ *http.Request) { writeFault(w, err) })).
+			ServeHTTP(answer, httptest.NewRequest("GET", "/v1/info", nil))
+		if answer.Code != fault.KindOf(err).HTTP() {
+			t.Errorf("%v: %d", err, answer.Code)
+		}
+	}
+	if got := log.String(); strings.Count(got, "\n") != 1 || !strings.Contains(got, `level=WARN`) || !strings.Contains(got, `error="the disk is odd"`) {
+		t.Errorf("it logged\n%s", got)
 	}
 }
