@@ -58,10 +58,11 @@ func (e *Engine) claimOf(rec environment.Record) admission.Claim {
 func (e *Engine) claim(en *entry) error { return e.book.Take(e.claimOf(en.snapshot())) }
 
 // release gives the claim of what does not run any more back, and shares anew. It is
-// called once the environment's state says so. What is about to be restarted keeps it.
+// called once the environment's state says so. What is about to be started again keeps it,
+// whoever wants that.
 func (e *Engine) release(en *entry) {
 	en.mu.Lock()
-	if en.state.Live() || en.state == environment.Starting || en.restarting > 0 {
+	if en.state.Active() || en.restarting > 0 {
 		en.mu.Unlock()
 		return
 	}

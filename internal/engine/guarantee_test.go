@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/admission"
 	"github.com/strata-project/strata/internal/engine"
 	"github.com/strata-project/strata/internal/engine/enginetest"
+	"github.com/strata-project/strata/internal/environment"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -188,16 +189,21 @@ func TestNoSequenceOfOperationsBreaksAGuarantee(t *testing.T) {
 func small(t *testing.T) *lab {
 	t.Helper()
 	l := prepared(t)
+	l.openSmall()
+	t.Cleanup(func() { l.must(l.Close(context.Background())) })
+	return l
+}
+
+func (l *lab) openSmall() {
+	l.t.Helper()
 	o := l.options()
 	o.Host = admission.Host{Memory: 4 * unit.GiB, ReserveMemory: unit.GiB, CPUs: 4000, ReserveCPUs: 400}
 	o.Drivers = []stratum.Driver{enginetest.NewDriver(l.host)}
-	e, err := engine.Open(t.Context(), o)
+	e, err := engine.Open(l.t.Context(), o)
 	if err != nil {
-		t.Fatal(err)
+		l.t.Fatal(err)
 	}
 	l.Engine = e
-	t.Cleanup(func() { l.must(e.Close(context.Background())) })
-	return l
 }
 
 func TestAChangeWaitsForRoom(t *testing.T) {
@@ -250,6 +256,43 @@ func TestWhoIsRemovedWaitsForNoRoom(t *testing.T) {
 	if c := l.Capacity(t.Context()); len(c.Held) != 2 || len(c.Waiting) != 0 {
 		t.Errorf("%+v is held, and %+v waits", c.Held, c.Waiting)
 	}
+}
+
+// TestRoomIsHeldUntilThePolicyStartsItAgain has one that waits for it whenever the program
+// ends, and a new daemon.
+func TestRoomIsHeldUntilThePolicyStartsItAgain(t *testing.T) {
+	l := small(t)
+	l.host.Program = func(r *enginetest.Run) api.Exit {
+		if r.Plan.Name == "web" {
+			return api.Exit{Status: 1}
+		}
+		<-r.Killed
+		return api.Exit{}
+	}
+	l.create(api.Spec{Name: "web", Restart: api.Restart{Policy: environment.RestartAlways}, Resources: api.Resources{MemoryGuarantee: 2 * unit.GiB}})
+	l.create(api.Spec{Name: "other", Resources: api.Resources{MemoryGuarantee: 2 * unit.GiB}})
+	l.must(l.Start(t.Context(), "web", nil))
+	holds := func() {
+		t.Helper()
+		if c := l.Capacity(t.Context()); len(c.Held) != 1 || c.Held[0].Name != "web" {
+			t.Errorf("%+v is held; want that web's is", c.Held)
+		}
+		kindIs(t, l.Start(t.Context(), "other", nil), fault.Full, "web 2G")
+	}
+	waited := make(chan error, 1)
+	go func() { waited <- l.Queue(t.Context(), "other", api.Next{}, time.Minute) }()
+	l.until("it was started thrice", func() bool { return l.get("web").Restarts > 2 })
+	holds()
+	l.must(l.Close(t.Context()))
+	if err := <-waited; err == nil {
+		t.Error("room was given to another")
+	}
+	l.openSmall()
+	holds()
+	go func() { waited <- l.Queue(t.Context(), "other", api.Next{}, time.Minute) }()
+	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
+	l.must(<-waited)
+	l.must(l.Start(t.Context(), "other", nil))
 }
 
 // sharer keeps what groups of the host have, over daemons.

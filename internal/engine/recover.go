@@ -186,5 +186,6 @@ func (e *Engine) resume(en *entry) {
 		e.log.Error("state of an environment to start again", "id", en.id(), "error", err)
 		return
 	}
+	_ = e.claim(en) // of what has no room the start says so
 	e.goes(func() { e.startLater(en, waiting, 0) })
 }

@@ -285,6 +285,7 @@ func (e *Engine) startLater(en *entry, waiting <-chan struct{}, delay time.Durat
 	}
 	stays := func() {
 		_ = en.move(environment.Stop, func() { en.waiting, en.rec.Phase = nil, environment.PhaseStopped })
+		e.release(en)
 		e.saved(en)
 	}
 	rec := en.snapshot()

@@ -101,6 +101,7 @@ func (e *Engine) beginStop(ctx context.Context, en *entry, grace time.Duration, 
 		if err != nil {
 			return nil, false, err
 		}
+		e.release(en)
 	case environment.Suspended:
 		return nil, false, fault.Conflictf("environment %s is suspended and not running", en.name()).
 			Help("resume it: strata resume %s; or give up what was in its memory: strata kill %s", en.name(), en.name())
