@@ -77,8 +77,8 @@ type Usage struct {
 	Throttled       int64     `json:"throttled" doc:"Nanoseconds that it was held up by its limit since it started."`
 	Memory          int64     `json:"memory" doc:"Bytes that the host holds for it."`
 	MemoryMost      int64     `json:"memory_most" doc:"The most that was seen since it started, or since the daemon did."`
-	MemoryLimit     int64     `json:"memory_limit,omitempty"`
-	MemoryGuarantee int64     `json:"memory_guarantee,omitempty"`
+	MemoryLimit     int64     `json:"memory_limit,omitempty" doc:"Of its programs; where it has a kernel of its own that and QEMU are beside it."`
+	MemoryGuarantee int64     `json:"memory_guarantee,omitempty" doc:"Likewise."`
 	Processes       int64     `json:"processes" doc:"And threads; at a stratum with a kernel of its own, those of the host."`
 	ProcessesLimit  int64     `json:"processes_limit,omitempty"`
 	Disk            int64     `json:"disk" doc:"Bytes that the private disk takes on the host."`
@@ -101,7 +101,7 @@ type HostUsage struct {
 	Memory           int64               `json:"memory" doc:"All that there is, in bytes."`
 	MemoryUsed       int64               `json:"memory_used" doc:"Held by programs and the kernel."`
 	MemoryShared     int64               `json:"memory_shared" doc:"Held for all, and given back when it is needed: pages of files."`
-	MemoryGuaranteed int64               `json:"memory_guaranteed" doc:"Promised to environments that do not hold it yet."`
+	MemoryGuaranteed int64               `json:"memory_guaranteed" doc:"Promised to environments that do not hold it yet, with what strata spends for them."`
 	MemoryFree       int64               `json:"memory_free"`
 	Pressure         map[string]Pressure `json:"pressure,omitempty"`
 }

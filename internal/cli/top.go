@@ -29,7 +29,9 @@ func (a *app) topCommand() *cobra.Command {
 otherwise, and with --once, printed once. The host's memory is parted into what is used,
 what is shared by all and given back when it is needed (pages of files), what is
 guaranteed to environments that do not hold it yet, and what is free. CPU% is of one
-processor. The figures of environments are those of the host, at every stratum.
+processor. The figures of environments are those of the host, at every stratum: the
+memory of a guest or machine is that of QEMU with all in it, which is more than the
+limit of its programs may be (strata stats has what they use of that).
 
 Keys: q ends it; t shows each process, or each environment again; c, m, n, p, d and r
 sort by processor, memory, name, processes, disk and network; / takes a filter until

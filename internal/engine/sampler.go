@@ -128,7 +128,9 @@ func (e *Engine) sample() {
 	for i, s := range all {
 		if !seen[i].at.IsZero() {
 			e.sampler.note(s, seen[i])
-			promised += max(0, s.row.MemoryGuarantee-seen[i].Memory)
+			if g := s.row.MemoryGuarantee; g > 0 { // what strata spends for it is in what the host holds, too
+				promised += max(0, g+int64(e.overhead[s.row.Stratum])-seen[i].Memory)
+			}
 			noted++
 		}
 	}

@@ -36,8 +36,8 @@ func TestUsageIsSampled(t *testing.T) {
 		one.Memory != 1<<20 || one.MemoryMost != 1<<20 || one.MemoryLimit != 64<<20 || one.Processes != 2 || one.ProcessesLimit != 99 || one.CPULimit != 1500 {
 		t.Errorf("%+v", one)
 	}
-	if one.MemoryGuarantee != 32<<20 || u.Host.MemoryGuaranteed != 31<<20 {
-		t.Errorf("guaranteed: %d, of it not held %d", one.MemoryGuarantee, u.Host.MemoryGuaranteed)
+	if one.MemoryGuarantee != 32<<20 || u.Host.MemoryGuaranteed != (32+2-1)<<20 {
+		t.Errorf("guaranteed: %d, of it and of strata's own 2M not held %d", one.MemoryGuarantee, u.Host.MemoryGuaranteed)
 	}
 	all, err := l.Resources(t.Context(), nil)
 	l.must(err)

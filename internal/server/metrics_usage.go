@@ -29,7 +29,7 @@ var gauges = []gauge{
 	figure("cpu_throttled_seconds_total", "Time that it was held up by its processor limit since it started.", prometheus.CounterValue, func(u *api.Usage) float64 { return time.Duration(u.Throttled).Seconds() }),
 	figure("cpu_limit_cores", "Processor limit; 0: none.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.CPULimit) / 1000 }),
 	figure("memory_bytes", "Memory that the host holds for it.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.Memory) }),
-	figure("memory_limit_bytes", "Memory limit; 0: none.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.MemoryLimit) }),
+	figure("memory_limit_bytes", "Memory limit of its programs; 0: none. A kernel of its own and QEMU are beside it.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.MemoryLimit) }),
 	figure("processes", "Processes and threads.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.Processes) }),
 	figure("disk_bytes", "What the private disk takes on the host.", prometheus.GaugeValue, func(u *api.Usage) float64 { return float64(u.Disk) }),
 	figure("network_receive_bytes_total", "Received since it started.", prometheus.CounterValue, func(u *api.Usage) float64 { return float64(u.ReceivedTotal) }),
