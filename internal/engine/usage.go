@@ -127,7 +127,7 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 		t.row, t.last, t.most, t.fill = have.row, have.last, have.most, have.fill
 	}
 	e.sampler.mu.Unlock()
-	if en, err := e.find(w.row.ID); err == nil && t.last.at.IsZero() { // what is set is known before the first sample
+	if en, err := e.find(w.row.ID); err == nil { // what is set is known before it is in a sample
 		l := en.snapshot().Spec.Resources
 		t.row.CPULimit, t.row.CPUGuarantee, t.row.MemoryGuarantee = int64(l.CPUs), int64(l.CPUGuarantee), int64(l.MemoryGuarantee)
 		t.row.ReceivedLimit, t.row.SentLimit = int64(l.NetIn), int64(l.NetOut)

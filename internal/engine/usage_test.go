@@ -12,6 +12,7 @@ import (
 	"github.com/strata-project/strata/internal/engine/enginetest"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 func TestUsageIsSampled(t *testing.T) {
@@ -43,6 +44,14 @@ func TestUsageIsSampled(t *testing.T) {
 	l.must(err)
 	if c := counterOf(t, all[0], "memory"); c.Guarantee == nil || *c.Guarantee != 32<<20 {
 		t.Errorf("memory: %+v", c)
+	}
+	cpus, guarantee := unit.CPUs(700), unit.Size(16<<20)
+	_, err = l.Update(t.Context(), "web", api.Update{CPUs: &cpus, MemoryGuarantee: &guarantee})
+	l.must(err)
+	all, err = l.Resources(t.Context(), nil) // at once, before another sample
+	l.must(err)
+	if c, m := counterOf(t, all[0], "cpu"), counterOf(t, all[0], "memory"); *c.Limit != 700 || *m.Guarantee != 16<<20 {
+		t.Errorf("after a change: limit %d of processors, guarantee %d of memory", *c.Limit, *m.Guarantee)
 	}
 	h := u.Host
 	if h.CPUs < 1 || h.Memory < 64<<20 || h.MemoryUsed <= 0 || h.MemoryFree <= 0 || h.MemoryUsed+h.MemoryShared+h.MemoryGuaranteed+h.MemoryFree != h.Memory {
