@@ -86,6 +86,12 @@ func NotRunning(err error) bool {
 	return Unreachable(err) && (errors.Is(err, syscall.ENOENT) || errors.Is(err, syscall.ECONNREFUSED))
 }
 
+// BrokenOff tells whether err means that the daemon ended the connection before it answered,
+// as it does where it ends itself.
+func BrokenOff(err error) bool {
+	return errors.Is(err, io.EOF) || errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
+}
+
 // connectFault says in a fault's words why a request got no answer.
 func connectFault(err error) error {
 	var u *unreachable

@@ -93,7 +93,11 @@ func queue(ctx context.Context, c *client.Client, ref, text string) error {
 	return queueFor(ctx, c, ref, api.Next{}, text)
 }
 
-// queueFor waits for room for what follows, where --queue was given.
+// nextDaemon bounds the wait for another daemon, where one ended while room was waited for.
+const nextDaemon = 30 * time.Second
+
+// queueFor waits for room for what follows, where --queue was given: with the next daemon
+// where one ends meanwhile.
 func queueFor(ctx context.Context, c *client.Client, ref string, next api.Next, text string) error {
 	if text == "" {
 		return nil
@@ -102,5 +106,32 @@ func queueFor(ctx context.Context, c *client.Client, ref string, next api.Next, 
 	if err != nil {
 		return err
 	}
-	return c.Queue(ctx, ref, next, time.Duration(patience))
+	if patience == 0 { // as usual
+		return queueFor(ctx, c, ref, next, usualQueue)
+	}
+	until := time.Now().Add(time.Duration(patience))
+	for {
+		err := c.Queue(ctx, ref, next, max(time.Until(until), time.Millisecond))
+		if !client.BrokenOff(err) || !answers(ctx, c) {
+			return err
+		}
+	}
+}
+
+// answers waits until a daemon does, for as long as a next one may take.
+func answers(ctx context.Context, c *client.Client) bool {
+	ctx, cancel := context.WithTimeout(ctx, nextDaemon)
+	defer cancel()
+	tick := time.NewTicker(100 * time.Millisecond)
+	defer tick.Stop()
+	for {
+		if _, err := c.Info(ctx); err == nil {
+			return true
+		}
+		select {
+		case <-tick.C:
+		case <-ctx.Done():
+			return false
+		}
+	}
 }
