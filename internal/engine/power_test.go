@@ -66,6 +66,13 @@ func TestWhatIsSuspendedClaimsNothing(t *testing.T) {
 	if held := l.Capacity(t.Context()).Held; len(held) != 0 {
 		t.Errorf("it holds %+v", held)
 	}
+	l.run(api.Spec{Name: "other", Resources: api.Resources{MemoryGuarantee: 5 * unit.GiB / 2}})
+	kindIs(t, l.Resume(t.Context(), "web"), fault.Full, "other 2.5G")
+	waited := make(chan error, 1)
+	go func() { waited <- l.Queue(t.Context(), "web", api.Next{}, time.Minute) }()
+	l.until("it waits", func() bool { return len(l.Capacity(t.Context()).Waiting) == 1 })
+	l.must(l.Kill(t.Context(), "other", "KILL"))
+	l.must(<-waited)
 	l.must(l.Resume(t.Context(), "web"))
 	if held := l.Capacity(t.Context()).Held; len(held) != 1 {
 		t.Errorf("what goes on holds %+v", held)
