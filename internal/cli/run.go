@@ -96,11 +96,20 @@ func (a *app) runAttached(ctx context.Context, c *client.Client, made api.Enviro
 	if err != nil {
 		return programFault(a.leave(c, made, err))
 	}
-	if made.Spec.AutoRemove {
-		a.awaitRemoval(c, made)
+	var how api.Exit // which the streams do not tell
+	switch {
+	case made.Spec.AutoRemove:
+		how = a.awaitRemoval(c, made)
+	case end.Signal != 0:
+		ctx, cancel := context.WithTimeout(ctx, lostPatience)
+		defer cancel()
+		how, _ = c.Wait(ctx, made.ID, "stopped") // it may start again by its policy
 	}
 	if end.OOM {
 		a.say("%s ran out of memory", made.Name)
+	}
+	if how.Crash != "" {
+		a.say("%s crashed: %s", made.Name, how.Crash)
 	}
 	return ended(end)
 }
@@ -142,11 +151,14 @@ func (a *app) discard(c *client.Client, made api.Environment) {
 }
 
 // awaitRemoval returns once the name is free again, so that whoever runs this
-// command twice in a row never meets the first environment in the second.
-func (a *app) awaitRemoval(c *client.Client, made api.Environment) {
+// command twice in a row never meets the first environment in the second. It tells how
+// the run ended where that is still known.
+func (a *app) awaitRemoval(c *client.Client, made api.Environment) api.Exit {
 	ctx, cancel := context.WithTimeout(context.Background(), removalPatience)
 	defer cancel()
-	if _, err := c.Wait(ctx, made.ID, "removed"); err != nil && !fault.Is(err, fault.Missing) {
+	how, err := c.Wait(ctx, made.ID, "removed")
+	if err != nil && !fault.Is(err, fault.Missing) {
 		a.complain(fault.Wrap(err, "wait for the removal of %s", made.Name))
 	}
+	return how
 }

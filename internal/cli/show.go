@@ -59,14 +59,20 @@ Examples:
 	return cmd
 }
 
-// facts writes lines of a name and a value; empty values are left out.
+// facts writes lines of a name and a value, which may be of several lines; empty values
+// are left out.
 type facts struct{ w *tabwriter.Writer }
 
 func (a *app) facts() facts { return facts{tabwriter.NewWriter(a.out, 0, 0, 2, ' ', 0)} }
 
 func (f facts) add(name, value string) {
-	if value != "" {
-		fmt.Fprintf(f.w, "%s:\t%s\n", name, fault.Printable(value))
+	if value == "" {
+		return
+	}
+	name += ":"
+	for line := range strings.SplitSeq(strings.TrimRight(value, "\n"), "\n") {
+		fmt.Fprintf(f.w, "%s\t%s\n", name, fault.Printable(strings.TrimRight(line, "\r")))
+		name = ""
 	}
 }
 
@@ -261,11 +267,11 @@ func exitText(e api.Exit) string {
 	if e.OOM {
 		text += ", out of memory"
 	}
-	if e.Crash != "" {
-		text += ", crash: " + e.Crash
-	}
 	if !e.At.IsZero() {
 		text += ", at " + e.At.Local().Format(time.RFC3339)
+	}
+	if e.Crash != "" {
+		text += ", crash: " + e.Crash
 	}
 	return text
 }
