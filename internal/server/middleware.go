@@ -58,8 +58,9 @@ func (s *Server) finish(r *http.Request, seen *recorder, took time.Duration) {
 	}
 	peer, _ := PeerOf(r.Context())
 	said := []any{"method", r.Method, "path", r.URL.Path, "status", seen.status, "took", took, "uid", peer.UID, "pid", peer.PID}
-	var failure api.Error
-	if json.Unmarshal(seen.failure, &failure) == nil {
+	if len(seen.failure) > 0 {
+		var failure api.Error
+		_ = json.Unmarshal(seen.failure, &failure) // one that was too long has no message
 		said = append(said, "error", failure.Message)
 	}
 	s.log.Log(r.Context(), level, "request", said...)
