@@ -209,7 +209,7 @@ type Boot struct {
 	MostMemory  unit.Size `json:"most_memory,omitempty" doc:"Bytes of memory that it can have while it runs; 0: those that it has."`
 	CPUs        int       `json:"cpus" doc:"Processors of the virtual machine."`
 	MostCPUs    int       `json:"most_cpus,omitempty" doc:"Processors that it can have while it runs; 0: those that it has."`
-	Turns       bool      `json:"turns,omitempty" doc:"Its processors take turns, and do the work of one: a QEMU before 8.1 that translates is not safe otherwise."`
+	Turns       bool      `json:"turns,omitempty" doc:"Its processors take turns where it has several, and do the work of one: a QEMU before 8.1 that translates is not safe otherwise."`
 }
 
 // Address is where an environment is reached, for life.

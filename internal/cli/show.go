@@ -102,7 +102,7 @@ func (a *app) printEnvironment(e api.Environment) {
 		if b.MostCPUs > b.CPUs {
 			processors += fmt.Sprintf(" (room for %d)", b.MostCPUs)
 		}
-		if b.Turns {
+		if b.Turns && b.CPUs > 1 {
 			processors += " that take turns (QEMU before 8.1, without KVM)"
 		}
 		memory := "memory"

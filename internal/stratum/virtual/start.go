@@ -26,7 +26,7 @@ func (d *Driver) Attempt(ctx context.Context, p stratum.Plan, l *Launch, o strat
 	var back undo.Stack
 	defer back.Unless(ctx, &err)
 	boot := &l.Notes.Boot
-	boot.Turns = l.QEMU.Turns && boot.Accelerator == qemu.TCG && boot.CPUs > 1 && !p.Hardware.Nested
+	boot.Turns = l.QEMU.Turns && boot.Accelerator == qemu.TCG && max(boot.CPUs, boot.MostCPUs) > 1 && !p.Hardware.Nested
 	l.Notes.Form = formOf(l.Hardware.Form())
 	if err := l.sameForm(); err != nil {
 		return nil, err
