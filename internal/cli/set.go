@@ -23,8 +23,8 @@ func (a *app) setCommand() *cobra.Command {
 an empty value takes a label away, 0 takes a limit, a guarantee or a weight away.
 What changes while it runs and what at its next start, at each stratum, is in
 docs/reference/resources.md. A guarantee that the host cannot keep is refused, with
-status 8; with --queue the change waits until it can. The disk only grows, and only while
-the environment is stopped.
+status 8; with --queue the change waits until it can. A disk only grows: that of a zone
+or guest while it is in use too, as far as it was made for it.
 
 Examples:
   strata set web memory=1G cpu.guarantee=0.5

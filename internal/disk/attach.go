@@ -19,9 +19,9 @@ import (
 // The lock lasts as long as any copy of the returned file does, a loop device's
 // or a child process's included. Kinds: Missing, Conflict (it is attached).
 func Hold(path string) (*os.File, error) {
-	f, err := os.OpenFile(path, os.O_RDWR|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
+	f, err := openImage(path, os.O_RDWR)
 	if err != nil {
-		return nil, nameFault(path, err)
+		return nil, err
 	}
 	if err := hold(f); err != nil {
 		f.Close()
@@ -30,15 +30,25 @@ func Hold(path string) (*os.File, error) {
 	return f, nil
 }
 
-func hold(f *os.File) error {
-	info, err := f.Stat()
+// openImage opens the image at path, whoever has it attached.
+func openImage(path string, mode int) (*os.File, error) {
+	f, err := os.OpenFile(path, mode|unix.O_NOFOLLOW|unix.O_NONBLOCK, 0)
 	if err != nil {
-		return err
+		return nil, nameFault(path, err)
 	}
-	if !info.Mode().IsRegular() {
-		return fault.Unablef("%s is no disk image but a %v", f.Name(), info.Mode().Type())
+	info, err := f.Stat()
+	if err == nil && !info.Mode().IsRegular() {
+		err = fault.Unablef("%s is no disk image but a %v", f.Name(), info.Mode().Type())
 	}
-	err = unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
+	if err != nil {
+		f.Close()
+		return nil, err
+	}
+	return f, nil
+}
+
+func hold(f *os.File) error {
+	err := unix.Flock(int(f.Fd()), unix.LOCK_EX|unix.LOCK_NB)
 	if errors.Is(err, unix.EWOULDBLOCK) {
 		return fault.Conflictf("the disk %s is attached already", f.Name()).Help("stop the environment that uses it")
 	}
@@ -133,7 +143,7 @@ func mountImage(image *os.File) (*mount.Tree, error) {
 // what the disk's own file system caches, and is as quick as the host's file
 // system below it (BenchmarkThroughput); through the host's cache first writes
 // are three times slower.
-var loopOptions = loop.Options{Direct: true, BlockSize: 4096}
+var loopOptions = loop.Options{Direct: true, BlockSize: blockSize}
 
 // mountDevice mounts a disk. What is deleted in it is given back to the host as
 // soon as the journal has it: measured, discard costs nothing beside the noise.

@@ -15,7 +15,6 @@ import (
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/mount"
-	"github.com/strata-project/strata/internal/mount/loop"
 	"github.com/strata-project/strata/internal/tool"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -30,7 +29,7 @@ func Usage(path string) (used, size int64, err error) {
 	return st.Blocks * 512, st.Size, nil // stat(2): st_blocks counts 512 bytes, whatever the file system
 }
 
-// Grow makes the disk at path larger. Once it has begun it goes on to its end, whatever
+// Grow makes the disk at path larger, which nobody has in use. Once it has begun it goes on to its end, whatever
 // becomes of ctx. Kinds: Invalid (smaller than it is, or
 // above the ceiling), Missing, Conflict (it is attached), Unable (damaged), Busy (the host's
 // file system is too full).
@@ -47,12 +46,8 @@ func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 		return err
 	}
 	defer image.Close()
-	info, err := image.Stat()
-	if err != nil {
+	if err := growable(image, size); err != nil {
 		return err
-	}
-	if have := unit.Size(info.Size()); size < have {
-		return fault.Invalidf("the disk has %s and cannot become smaller", have).At("disk").Help("ask for %s or more", have)
 	}
 	// What resize2fs moves and cannot write is lost. It was seen to write 140 MiB at most, to 8 TiB.
 	if err := p.checkRoom(filepath.Dir(path), "a larger disk"); err != nil {
@@ -203,31 +198,15 @@ func (p *Pool) Trim(ctx context.Context, path string) (freed int64, err error) {
 // again returns a mount of the image at path, one more where it is attached:
 // the kernel mounts a device's one file system as often as it is asked.
 func (p *Pool) again(ctx context.Context, path string) (*mount.Tree, error) {
-	abs, err := filepath.Abs(path)
+	dev, err := attachedTo(path)
 	if err != nil {
 		return nil, err
 	}
-	if abs, err = filepath.EvalSymlinks(abs); err != nil {
-		return nil, nameFault(path, err)
+	if dev == nil {
+		return p.Mount(ctx, path)
 	}
-	all, err := Attached(filepath.Dir(abs))
-	if err != nil {
-		return nil, err
-	}
-	for _, one := range all {
-		if one.Image != abs || one.Gone {
-			continue
-		}
-		dev, err := os.Open(one.Path) // held, the device keeps its image
-		if err != nil {
-			return nil, err
-		}
-		defer dev.Close()
-		if image, _, err := loop.Image(one.Path); err == nil && image == abs {
-			return mountDevice(one.Path)
-		}
-	}
-	return p.Mount(ctx, path)
+	defer dev.Close()
+	return mountDevice(dev.Name())
 }
 
 // trim tells the file system of tree to discard all that is free.

@@ -17,6 +17,9 @@
 //     trees (package mount), so a killed daemon leaks none.
 //   - No half-made image is ever seen under its name: it is made under another
 //     and renamed, never over an existing file.
+//   - A file system grows in use only within what was set aside when it was made
+//     (resize_inode), which the kernel does in steps that each are one transaction; and
+//     its image is on disk at its new length before. So it is whole at every moment.
 //   - On disk root is 0:0; owners are never shifted.
 //
 // A full private disk is ENOSPC inside and concerns nobody else. A full host

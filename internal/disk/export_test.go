@@ -22,3 +22,6 @@ var (
 	StampUUID = stampUUID
 	SuperSum  = superSum
 )
+
+// LiveCeiling is for tests of what grows in use.
+var LiveCeiling = liveCeiling

@@ -135,7 +135,7 @@ func (p *Pool) adopt(ctx context.Context) error {
 // Names of files in the pool's folder. All end in suffix.
 const (
 	suffix = ".ext4"
-	form   = "2" // raised when the golden image changes, so that old files are not used
+	form   = "3" // raised when the golden image changes, so that old files are not used
 )
 
 func (p *Pool) golden() string {

@@ -35,7 +35,7 @@ type entry struct {
 	restarting int           // how many restarts and moves keep its claim
 	goingOn    bool          // with op: the start under way goes on with what was suspended
 	giveUp     func()        // ends the start under way, or due, which is nobody's move; nil: there is none
-	unwanted   int           // how many wait for op to end what runs: a start that comes before them is given up
+	unwanted   int           // how many wait for op to end what runs: a start, or what takes as long, that comes before them is given up
 	again      int           // and of these, how many to start it at once: AutoRemove does not count
 	moves      bool          // a move of it is being prepared
 	copying    func()        // ends the run that copies files of a stopped environment
@@ -117,7 +117,7 @@ func (en *entry) lockOver(ctx context.Context, keep bool) error {
 	return en.lock(ctx)
 }
 
-// untilGivenUp is a context of a start, with op, that ends with ctx or where it is given up.
+// untilGivenUp is a context of a start, or of what takes as long, with op, that ends with ctx or where it is given up.
 func (en *entry) untilGivenUp(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	en.do(func() {

@@ -488,15 +488,37 @@ func TestUpdate(t *testing.T) {
 	}
 	_, err = l.Update(t.Context(), "web", api.Update{Memory: &small})
 	kindIs(t, err, fault.Invalid, "memory")
-	_, err = l.Update(t.Context(), "web", api.Update{Disk: &big})
-	kindIs(t, err, fault.Conflict, "running")
-	l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
-	if _, err = l.Update(t.Context(), "web", api.Update{Disk: &big}); err != nil {
-		t.Error(err)
+	own := l.host.Run(env.ID).Plan.Disk
+	for _, size := range []unit.Size{big, 2 * big} { // while it runs, and stopped
+		if _, err = l.Update(t.Context(), "web", api.Update{Disk: &size}); err != nil {
+			t.Error(err)
+		}
+		if file, err := os.Stat(own); err != nil || unit.Size(file.Size()) != size {
+			t.Errorf("the disk: %v, %v", file, err)
+		}
+		l.must(l.Stop(t.Context(), "web", engine.StopOptions{}))
 	}
+	none := unit.Size(0)
+	_, err = l.Update(t.Context(), "web", api.Update{Disk: &none})
+	kindIs(t, err, fault.Invalid, "size")
+	big *= 2
 	l.restart()
 	if got := l.get("web").Spec; got.Resources.Disk != big || got.Resources.Memory != memory {
 		t.Errorf("after a new daemon: %+v", got.Resources)
+	}
+}
+
+// TestADiskThatIsForgottenDoesNotGrow: what runs has a copy of it.
+func TestADiskThatIsForgottenDoesNotGrow(t *testing.T) {
+	l := newLab(t)
+	own := l.host.Run(l.run(api.Spec{Name: "web", UndoDisk: true}).ID).Plan.Disk
+	before, err := os.Stat(own)
+	l.must(err)
+	big := unit.Size(20 * unit.GiB)
+	_, err = l.Update(t.Context(), "web", api.Update{Disk: &big})
+	kindIs(t, err, fault.Conflict, "copy")
+	if after, err := os.Stat(own); err != nil || after.Size() != before.Size() {
+		t.Errorf("the copy has %v, %v", after, err)
 	}
 }
 

@@ -10,10 +10,11 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/settings"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
-// Update changes limits, guarantees, disk size, restart policy and labels. Limits and
-// guarantees change at once where it runs; the disk grows only while it does not.
+// Update changes limits, guarantees, disk size, restart policy and labels. Where it runs
+// they change at once, but for what its stratum has at the next start (package settings).
 // Kinds: Missing, Invalid, Conflict, Full (it would break a guarantee), Unable (its
 // stratum has no such limit, or cannot change it while it runs).
 func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Environment, error) {
@@ -60,24 +61,16 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 	en.mu.Lock()
 	r, state := en.run, en.state
 	en.mu.Unlock()
-	if u.Disk != nil && now.Disk != old.Disk {
-		if state.Active() || state == environment.Suspended {
-			return fault.Conflictf("the disk grows only while the environment is stopped, and it is %s", state).At("disk").Help("stop it first")
-		}
-		if now.Disk == 0 {
-			return fault.Invalidf("a disk cannot be without a size").At("disk")
-		}
-		if before := en.snapshot(); before.Spec.Foreign != nil {
-			return fault.Unablef("the disk of a foreign system keeps its size").At("disk").Help("make it anew with a larger --disk, and let its own tools grow the file system")
-		}
-		if err := e.o.Pool.Grow(ctx, filepath.Join(e.store.Dir(en.id()), diskName), now.Disk); err != nil {
-			return err
-		}
-	}
 	if r != nil {
 		if err := settings.Waiting(old, now, en.snapshot().Stratum); err != nil {
 			return err
 		}
+	}
+	if u.Disk != nil && now.Disk != old.Disk {
+		if err := e.growDisk(ctx, en, r, state, now.Disk); err != nil {
+			return err
+		}
+		old.Disk = now.Disk // of which limits need not be told
 	}
 	if r == nil || !settings.Changed(old, now, en.snapshot().Stratum) {
 		return nil
@@ -87,6 +80,43 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 		return err
 	}
 	return settle(e.setLimits(ctx, en, r, now))
+}
+
+// growDisk makes the private disk larger, r being the run that has it; nil: none does.
+func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environment.State, size unit.Size) error {
+	if size == 0 {
+		return fault.Invalidf("a disk cannot be without a size").At("disk")
+	}
+	if en.snapshot().Spec.Foreign != nil {
+		return fault.Unablef("the disk of a foreign system keeps its size").At("disk").Help("make it anew with a larger --disk, and let its own tools grow the file system")
+	}
+	image := filepath.Join(e.store.Dir(en.id()), diskName)
+	if r == nil {
+		if state.Active() || state == environment.Suspended {
+			return fault.Conflictf("the disk does not grow while the environment is %s", state).At("disk").Help("stop it first")
+		}
+		return e.o.Pool.Grow(ctx, image, size)
+	}
+	if en.snapshot().Spec.UndoDisk {
+		return fault.Conflictf("what runs has a copy of the disk, which is forgotten at its end").At("disk").Help("stop it first")
+	}
+	d, err := e.driver(en)
+	if err != nil {
+		return err
+	}
+	l, ok := r.live.(stratum.DiskGrower)
+	if d.Capabilities()&stratum.CanGrowDisk == 0 || !ok {
+		return fault.Unablef("stratum %s cannot grow a disk while it runs", d.Stratum()).At("disk").Help("stop it first")
+	}
+	// The file system grows on whatever becomes of who asked, so its size is to be noted;
+	// who ends the environment does not wait for it.
+	growing, done := en.untilGivenUp(e.life)
+	defer done()
+	err = l.GrowDisk(growing, image, size)
+	if err != nil && growing.Err() != nil {
+		err = fault.Conflictf("it was ended before its disk had grown").At("disk").Help("ask again")
+	}
+	return err
 }
 
 // setLimits has the driver change what runs.

@@ -328,7 +328,7 @@ func capabilities() []probe {
 		{"SYS_CHROOT", unix.CAP_SYS_CHROOT, true, "roots and volumes of zones, and entering environments"},
 		{"MKNOD", unix.CAP_MKNOD, false, "devices in imported layers"},
 		{"SETFCAP", unix.CAP_SETFCAP, false, "file capabilities in imported layers"},
-		{"SYS_RESOURCE", unix.CAP_SYS_RESOURCE, false, "raising rlimits and lowering oom_score_adj"},
+		{"SYS_RESOURCE", unix.CAP_SYS_RESOURCE, false, "raising rlimits, lowering oom_score_adj, and growing disks of zones that run"},
 	} {
 		out = append(out, row(c.needed, "CAP_"+c.name, "asked the kernel with capget", c.lost, "give stratad CAP_"+c.name+" (a container or a service unit took it away)",
 			func(context.Context) (string, error) { return capability(c.bit) }))

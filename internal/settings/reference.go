@@ -16,6 +16,7 @@ func Reference(w io.Writer) error {
 		"| " + string(Live) + " | at once |\n" +
 		"| " + string(Within) + " | at once, where the virtual machine is large enough for it; else it is refused, and the next start gets a larger one |\n" +
 		"| " + string(Room) + " | at once, where the machine's board has room for it: a q35 for as many processors as the host has (16 at most), a pc for none; else it is refused, and the next start has it |\n" +
+		"| " + string(Ahead) + " | a disk grows at once to 16 times the size that it was made with, to 64G in any case and by 3T at most; beyond that it is refused, and grows while the environment is stopped. In a zone the daemon needs `CAP_SYS_RESOURCE` for it. It never becomes smaller |\n" +
 		"| " + string(Next) + " | refused while it runs |\n" +
 		"| " + string(Never) + " | the stratum has no such setting |\n\n" +
 		"| flag | key | means | 0 or not given | zone | guest | machine |\n| --- | --- | --- | --- | --- | --- | --- |\n")

@@ -17,6 +17,7 @@ const (
 	Live   When = "live"                           // at once
 	Within When = "live within the machine's size" // at once, as far as the virtual machine is large enough
 	Room   When = "live within the board's room"   // at once, as far as the board has room for what is plugged in
+	Ahead  When = "live within what is set aside"  // at once, as far as the disk was made to grow
 	Next   When = "at the next start"              // refused while it runs
 	Never  When = "refused"                        // the stratum has no such setting
 )

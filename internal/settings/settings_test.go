@@ -108,7 +108,7 @@ func TestWhatWaitsForTheNextStartIsRefusedByName(t *testing.T) {
 }
 
 func TestOnlyWhatHoldsAtOnceIsAChangeOfARun(t *testing.T) {
-	if Changed(api.Resources{}, api.Resources{Disk: 1}, "zone") || !Changed(api.Resources{}, api.Resources{CPUWeight: 1}, "guest") {
+	if Changed(api.Resources{}, api.Resources{Disk: 1}, "machine") || !Changed(api.Resources{}, api.Resources{CPUWeight: 1}, "guest") {
 		t.Error("Changed is wrong")
 	}
 }

@@ -33,7 +33,7 @@ var All = []Setting{
 	cpuList(Setting{Flag: "cpuset-cpus", Value: aList, Means: "processors of the host that it runs on, such as 0,2-3", Unset: "all; so does all", Zone: Live, Guest: Live, Machine: Live}),
 	number(Setting{Flag: "pids", Value: aNumber, Means: "limit of processes and threads, the agent's few included (at least 12)", Unset: "no limit", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.PIDs }, func(u *api.Update) **int64 { return &u.PIDs }),
-	size(Setting{Flag: "disk", Value: aSize, Means: "size of the private disk (default 10G)", Unset: "10G", Zone: Next, Guest: Next, Machine: Next},
+	size(Setting{Flag: "disk", Value: aSize, Means: "size of the private disk (default 10G)", Unset: "10G", Zone: Ahead, Guest: Ahead, Machine: Next},
 		func(r *api.Resources) *unit.Size { return &r.Disk }, func(u *api.Update) **unit.Size { return &u.Disk }),
 	number(Setting{Flag: "io-weight", Value: aShare, Means: "share of contended disk time, 1 to 10000 (default 100)", Unset: "100", Zone: Live, Guest: Live, Machine: Live},
 		func(r *api.Resources) *int64 { return &r.IOWeight }, func(u *api.Update) **int64 { return &u.IOWeight }),

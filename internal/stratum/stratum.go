@@ -33,6 +33,7 @@ const (
 	CanInterrupt                        // Interrupter
 	CanCount                            // Counter
 	CanReclaim                          // Reclaimer
+	CanGrowDisk                         // DiskGrower
 )
 
 // Driver runs environments at one depth. It is safe for concurrent use.
@@ -104,6 +105,15 @@ type Pauser interface {
 // Limiter changes limits of a run.
 type Limiter interface {
 	SetLimits(ctx context.Context, r api.Resources) error
+}
+
+// DiskGrower makes the private disk of a run larger, in use.
+type DiskGrower interface {
+	// GrowDisk makes the disk as large as size, whose image the driver was told in the plan.
+	// If it fails the file system is whole, and as large as it came to be; what is asked
+	// again goes on from there. Kinds: as
+	// disk.Pool's Lengthen, Unable.
+	GrowDisk(ctx context.Context, image string, size unit.Size) error
 }
 
 // Sharer is a driver whose runs share processors and memory as they are told.

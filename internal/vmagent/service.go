@@ -41,6 +41,8 @@ func (a *agent) handle(method string, payload []byte) (m answer.Message, ok bool
 		fail(&m, a.thaw())
 	case "Shutdown":
 		a.quit.Do(func() { go a.off() })
+	case "GrowDisk":
+		fail(&m, a.growDisk(numberOf(payload, 1)))
 	case "KernelLog":
 		text, err := kernelLog()
 		fail(&m, err)

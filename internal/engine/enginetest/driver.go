@@ -13,6 +13,7 @@ import (
 	"github.com/strata-project/strata/api/stream"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // Host holds the runs, as keepers and the kernel would.
@@ -155,7 +156,7 @@ type Driver struct {
 
 // NewDriver returns a driver at stratum zone with every capability that a stand-in can have.
 func NewDriver(h *Host) *Driver {
-	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt}
+	return &Driver{host: h, caps: stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanSuspend | stratum.CanReset | stratum.CanInterrupt | stratum.CanGrowDisk}
 }
 
 // Plain returns a driver that has no capability.
@@ -393,6 +394,11 @@ func (l live) Counts(ctx context.Context) (stratum.Counts, error) {
 		return l.host.Counts(ctx, l.Run)
 	}
 	return stratum.Counts{Memory: stratum.Count{Held: 1 << 20, Most: 2 << 20, Hits: 3}, Swap: stratum.NotCounted}, nil
+}
+
+// GrowDisk makes the file longer.
+func (l live) GrowDisk(_ context.Context, image string, size unit.Size) error {
+	return os.Truncate(image, int64(size))
 }
 
 func (l live) SetLimits(_ context.Context, r api.Resources) error {

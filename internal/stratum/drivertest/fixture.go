@@ -37,6 +37,8 @@ type Fixture struct {
 	Host func(t *testing.T) string
 	// Folder returns a new folder of the host that programs inside may be shown.
 	Folder func(t *testing.T) string
+	// NoGrowth is why a disk in use does not grow here; nil: it does.
+	NoGrowth error
 	// Patience bounds every single step of a case; 0: 20 s.
 	Patience time.Duration
 	// Crowd is how many are started at once, where that is the case; 0: 20.

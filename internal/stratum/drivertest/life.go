@@ -3,6 +3,7 @@ package drivertest
 import (
 	"fmt"
 	"runtime"
+	"strconv"
 	"strings"
 	"sync"
 	"syscall"
@@ -34,6 +35,7 @@ var lifeCases = []one{
 	{"an idle run is there for its files", 0, idle},
 	{"pause holds every process still", stratum.CanPause, pause},
 	{"a limit can change while it runs", stratum.CanLimit, setLimit},
+	{"the private disk grows while it is used", stratum.CanGrowDisk, diskGrows},
 	{"out of memory is told", 0, outOfMemory},
 	{"no more processes than allowed", 0, processLimit},
 	{"figures of a run are there", 0, stats},
@@ -318,6 +320,53 @@ func setLimit(s *suite) {
 	if err != nil || st.MemoryLimit != 32*unit.MiB || st.PIDsLimit != 33 {
 		s.Errorf("Stats = %+v, %v; want the new limits", st, err)
 	}
+}
+
+func diskGrows(s *suite) {
+	p := s.sh("while :; do date >>/log; sync; done")
+	r := s.start(p)
+	size := func() (size unit.Size) {
+		fields := strings.Fields(r.exec("df", "-k", "/").stdout) // a head of seven words, then the name and KiB
+		if len(fields) < 9 {
+			s.Fatalf("df says %q", fields)
+		}
+		n, err := strconv.ParseInt(fields[8], 10, 64)
+		if err != nil {
+			s.Fatal(err)
+		}
+		return unit.Size(n) * unit.KiB
+	}
+	const want = 20 * unit.GiB
+	before := size()
+	if before > want/2 {
+		s.Fatalf("it has %s to begin with", before)
+	}
+	grow := r.live.(stratum.DiskGrower)
+	err := grow.GrowDisk(s.ctx, p.Disk, want)
+	if s.NoGrowth != nil {
+		s.fault(err, fault.KindOf(s.NoGrowth), "disk", "")
+		s.equal("its size", size(), before)
+		return
+	}
+	if err != nil {
+		s.Fatal(err)
+	}
+	if after := size(); after < want*9/10 || after > want {
+		s.Errorf("of %s it has %s, before it %s", unit.Size(want), after, before)
+	}
+	s.fault(grow.GrowDisk(s.ctx, p.Disk, unit.GiB), fault.Invalid, "disk", "cannot become smaller")
+	s.fault(grow.GrowDisk(s.ctx, p.Disk, 7*unit.TiB), fault.Conflict, "disk", "at most")
+	s.equal("a file", r.exec("sh", "-c", "head -c 50000000 /dev/zero >/fill && sync && wc -c </fill").stdout, "50000000\n")
+	// Cut off, it is as it was: whoever looks next has the journal to go by alone.
+	if err := r.live.Kill(s.ctx); err != nil {
+		s.Fatal(err)
+	}
+	r.live.Wait(s.ctx)
+	if _, err := s.Driver.Clean(s.ctx, p.ID); err != nil {
+		s.Fatal(err)
+	}
+	p.Main.Args = []string{"sh", "-c", "wc -c </fill"}
+	s.equal("the file afterwards", s.output(p), "50000000")
 }
 
 func outOfMemory(s *suite) {

@@ -70,7 +70,8 @@ func (d *Driver) Destroy(ctx context.Context) error {
 
 // Capabilities returns what guests can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend | stratum.CanReclaim
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanConsole | stratum.CanKernelLog | stratum.CanSuspend | stratum.CanReclaim |
+		stratum.CanGrowDisk
 }
 
 var (

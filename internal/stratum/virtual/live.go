@@ -288,6 +288,11 @@ func (l *Live) Monitor(ctx context.Context, f func(*qemu.QMP) error) error {
 	if !qemu.Gone(err) {
 		return err
 	}
+	return l.orEnded(ctx, err)
+}
+
+// orEnded is err, or that the system has ended, which is why it was not to be reached.
+func (l *Live) orEnded(ctx context.Context, err error) error {
 	ctx, cancel := context.WithTimeout(ctx, endPatience)
 	defer cancel()
 	select {

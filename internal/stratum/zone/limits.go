@@ -6,6 +6,7 @@ import (
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/unit"
 )
 
 // limits are the control group's, for r. disks are what rates hold for.
@@ -34,6 +35,13 @@ func disks(p stratum.Plan) ([]string, error) {
 func (l *Live) SetLimits(_ context.Context, r api.Resources) error {
 	return l.Group.Set(limits(r, l.notes.Disks))
 }
+
+// GrowDisk implements stratum.DiskGrower.
+func (l *Live) GrowDisk(_ context.Context, image string, size unit.Size) error {
+	return l.d.o.Pool.GrowMounted(image, size)
+}
+
+var _ stratum.DiskGrower = (*Live)(nil)
 
 // Share implements stratum.Sharer.
 func (d *Driver) Share(id string, s stratum.Share) error {

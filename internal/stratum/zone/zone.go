@@ -89,7 +89,7 @@ func (d *Driver) Stratum() string { return stratum.Zone }
 
 // Capabilities returns what zones can do besides.
 func (d *Driver) Capabilities() stratum.Capability {
-	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanReclaim
+	return stratum.CanPause | stratum.CanLimit | stratum.CanList | stratum.CanCount | stratum.CanReclaim | stratum.CanGrowDisk
 }
 
 // Runs implements stratum.Driver.

@@ -138,10 +138,11 @@ func newFixture(t *testing.T) drivertest.Fixture {
 	}
 	tree.Close()
 	return drivertest.Fixture{
-		Driver: r.driver,
-		Again:  func(t *testing.T) stratum.Driver { return r.newDriver(t) },
-		Plan:   func(t *testing.T) stratum.Plan { return r.plan(t) },
-		Host:   r.host,
+		Driver:   r.driver,
+		Again:    func(t *testing.T) stratum.Driver { return r.newDriver(t) },
+		Plan:     func(t *testing.T) stratum.Plan { return r.plan(t) },
+		Host:     r.host,
+		NoGrowth: disk.CanGrowMounted(),
 		Folder: func(t *testing.T) string {
 			dir, err := os.MkdirTemp("", "strv")
 			if err != nil {

@@ -1044,6 +1044,50 @@ func (x *KernelLogResponse) GetText() []byte {
 	return nil
 }
 
+type GrowDiskRequest struct {
+	state         protoimpl.MessageState `protogen:"open.v1"`
+	Size          int64                  `protobuf:"varint,1,opt,name=size,proto3" json:"size,omitempty"` // of the device, in bytes
+	unknownFields protoimpl.UnknownFields
+	sizeCache     protoimpl.SizeCache
+}
+
+func (x *GrowDiskRequest) Reset() {
+	*x = GrowDiskRequest{}
+	mi := &file_agent_proto_msgTypes[18]
+	ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+	ms.StoreMessageInfo(mi)
+}
+
+func (x *GrowDiskRequest) String() string {
+	return protoimpl.X.MessageStringOf(x)
+}
+
+func (*GrowDiskRequest) ProtoMessage() {}
+
+func (x *GrowDiskRequest) ProtoReflect() protoreflect.Message {
+	mi := &file_agent_proto_msgTypes[18]
+	if x != nil {
+		ms := protoimpl.X.MessageStateOf(protoimpl.Pointer(x))
+		if ms.LoadMessageInfo() == nil {
+			ms.StoreMessageInfo(mi)
+		}
+		return ms
+	}
+	return mi.MessageOf(x)
+}
+
+// Deprecated: Use GrowDiskRequest.ProtoReflect.Descriptor instead.
+func (*GrowDiskRequest) Descriptor() ([]byte, []int) {
+	return file_agent_proto_rawDescGZIP(), []int{18}
+}
+
+func (x *GrowDiskRequest) GetSize() int64 {
+	if x != nil {
+		return x.Size
+	}
+	return 0
+}
+
 var File_agent_proto protoreflect.FileDescriptor
 
 const file_agent_proto_rawDesc = "" +
@@ -1112,11 +1156,13 @@ const file_agent_proto_rawDesc = "" +
 	"\x10KernelLogRequest\"[\n" +
 	"\x11KernelLogResponse\x122\n" +
 	"\afailure\x18\x01 \x01(\v2\x18.strata.agent.v1.FailureR\afailure\x12\x12\n" +
-	"\x04text\x18\x02 \x01(\fR\x04text*.\n" +
+	"\x04text\x18\x02 \x01(\fR\x04text\"%\n" +
+	"\x0fGrowDiskRequest\x12\x12\n" +
+	"\x04size\x18\x01 \x01(\x03R\x04size*.\n" +
 	"\x05State\x12\v\n" +
 	"\aUNKNOWN\x10\x00\x12\v\n" +
 	"\aWAITING\x10\x01\x12\v\n" +
-	"\aRUNNING\x10\x022\xcd\x05\n" +
+	"\aRUNNING\x10\x022\x92\x06\n" +
 	"\x05Agent\x12C\n" +
 	"\x04Info\x12\x1c.strata.agent.v1.InfoRequest\x1a\x1d.strata.agent.v1.InfoResponse\x12@\n" +
 	"\x03Run\x12\x1b.strata.agent.v1.RunRequest\x1a\x1c.strata.agent.v1.RunResponse\x12E\n" +
@@ -1127,7 +1173,8 @@ const file_agent_proto_rawDesc = "" +
 	"\x06Freeze\x12\x1e.strata.agent.v1.FreezeRequest\x1a\x15.strata.agent.v1.Done\x12;\n" +
 	"\x04Thaw\x12\x1c.strata.agent.v1.ThawRequest\x1a\x15.strata.agent.v1.Done\x12C\n" +
 	"\bShutdown\x12 .strata.agent.v1.ShutdownRequest\x1a\x15.strata.agent.v1.Done\x12R\n" +
-	"\tKernelLog\x12!.strata.agent.v1.KernelLogRequest\x1a\".strata.agent.v1.KernelLogResponseB;Z9github.com/strata-project/strata/internal/vmagent/controlb\x06proto3"
+	"\tKernelLog\x12!.strata.agent.v1.KernelLogRequest\x1a\".strata.agent.v1.KernelLogResponse\x12C\n" +
+	"\bGrowDisk\x12 .strata.agent.v1.GrowDiskRequest\x1a\x15.strata.agent.v1.DoneB;Z9github.com/strata-project/strata/internal/vmagent/controlb\x06proto3"
 
 var (
 	file_agent_proto_rawDescOnce sync.Once
@@ -1142,7 +1189,7 @@ func file_agent_proto_rawDescGZIP() []byte {
 }
 
 var file_agent_proto_enumTypes = make([]protoimpl.EnumInfo, 1)
-var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 18)
+var file_agent_proto_msgTypes = make([]protoimpl.MessageInfo, 19)
 var file_agent_proto_goTypes = []any{
 	(State)(0),                // 0: strata.agent.v1.State
 	(*Failure)(nil),           // 1: strata.agent.v1.Failure
@@ -1163,6 +1210,7 @@ var file_agent_proto_goTypes = []any{
 	(*ShutdownRequest)(nil),   // 16: strata.agent.v1.ShutdownRequest
 	(*KernelLogRequest)(nil),  // 17: strata.agent.v1.KernelLogRequest
 	(*KernelLogResponse)(nil), // 18: strata.agent.v1.KernelLogResponse
+	(*GrowDiskRequest)(nil),   // 19: strata.agent.v1.GrowDiskRequest
 }
 var file_agent_proto_depIdxs = []int32{
 	1,  // 0: strata.agent.v1.Done.failure:type_name -> strata.agent.v1.Failure
@@ -1182,18 +1230,20 @@ var file_agent_proto_depIdxs = []int32{
 	15, // 14: strata.agent.v1.Agent.Thaw:input_type -> strata.agent.v1.ThawRequest
 	16, // 15: strata.agent.v1.Agent.Shutdown:input_type -> strata.agent.v1.ShutdownRequest
 	17, // 16: strata.agent.v1.Agent.KernelLog:input_type -> strata.agent.v1.KernelLogRequest
-	4,  // 17: strata.agent.v1.Agent.Info:output_type -> strata.agent.v1.InfoResponse
-	6,  // 18: strata.agent.v1.Agent.Run:output_type -> strata.agent.v1.RunResponse
-	2,  // 19: strata.agent.v1.Agent.SetLimits:output_type -> strata.agent.v1.Done
-	9,  // 20: strata.agent.v1.Agent.Stats:output_type -> strata.agent.v1.StatsResponse
-	12, // 21: strata.agent.v1.Agent.Processes:output_type -> strata.agent.v1.ProcessesResponse
-	2,  // 22: strata.agent.v1.Agent.SetClock:output_type -> strata.agent.v1.Done
-	2,  // 23: strata.agent.v1.Agent.Freeze:output_type -> strata.agent.v1.Done
-	2,  // 24: strata.agent.v1.Agent.Thaw:output_type -> strata.agent.v1.Done
-	2,  // 25: strata.agent.v1.Agent.Shutdown:output_type -> strata.agent.v1.Done
-	18, // 26: strata.agent.v1.Agent.KernelLog:output_type -> strata.agent.v1.KernelLogResponse
-	17, // [17:27] is the sub-list for method output_type
-	7,  // [7:17] is the sub-list for method input_type
+	19, // 17: strata.agent.v1.Agent.GrowDisk:input_type -> strata.agent.v1.GrowDiskRequest
+	4,  // 18: strata.agent.v1.Agent.Info:output_type -> strata.agent.v1.InfoResponse
+	6,  // 19: strata.agent.v1.Agent.Run:output_type -> strata.agent.v1.RunResponse
+	2,  // 20: strata.agent.v1.Agent.SetLimits:output_type -> strata.agent.v1.Done
+	9,  // 21: strata.agent.v1.Agent.Stats:output_type -> strata.agent.v1.StatsResponse
+	12, // 22: strata.agent.v1.Agent.Processes:output_type -> strata.agent.v1.ProcessesResponse
+	2,  // 23: strata.agent.v1.Agent.SetClock:output_type -> strata.agent.v1.Done
+	2,  // 24: strata.agent.v1.Agent.Freeze:output_type -> strata.agent.v1.Done
+	2,  // 25: strata.agent.v1.Agent.Thaw:output_type -> strata.agent.v1.Done
+	2,  // 26: strata.agent.v1.Agent.Shutdown:output_type -> strata.agent.v1.Done
+	18, // 27: strata.agent.v1.Agent.KernelLog:output_type -> strata.agent.v1.KernelLogResponse
+	2,  // 28: strata.agent.v1.Agent.GrowDisk:output_type -> strata.agent.v1.Done
+	18, // [18:29] is the sub-list for method output_type
+	7,  // [7:18] is the sub-list for method input_type
 	7,  // [7:7] is the sub-list for extension type_name
 	7,  // [7:7] is the sub-list for extension extendee
 	0,  // [0:7] is the sub-list for field type_name
@@ -1210,7 +1260,7 @@ func file_agent_proto_init() {
 			GoPackagePath: reflect.TypeOf(x{}).PkgPath(),
 			RawDescriptor: unsafe.Slice(unsafe.StringData(file_agent_proto_rawDesc), len(file_agent_proto_rawDesc)),
 			NumEnums:      1,
-			NumMessages:   18,
+			NumMessages:   19,
 			NumExtensions: 0,
 			NumServices:   1,
 		},

@@ -18,6 +18,7 @@ type AgentService interface {
 	Thaw(context.Context, *ThawRequest) (*Done, error)
 	Shutdown(context.Context, *ShutdownRequest) (*Done, error)
 	KernelLog(context.Context, *KernelLogRequest) (*KernelLogResponse, error)
+	GrowDisk(context.Context, *GrowDiskRequest) (*Done, error)
 }
 
 func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
@@ -92,6 +93,13 @@ func RegisterAgentService(srv *ttrpc.Server, svc AgentService) {
 					return nil, err
 				}
 				return svc.KernelLog(ctx, &req)
+			},
+			"GrowDisk": func(ctx context.Context, unmarshal func(interface{}) error) (interface{}, error) {
+				var req GrowDiskRequest
+				if err := unmarshal(&req); err != nil {
+					return nil, err
+				}
+				return svc.GrowDisk(ctx, &req)
 			},
 		},
 	})
@@ -182,6 +190,14 @@ func (c *agentClient) Shutdown(ctx context.Context, req *ShutdownRequest) (*Done
 func (c *agentClient) KernelLog(ctx context.Context, req *KernelLogRequest) (*KernelLogResponse, error) {
 	var resp KernelLogResponse
 	if err := c.client.Call(ctx, "strata.agent.v1.Agent", "KernelLog", req, &resp); err != nil {
+		return nil, err
+	}
+	return &resp, nil
+}
+
+func (c *agentClient) GrowDisk(ctx context.Context, req *GrowDiskRequest) (*Done, error) {
+	var resp Done
+	if err := c.client.Call(ctx, "strata.agent.v1.Agent", "GrowDisk", req, &resp); err != nil {
 		return nil, err
 	}
 	return &resp, nil

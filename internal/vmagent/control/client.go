@@ -167,6 +167,12 @@ func (c *Client) Shutdown(ctx context.Context) error {
 	return err
 }
 
+// GrowDisk has the private disk's file system become as large as its device, which has
+// become size bytes long. That may take longer than Patience.
+func (c *Client) GrowDisk(ctx context.Context, size int64) error {
+	return done(call(ctx, c.ask.GrowDisk, &GrowDiskRequest{Size: size}))
+}
+
 // KernelLog returns the end of the kernel's log, as dmesg prints it.
 func (c *Client) KernelLog(ctx context.Context) ([]byte, error) {
 	r, err := call(ctx, c.ask.KernelLog, &KernelLogRequest{})

@@ -61,6 +61,7 @@ func dial(t *testing.T, conn net.Conn) *control.Client {
 
 func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 	var asked spec.Limits
+	var grown int64
 	c := dial(t, agent(t, func(method string, payload []byte) (m answer.Message, ok bool) {
 		switch method {
 		case "Info":
@@ -76,6 +77,8 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 					asked.PIDs = int64(v)
 				}
 			})
+		case "GrowDisk":
+			answer.Read(payload, func(_ int, v uint64, _ []byte) { grown = int64(v) })
 		case "Stats":
 			for i := range 11 {
 				m.Int(2+i, int64(i)+1<<40)
@@ -106,6 +109,9 @@ func TestTheAgentsAnswersAreUnderstood(t *testing.T) {
 	}
 	if err := c.SetLimits(t.Context(), spec.Limits{Memory: 1 << 40, PIDs: 7}); err != nil || asked != (spec.Limits{Memory: 1 << 40, PIDs: 7}) {
 		t.Errorf("limits: %+v, %v", asked, err)
+	}
+	if err := c.GrowDisk(t.Context(), 1<<41); err != nil || grown != 1<<41 {
+		t.Errorf("the disk: %d, %v", grown, err)
 	}
 	if s, err := c.Stats(t.Context()); err != nil || s != (spec.Stats{CPU: 1 << 40, Memory: 1<<40 + 1, MemoryPeak: 1<<40 + 2, OOMKills: 1<<40 + 3, PIDs: 1<<40 + 4, MemoryHits: 1<<40 + 5, Swap: 1<<40 + 6, PIDsPeak: 1<<40 + 7, PIDsHits: 1<<40 + 8, DiskSize: 1<<40 + 9, DiskFree: 1<<40 + 10}) {
 		t.Errorf("stats: %+v, %v", s, err)

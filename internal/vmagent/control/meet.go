@@ -97,5 +97,5 @@ func away(ctx context.Context, err error) error {
 	if fault.KindOf(err) != fault.Internal {
 		return err
 	}
-	return fault.Unablef("the agent inside cannot be reached: %w", err)
+	return fault.Unablef("the agent inside cannot be reached: %w", broken{err})
 }
