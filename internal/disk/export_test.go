@@ -5,6 +5,7 @@ import (
 	"time"
 
 	"github.com/strata-project/strata/internal/mount/loop"
+	"github.com/strata-project/strata/internal/require"
 )
 
 // SetLoop has images attached with other options.
@@ -15,7 +16,7 @@ func SetLoop(t testing.TB, o loop.Options) {
 }
 
 // The tests ask for disks in use on purpose.
-func init() { settle = 100 * time.Millisecond }
+func init() { settle = require.Patience(100 * time.Millisecond) }
 
 // StampUUID and SuperSum are for the test of the superblock's checksum.
 var (
