@@ -219,7 +219,7 @@ func TestTheEndOfAMachineIsThatOfItsPrograms(t *testing.T) {
 
 // beside is a program beside QEMU.
 func beside(text string, files ...*os.File) Beside {
-	return Beside{Path: "/bin/sh", Args: []string{"server", "-c", text}, Files: files}
+	return Beside{Name: "server", Path: "/bin/sh", Args: []string{"sh", "-c", text}, Files: files}
 }
 
 func TestWhatIsBesideAMachineEndsWithIt(t *testing.T) {

@@ -43,6 +43,7 @@ type Machine struct {
 
 // Beside is a process beside QEMU, with its files from descriptor 3 on.
 type Beside struct {
+	Name       string // what it is called where its end is told
 	Path       string
 	Args       []string
 	CloneFlags uint64
@@ -279,7 +280,7 @@ func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err e
 		}
 	}
 	for _, b := range m.Beside {
-		to := wire.Beside{Path: b.Path, Args: b.Args, CloneFlags: b.CloneFlags}
+		to := wire.Beside{Name: b.Name, Path: b.Path, Args: b.Args, CloneFlags: b.CloneFlags}
 		for _, f := range b.Files {
 			fd, err := hand(f)
 			if err != nil {

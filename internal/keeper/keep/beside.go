@@ -35,10 +35,7 @@ func (m *machine) startOne(w *wire.Beside, words int) error {
 		return err
 	}
 	defer unix.Close(null)
-	b := &beside{m: m, name: w.Path, pidfd: -1}
-	if len(w.Args) > 0 {
-		b.name = w.Args[0]
-	}
+	b := &beside{m: m, name: w.Name, pidfd: -1}
 	attr := &syscall.ProcAttr{
 		Dir: "/", Files: []uintptr{uintptr(null), uintptr(null), uintptr(words)},
 		Sys: &syscall.SysProcAttr{Setsid: true, Cloneflags: uintptr(w.CloneFlags), PidFD: &b.pidfd},

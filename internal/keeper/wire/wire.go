@@ -151,6 +151,7 @@ type Machine struct {
 // Beside is a process that starts before the payload and ends with it, such as
 // the server of a volume.
 type Beside struct {
+	Name       string   `json:"name"` // for who is told of its end
 	Path       string   `json:"path"`
 	Args       []string `json:"args"`
 	CloneFlags uint64   `json:"clone_flags,omitempty"`

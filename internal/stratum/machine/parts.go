@@ -139,7 +139,7 @@ func (c *chip) beside(h *virtual.Handed, p stratum.Plan) ([]keeper.Beside, error
 	}
 	const first = 3
 	return []keeper.Beside{{
-		Path: c.agent, CloneFlags: confine.Namespaces, Files: []*os.File{control, folder},
+		Name: "swtpm", Path: c.agent, CloneFlags: confine.Namespaces, Files: []*os.File{control, folder},
 		Args: confine.Spec{
 			Program: c.tpm.Path, Args: c.tpm.Args(first, confine.FilesPlace+"/4"), User: user, First: first, Last: first + 1, Files: true,
 		}.Encode(),
