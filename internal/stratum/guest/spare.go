@@ -23,10 +23,11 @@ import (
 	"github.com/strata-project/strata/internal/stratum/virtual"
 )
 
-// rehearsalImage is the template of a rehearsal, an EROFS image with one program that
-// writes a line and ends: testdata/rehearsal.s. Made by
-// `as rehearsal.s -o r.o && ld -s -n r.o -o DIR/rehearsal` and
-// `mkfs.erofs -T0 -U 00000000-0000-0000-0000-000000000000 rehearsal.erofs DIR` of erofs-utils 1.5.
+// rehearsalImage is the template of a rehearsal, packed as templates are (package template):
+// the folders that every template has, empty, and one program that does what most do before
+// their own work, writes a line and ends: testdata/rehearsal.s. Made by
+// `mkdir -p DIR/{dev,etc,proc,run,sys,tmp}`, `as rehearsal.s -o r.o && ld -s r.o -o DIR/rehearsal` and
+// `mkfs.erofs -zlz4 -T0 --all-root -U 00000000-0000-0000-0000-000000000000 rehearsal.erofs DIR` of erofs-utils 1.5.
 //
 //go:embed rehearsal.erofs
 var rehearsalImage []byte
