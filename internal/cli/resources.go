@@ -28,7 +28,7 @@ not set, or not counted on this host.
 
 memory, swap and processes are the environment's own, counted inside where it has a
 kernel of its own; host-memory is what the host spends for it. The most of cpu and disk
-is the most that was seen while this daemon ran; the hits of a zone's disk are how often
+is the most that was seen in a second while a daemon ran; the hits of a disk are how often
 it was seen full. With --history the environment's last
 minute (1s), hour (1m) or two days (1h) are shown instead.
 

@@ -12,28 +12,28 @@ const (
 
 // fill counts how often something was seen full. The zero value was not.
 type fill struct {
-	times int64
-	full  bool
-	known bool // somebody looked
+	Times int64
+	Full  bool
+	Known bool // somebody looked
 }
 
 func (f *fill) see(s stratum.Space) {
 	least := max(s.Size/fullShare, fullFree)
 	switch {
-	case !f.full && s.Free < least:
-		f.full, f.times = true, f.times+1
-	case f.full && s.Free >= 2*least:
-		f.full = false
+	case !f.Full && s.Free < least:
+		f.Full, f.Times = true, f.Times+1
+	case f.Full && s.Free >= 2*least:
+		f.Full = false
 	}
-	f.known = true
+	f.Known = true
 }
 
 // hits is what the table of resources shows.
 func (f *fill) hits() int64 {
-	if !f.known {
+	if !f.Known {
 		return stratum.Unknown
 	}
-	return f.times
+	return f.Times
 }
 
 // lookAtSpace asks how much room the file system of a run has. A hostile system may
@@ -53,7 +53,9 @@ func (e *Engine) lookAtSpace(s sampled) {
 		e.sampler.mu.Lock()
 		defer e.sampler.mu.Unlock()
 		if t := e.sampler.tracks[s.row.ID]; t != nil && t.run == s.run {
+			before := t.fill
 			t.fill.see(space)
+			e.sampler.more = e.sampler.more || t.fill != before
 		}
 	}()
 }

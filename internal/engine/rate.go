@@ -79,6 +79,6 @@ func (e *Engine) rates(w watched, t track) (in, out api.Counter) {
 		}
 		return c
 	}
-	return row("net-in", "bytes/s", count(t.row.Received, t.most.received, limit.In, hits.In)),
-		row("net-out", "bytes/s", count(t.row.Sent, t.most.sent, limit.Out, hits.Out))
+	return row("net-in", "bytes/s", count(t.row.Received, t.most.Received, limit.In, hits.In)),
+		row("net-out", "bytes/s", count(t.row.Sent, t.most.Sent, limit.Out, hits.Out))
 }

@@ -35,6 +35,8 @@ type sampler struct {
 	noted  int        // how many were in the last sample
 	host   api.HostUsage
 	tracks map[string]*track // by id
+	marks  map[string]mark   // of runs that an earlier daemon saw, and this one has not yet
+	more   bool              // has been seen than is written down
 }
 
 // track is what is kept of one environment.
@@ -44,13 +46,13 @@ type track struct {
 	changed time.Time // when the row did, but for its time
 	last    sighting
 	still   bool // nothing had changed at the last look at its counters
-	most    most // since the run started, or this daemon did
+	most    most // since the run started
 	fill    fill // of its disk, likewise
 	history history.History
 }
 
 // most is the most of each that was seen at one moment.
-type most struct{ cpu, memory, processes, disk, received, sent int64 }
+type most struct{ CPU, Memory, Processes, Disk, Received, Sent int64 }
 
 // sighting is what was seen of a run at one moment. Its sums only grow.
 type sighting struct {
@@ -75,6 +77,8 @@ type sampled struct {
 
 // sampling looks at all that runs, until the engine closes.
 func (e *Engine) sampling() {
+	e.takeMarks()
+	defer e.keepMarks()
 	tick := time.NewTicker(sampleEvery)
 	defer tick.Stop()
 	for {
@@ -120,6 +124,7 @@ func (e *Engine) sample() {
 	e.lookOutside(now, time.Duration(e.sampler.busy.used))
 	if disks {
 		e.forgetGone()
+		e.keepMarks()
 	}
 	e.sampler.mu.Lock()
 	defer e.sampler.mu.Unlock()
@@ -207,8 +212,7 @@ func (s *sampler) note(one sampled, now sighting) {
 	}
 	if t.run != one.run {
 		s.others = s.at
-		t.run, t.last, t.most, t.still = one.run, sighting{}, most{}, false
-		t.fill = fill{}
+		s.begin(t, one)
 	}
 	if now.diskSize == 0 {
 		now.disk, now.diskSize = t.last.disk, t.last.diskSize
@@ -229,10 +233,13 @@ func (s *sampler) note(one sampled, now sighting) {
 			Read: row.Read, Written: row.Written, Received: row.Received, Sent: row.Sent,
 		})
 	}
-	t.most.cpu, t.most.memory = max(t.most.cpu, row.CPU), max(t.most.memory, row.Memory)
-	t.most.processes, t.most.disk = max(t.most.processes, row.Processes), max(t.most.disk, row.Disk)
-	t.most.received, t.most.sent = max(t.most.received, row.Received), max(t.most.sent, row.Sent)
-	row.MemoryMost = t.most.memory
+	before := t.most
+	t.most = most{
+		CPU: max(before.CPU, row.CPU), Memory: max(before.Memory, row.Memory), Processes: max(before.Processes, row.Processes),
+		Disk: max(before.Disk, row.Disk), Received: max(before.Received, row.Received), Sent: max(before.Sent, row.Sent),
+	}
+	s.more = s.more || t.most != before
+	row.MemoryMost = t.most.Memory
 	if t.row.Time = row.Time; t.row != row {
 		t.changed = s.at
 	}

@@ -132,8 +132,8 @@ func (e *Engine) counters(w watched, c stratum.Counts) []api.Counter {
 		t.row.CPULimit, t.row.CPUGuarantee, t.row.MemoryGuarantee = int64(l.CPUs), int64(l.CPUGuarantee), int64(l.MemoryGuarantee)
 		t.row.ReceivedLimit, t.row.SentLimit = int64(l.NetIn), int64(l.NetOut)
 	}
-	cpu := stratum.Count{Held: t.row.CPU, Most: t.most.cpu, Limit: t.row.CPULimit, Hits: c.Throttles}
-	space := stratum.Count{Held: t.row.Disk, Most: t.most.disk, Limit: t.row.DiskLimit, Hits: t.fill.hits()}
+	cpu := stratum.Count{Held: t.row.CPU, Most: t.most.CPU, Limit: t.row.CPULimit, Hits: c.Throttles}
+	space := stratum.Count{Held: t.row.Disk, Most: t.most.Disk, Limit: t.row.DiskLimit, Hits: t.fill.hits()}
 	if t.last.at.IsZero() {
 		cpu.Held, cpu.Most, space.Held, space.Most = stratum.Unknown, stratum.Unknown, stratum.Unknown, stratum.Unknown
 	}
