@@ -112,6 +112,14 @@ func (k keptLive) SetLimits(_ context.Context, r api.Resources) error {
 	return nil
 }
 
+// Suspend leaves the run in the ledger: it is there until it is killed.
+func (k keptLive) Suspend(ctx context.Context, dir string) error {
+	if rand.IntN(6) == 0 {
+		return fault.Unablef("it has what cannot be written down")
+	}
+	return k.Live.(stratum.Suspender).Suspend(ctx, dir)
+}
+
 // guaranteed opens an engine with two strata whose runs are in the ledger.
 func guaranteed(l *lab, below *enginetest.Host, book *ledger, h admission.Host) {
 	l.t.Helper()
@@ -146,7 +154,7 @@ func guaranteed(l *lab, below *enginetest.Host, book *ledger, h admission.Host) 
 }
 
 // TestNoSequenceOfOperationsBreaksAGuarantee has eight start, stop, kill, change, move,
-// restart, wait for room and remove at the same time, with programs that end by themselves
+// restart, suspend, resume, wait for room and remove at the same time, with programs that end by themselves
 // and are started again, starts and changes that fail, and a new daemon now and then. What
 // drivers were told to keep never is more than there is.
 func TestNoSequenceOfOperationsBreaksAGuarantee(t *testing.T) {
@@ -357,7 +365,7 @@ func anything(l *lab, r *rand.Rand, name string) {
 	defer cancel()
 	memory, cpus := unit.Size(r.Int64N(int64(2*unit.GiB))), unit.CPUs(r.Int64N(2000))
 	grace := time.Millisecond
-	switch r.IntN(12) {
+	switch r.IntN(14) {
 	case 0, 1, 2:
 		_, _ = l.Create(ctx, api.Spec{Name: name, Template: "busybox", Resources: api.Resources{MemoryGuarantee: memory, CPUGuarantee: cpus},
 			Restart: api.Restart{Policy: []string{"no", "always"}[r.IntN(2)]}})
@@ -376,6 +384,10 @@ func anything(l *lab, r *rand.Rand, name string) {
 		_, _ = l.Update(ctx, name, api.Update{CPUGuarantee: &cpus})
 	case 10:
 		_, _ = l.Move(ctx, name, api.MoveRequest{Stratum: []string{stratum.Zone, stratum.Guest}[r.IntN(2)]})
+	case 11, 12:
+		if l.Suspend(ctx, name) == nil && r.IntN(3) > 0 {
+			_ = l.Resume(ctx, name)
+		}
 	default:
 		if r.IntN(3) == 0 {
 			_ = l.Remove(ctx, name, true)
