@@ -175,6 +175,7 @@ type Environment struct {
 	Started      *time.Time  `json:"started,omitempty"`
 	DiskUsed     int64       `json:"disk_used,omitempty" doc:"Bytes of its private disk that the host really holds; only in the detailed answer."`
 	DiskSize     int64       `json:"disk_size,omitempty" doc:"Bytes of its private disk at most; only in the detailed answer."`
+	DiskMost     int64       `json:"disk_most,omitempty" doc:"Bytes that its private disk can become while it is in use; only in the detailed answer of a running one whose disk grows so."`
 	Command      []string    `json:"command" doc:"The main program, as it runs."`
 	Notes        []string    `json:"notes,omitempty" doc:"What differs from what was asked, and why."`
 	MovingTo     string      `json:"moving_to,omitempty" enum:"zone,guest,machine" doc:"The stratum that it is being moved to."`

@@ -173,7 +173,7 @@ func TestWhoWaitedInVainIsToldWhatWasMissing(t *testing.T) {
 	ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
 	defer cancel()
 	err := b.Wait(ctx, claim("late", 2*giB, 0))
-	if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "no room in time") || !strings.Contains(err.Error(), "(a 6G)") {
+	if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "no room in time") || !strings.Contains(err.Error(), "(a 6G)") || !strings.Contains(fault.All(err)[0].Hint, "wait longer (--queue=TIME)") {
 		t.Errorf("Wait = %v", err)
 	}
 }

@@ -147,7 +147,7 @@ func late(over, full error) error {
 		return fault.Busyf("there was no room in time: others wait for more, before it")
 	}
 	why := fault.All(full)[0]
-	return fault.Busyf("there was no room in time: %s", why.Message).At(why.Field).Help("%s", why.Hint)
+	return fault.Busyf("there was no room in time: %s", why.Message).At(why.Field).Help("%s", strings.Replace(why.Hint, waiting, longer, 1))
 }
 
 // Restore takes the claim of what runs already, whether or not there is room.

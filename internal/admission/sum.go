@@ -120,6 +120,12 @@ func list(named []string) string {
 	return " (" + text + ")"
 }
 
+// waiting is what who has not waited can do, and longer what who has.
+const (
+	waiting = "wait with --queue"
+	longer  = "wait longer (--queue=TIME)"
+)
+
 // advice says what would make room. need is how much is missing; free is who
 // alone holds as much; alone tells that there would be room if there were no others,
 // which can be waited for.
@@ -132,7 +138,7 @@ func advice(need, flag string, free []string, lower, alone bool) string {
 		ways = append(ways, "lower "+flag+" by as much")
 	}
 	if alone {
-		ways = append(ways, "wait with --queue")
+		ways = append(ways, waiting)
 	}
 	ways = append(ways, "look at strata host capacity")
 	return need + " are missing: " + strings.Join(ways, ", or ")

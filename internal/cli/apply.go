@@ -35,8 +35,8 @@ what is missing, change what differs. A second apply does nothing, and says so. 
 file's fields are in docs/reference/environment-file.md; those of an environment are
 all that ` + "`strata create`" + ` knows.
 
-Limits, labels and the restart policy change while it runs; a larger disk takes a
-stop and a start. For everything else an environment has to be made anew, without what
+Limits, labels and the restart policy change while it runs, and so does a disk as far as
+it can become larger in use; further it takes a stop and a start. For everything else an environment has to be made anew, without what
 is on its disk: that is refused unless --recreate is given. Before anything is stopped
 or removed you are asked, or have to say --yes.
 

@@ -151,7 +151,11 @@ func (a *app) printEnvironment(e api.Environment) {
 			f.add(strings.ReplaceAll(s.Flag, "-", " "), s.Text(r))
 		}
 	}
-	f.add("disk", limit(bytesText(e.DiskUsed), bytesText(e.DiskSize)))
+	space := limit(bytesText(e.DiskUsed), bytesText(e.DiskSize))
+	if e.DiskMost > e.DiskSize {
+		space += ", and can become " + bytesText(e.DiskMost) + " while it is in use"
+	}
+	f.add("disk", space)
 	if e.IDBase > 0 {
 		f.add("host ids", fmt.Sprintf("%d-%d", e.IDBase, e.IDBase+65535))
 	}

@@ -23,6 +23,3 @@ var (
 	StampUUID = stampUUID
 	SuperSum  = superSum
 )
-
-// LiveCeiling is for tests of what grows in use.
-var LiveCeiling = liveCeiling

@@ -37,8 +37,17 @@ func liveReserve(size unit.Size) unit.Size {
 	return min(max(size*liveFactor, liveLeast), size+liveMost, CeilingSize+unit.GiB)
 }
 
-// liveCeiling returns how large the file system in an image can become while it is
-// mounted. Kinds: Unable (it is none of ours).
+// LiveCeiling returns how large the disk at path can become while it is in use.
+// Kinds: Missing, Unable (it has no file system of ours).
+func LiveCeiling(path string) (unit.Size, error) {
+	image, err := openImage(path, os.O_RDONLY)
+	if err != nil {
+		return 0, err
+	}
+	defer image.Close()
+	return liveCeiling(image)
+}
+
 func liveCeiling(image *os.File) (unit.Size, error) {
 	super := make([]byte, superSize)
 	if n, err := image.ReadAt(super, superAt); err != nil && !(err == io.EOF && n == len(super)) {

@@ -106,10 +106,7 @@ func TestRoomToGrowIsSetAside(t *testing.T) {
 	} {
 		path := filepath.Join(dir, c.size.String()+".ext4")
 		must(t, p.Create(ctx, path, c.size))
-		f, err := os.Open(path)
-		must(t, err)
-		got, err := disk.LiveCeiling(f)
-		f.Close()
+		got, err := disk.LiveCeiling(path)
 		if err != nil || got < c.least || got > 2*c.least && got != disk.CeilingSize {
 			t.Errorf("a disk of %s can become %s, %v; want %s", c.size, got, err, c.least)
 		}
@@ -131,7 +128,7 @@ func TestACraftedSuperblockIsNoHarm(t *testing.T) {
 		change(super)
 		_, err := f.WriteAt(super, 1024)
 		must(t, err)
-		return disk.LiveCeiling(f)
+		return disk.LiveCeiling(path)
 	}
 	le := binary.LittleEndian
 	for name, change := range map[string]func([]byte){
@@ -158,7 +155,7 @@ func TestACraftedSuperblockIsNoHarm(t *testing.T) {
 		t.Errorf("with its descriptors among the groups: %s, %v", got, err)
 	}
 	must(t, f.Truncate(1500))
-	if _, err := disk.LiveCeiling(f); !fault.Is(err, fault.Unable) {
+	if _, err := disk.LiveCeiling(path); !fault.Is(err, fault.Unable) {
 		t.Errorf("cut: %v", err)
 	}
 }

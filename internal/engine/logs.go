@@ -139,6 +139,11 @@ func (e *Engine) detail(ctx context.Context, en *entry, v *api.Environment) {
 	if r == nil || v.State == environment.Stopping.Public() {
 		return
 	}
+	if l, err := e.diskGrower(en, r); err == nil && v.Spec.Foreign == nil {
+		if most, err := l.MostDisk(e.diskOf(en.snapshot())); err == nil {
+			v.DiskMost = int64(most)
+		}
+	}
 	if r.stalls() {
 		v.Trouble = e.roomless(v.ID) // and nobody inside can be asked
 		return

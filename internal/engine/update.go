@@ -97,16 +97,9 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 		}
 		return e.o.Pool.Grow(ctx, image, size)
 	}
-	if en.snapshot().Spec.UndoDisk {
-		return fault.Conflictf("what runs has a copy of the disk, which is forgotten at its end").At("disk").Help("stop it first")
-	}
-	d, err := e.driver(en)
+	l, err := e.diskGrower(en, r)
 	if err != nil {
 		return err
-	}
-	l, ok := r.live.(stratum.DiskGrower)
-	if d.Capabilities()&stratum.CanGrowDisk == 0 || !ok {
-		return fault.Unablef("stratum %s cannot grow a disk while it runs", d.Stratum()).At("disk").Help("stop it first")
 	}
 	// The file system grows on whatever becomes of who asked, so its size is to be noted;
 	// who ends the environment does not wait for it.
@@ -117,6 +110,22 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 		err = fault.Conflictf("it was ended before its disk had grown").At("disk").Help("ask again")
 	}
 	return err
+}
+
+// diskGrower is what makes the disk of r larger. Kinds: Conflict, Unable.
+func (e *Engine) diskGrower(en *entry, r *run) (stratum.DiskGrower, error) {
+	if en.snapshot().Spec.UndoDisk {
+		return nil, fault.Conflictf("what runs has a copy of the disk, which is forgotten at its end").At("disk").Help("stop it first")
+	}
+	d, err := e.driver(en)
+	if err != nil {
+		return nil, err
+	}
+	l, ok := r.live.(stratum.DiskGrower)
+	if d.Capabilities()&stratum.CanGrowDisk == 0 || !ok {
+		return nil, fault.Unablef("stratum %s cannot grow a disk while it runs", d.Stratum()).At("disk").Help("stop it first")
+	}
+	return l, nil
 }
 
 // setLimits has the driver change what runs.

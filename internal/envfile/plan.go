@@ -278,7 +278,7 @@ func changeable(f field) string {
 	return ""
 }
 
-// how a change of a field that can change is made. A disk grows while nothing uses it, and
+// how a change of a field that can change is made. A disk grows in use as far as it can, and
 // never shrinks; that of a foreign system keeps its size.
 func how(name string, from, to reflect.Value, env api.Environment) string {
 	if name == "resources.disk" {
@@ -297,6 +297,10 @@ func how(name string, from, to reflect.Value, env api.Environment) string {
 	switch settings.All[i].At(env.Stratum) {
 	case settings.Live:
 		return Live
+	case settings.Ahead:
+		if env.State == api.Running && unit.Size(to.Int()) <= unit.Size(env.DiskMost) {
+			return Live
+		}
 	case settings.Within, settings.Room:
 		if env.State != api.Suspended && within(name, to, env) {
 			return Live

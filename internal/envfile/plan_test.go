@@ -49,6 +49,8 @@ func TestPlans(t *testing.T) {
 		{name: "all is as it should be", text: shop},
 		{name: "limits and labels change live", text: replaced("memory: 64M, disk: 10G}", "memory: 1G, cpus: 0.5, disk: 10G}, labels: {a: b}")},
 		{name: "a larger disk takes a restart", text: replaced("disk: 10G", "disk: 20G")},
+		{name: "not where it can grow in use", text: replaced("disk: 10G", "disk: 20G"), have: growing},
+		{name: "but beyond that", text: replaced("disk: 10G", "disk: 200G"), have: growing},
 		{name: "a larger disk of what is stopped does not", text: replaced("disk: 10G", "disk: 20G"), have: stopped},
 		{name: "no word of swap takes it back live", text: shop, have: func(all []api.Environment) []api.Environment {
 			swap := unit.Size(5 * unit.MiB)
@@ -138,6 +140,13 @@ func foreign(t *testing.T, most unit.Size) func([]api.Environment) []api.Environ
 func guest(all []api.Environment) []api.Environment {
 	for i := range all {
 		all[i].Stratum, all[i].Boot = "guest", &api.Boot{Memory: 256 * unit.MiB, CPUs: 1}
+	}
+	return all
+}
+
+func growing(all []api.Environment) []api.Environment {
+	for i := range all {
+		all[i].DiskMost = 160 << 30
 	}
 	return all
 }

@@ -114,6 +114,8 @@ type DiskGrower interface {
 	// again goes on from there. Kinds: as
 	// disk.Pool's Lengthen, Unable.
 	GrowDisk(ctx context.Context, image string, size unit.Size) error
+	// MostDisk returns how large it can become so.
+	MostDisk(image string) (unit.Size, error)
 }
 
 // Sharer is a driver whose runs share processors and memory as they are told.

@@ -401,6 +401,9 @@ func (l live) GrowDisk(_ context.Context, image string, size unit.Size) error {
 	return os.Truncate(image, int64(size))
 }
 
+// MostDisk is what every disk can become.
+func (l live) MostDisk(string) (unit.Size, error) { return 64 * unit.GiB, nil }
+
 func (l live) SetLimits(_ context.Context, r api.Resources) error {
 	l.mu.Lock()
 	defer l.mu.Unlock()

@@ -4,6 +4,7 @@ import (
 	"context"
 	"time"
 
+	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/qemu"
 	"github.com/strata-project/strata/internal/stratum"
@@ -36,5 +37,8 @@ func (l *Live) GrowDisk(ctx context.Context, image string, size unit.Size) error
 	}
 	return err
 }
+
+// MostDisk implements stratum.DiskGrower.
+func (l *Live) MostDisk(image string) (unit.Size, error) { return disk.LiveCeiling(image) }
 
 var _ stratum.DiskGrower = (*Live)(nil)

@@ -4,6 +4,7 @@ import (
 	"context"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/unit"
@@ -39,6 +40,14 @@ func (l *Live) SetLimits(_ context.Context, r api.Resources) error {
 // GrowDisk implements stratum.DiskGrower.
 func (l *Live) GrowDisk(_ context.Context, image string, size unit.Size) error {
 	return l.d.o.Pool.GrowMounted(image, size)
+}
+
+// MostDisk implements stratum.DiskGrower.
+func (l *Live) MostDisk(image string) (unit.Size, error) {
+	if err := disk.CanGrowMounted(); err != nil {
+		return 0, err
+	}
+	return disk.LiveCeiling(image)
 }
 
 var _ stratum.DiskGrower = (*Live)(nil)
