@@ -123,7 +123,7 @@ func Waiting(old, now api.Resources, stratum string) error {
 	var errs []error
 	for _, s := range All {
 		if s.At(stratum) == Next && s.Differs(old, now) {
-			errs = append(errs, fault.Conflictf("%s changes only while the environment is stopped", s.Flag).At("resources."+s.Field()).Help("stop it first: its next start has it"))
+			errs = append(errs, fault.Conflictf("%s changes only while the environment is stopped", s.Flag).At("resources."+s.Field()).Help("stop it first, and ask again: its next start has it"))
 		}
 	}
 	return fault.Join(errs...)
