@@ -76,7 +76,7 @@ type Usage struct {
 	CPUGuarantee    int64     `json:"cpu_guarantee,omitempty" doc:"Thousandths of a processor."`
 	Throttled       int64     `json:"throttled" doc:"Nanoseconds that it was held up by its limit since it started."`
 	Memory          int64     `json:"memory" doc:"Bytes that the host holds for it."`
-	MemoryMost      int64     `json:"memory_most" doc:"The most that was seen since it started, or since the daemon did."`
+	MemoryMost      int64     `json:"memory_most" doc:"The most that was seen since it started."`
 	MemoryLimit     int64     `json:"memory_limit,omitempty" doc:"Of its programs; where it has a kernel of its own that and QEMU are beside it."`
 	MemoryGuarantee int64     `json:"memory_guarantee,omitempty" doc:"Likewise."`
 	Processes       int64     `json:"processes" doc:"And threads; at a stratum with a kernel of its own, those of the host."`

@@ -525,6 +525,25 @@ func TestMetrics(t *testing.T) {
 	}
 }
 
+// TestMetricsOfWhatRuns has what is held beside what is promised and allowed.
+func TestMetricsOfWhatRuns(t *testing.T) {
+	r := start(t)
+	r.create(`{"template":"busybox","name":"on","command":["sleep"]}`)
+	r.do("POST", "/v1/environments/on/start", "")
+	_, text := r.do("GET", "/metrics", "")
+	of := `{environment="on",stratum="zone"} `
+	for _, want := range []string{
+		"strata_environment_memory_bytes" + of + "6.7108864e+07", "strata_environment_memory_most_bytes" + of + "1.00663296e+08",
+		"strata_environment_memory_guarantee_bytes" + of + "0", "strata_environment_cpu_guarantee_cores" + of + "0", "strata_environment_cpu_limit_cores" + of + "2",
+		"strata_environment_processes_limit" + of + "100", "strata_environment_disk_limit_bytes" + of + "1.073741824e+10",
+		`strata_host_capacity_memory_bytes{kind="free"} 0`, `strata_host_capacity_cores{kind="guaranteed"} 0`, "strata_host_capacity_waiting 0",
+	} {
+		if !strings.Contains(text, want+"\n") {
+			t.Errorf("metrics lack %s", want)
+		}
+	}
+}
+
 func TestAClientThatLeavesIsNoFailure(t *testing.T) {
 	r := start(t)
 	r.create(`{"template":"busybox","name":"on","command":["sleep"]}`)
