@@ -93,7 +93,11 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 	image := filepath.Join(e.store.Dir(en.id()), diskName)
 	if r == nil {
 		if state.Active() || state == environment.Suspended {
-			return fault.Conflictf("the disk does not grow while the environment is %s", state).At("disk").Help("stop it first")
+			help := "stop it first"
+			if state == environment.Suspended { // its system would go on with what it knows of the disk
+				help = "resume it first"
+			}
+			return fault.Conflictf("the disk does not grow while the environment is %s", state).At("disk").Help("%s", help)
 		}
 		return e.o.Pool.Grow(ctx, image, size)
 	}
