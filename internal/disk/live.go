@@ -68,11 +68,11 @@ func liveCeiling(image *os.File) (unit.Size, error) {
 		}
 	}
 	blocks = min(blocks, uint64(CeilingSize)/block) // what a hostile one says must not overflow
-	table := (blocks + perGroup - 1) / perGroup * descriptor
-	tableBlocks := (table + block - 1) / block
-	if u32(compatAt)&compatResize != 0 && incompat&incompatMetaGroups == 0 {
-		tableBlocks += uint64(le.Uint16(super[reservedAt:]))
+	if u32(compatAt)&compatResize == 0 || incompat&incompatMetaGroups != 0 {
+		return unit.Size(blocks * block), nil // the kernel would change its layout for any larger one
 	}
+	table := (blocks + perGroup - 1) / perGroup * descriptor
+	tableBlocks := (table+block-1)/block + uint64(le.Uint16(super[reservedAt:]))
 	groups := tableBlocks * (block / descriptor)
 	if perGroup > uint64(CeilingSize)/block || groups > uint64(CeilingSize)/block/perGroup {
 		return CeilingSize, nil

@@ -151,8 +151,13 @@ func TestACraftedSuperblockIsNoHarm(t *testing.T) {
 			t.Errorf("%s: %s, %v", name, got, err)
 		}
 	}
-	if got, err := with(func(b []byte) { le.PutUint32(b[0x60:], le.Uint32(b[0x60:])|0x10) }); err != nil || got != 8*unit.GiB {
-		t.Errorf("with its descriptors among the groups: %s, %v", got, err)
+	for name, change := range map[string]func([]byte){
+		"descriptors among its groups": func(b []byte) { le.PutUint32(b[0x60:], le.Uint32(b[0x60:])|0x10) },
+		"nothing set aside":            func(b []byte) { le.PutUint32(b[0x5C:], le.Uint32(b[0x5C:])&^0x10) }, // of an older strata
+	} {
+		if got, err := with(change); err != nil || got != disk.FloorSize {
+			t.Errorf("%s: %s, %v; want the size that it has", name, got, err)
+		}
 	}
 	must(t, f.Truncate(1500))
 	if _, err := disk.LiveCeiling(path); !fault.Is(err, fault.Unable) {

@@ -508,6 +508,22 @@ func TestUpdate(t *testing.T) {
 	}
 }
 
+// TestADiskThatHasGrownIsNoted, though a limit that was asked for with it is refused.
+func TestADiskThatHasGrownIsNoted(t *testing.T) {
+	l := newLab(t)
+	l.run(api.Spec{Name: "web"})
+	l.host.Limit = func(*enginetest.Run) error { return fault.Busyf("it has no room") }
+	big, memory := unit.Size(20*unit.GiB), unit.Size(64*unit.MiB)
+	_, err := l.Update(t.Context(), "web", api.Update{Disk: &big, Memory: &memory})
+	kindIs(t, err, fault.Busy, "no room")
+	for range 2 {
+		if got := l.get("web").Spec.Resources; got.Disk != big || got.Memory != 0 {
+			t.Errorf("%+v", got)
+		}
+		l.restart()
+	}
+}
+
 // TestADiskThatIsForgottenDoesNotGrow: what runs has a copy of it.
 func TestADiskThatIsForgottenDoesNotGrow(t *testing.T) {
 	l := newLab(t)

@@ -3,6 +3,7 @@ package engine
 import (
 	"encoding/json"
 	"io"
+	"maps"
 	"os"
 	"path/filepath"
 	"time"
@@ -58,6 +59,9 @@ func (e *Engine) keepMarks() {
 	}
 	if err != nil {
 		e.log.Warn("what was seen of environments is not written down", "error", err)
+		e.sampler.mu.Lock()
+		e.sampler.more = true
+		e.sampler.mu.Unlock()
 	}
 }
 
@@ -69,7 +73,10 @@ func (s *sampler) marked() map[string]mark {
 		return nil
 	}
 	s.more = false
-	marks := make(map[string]mark, len(s.tracks))
+	marks := maps.Clone(s.marks) // of what was not looked at yet
+	if marks == nil {
+		marks = make(map[string]mark, len(s.tracks))
+	}
 	for id, t := range s.tracks {
 		marks[id] = mark{t.run.started, t.most, t.fill}
 	}

@@ -201,6 +201,7 @@ func (e *Engine) forgetGone() {
 	e.sampler.mu.Lock()
 	defer e.sampler.mu.Unlock()
 	maps.DeleteFunc(e.sampler.tracks, func(id string, _ *track) bool { return !known[id] })
+	maps.DeleteFunc(e.sampler.marks, func(id string, _ mark) bool { return !known[id] })
 }
 
 // note takes in what was seen. The caller holds mu.

@@ -45,7 +45,10 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	if err := e.apply(ctx, en, before.Spec.Resources, spec.Resources, u); err != nil {
 		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
 	}
-	en.do(func() { en.rec.Spec = spec })
+	en.do(func() {
+		before.Spec.Resources.Disk = en.rec.Spec.Resources.Disk // it may have grown
+		en.rec.Spec = spec
+	})
 	if err := e.save(en); err != nil {
 		en.do(func() { en.rec.Spec = before.Spec })
 		back := e.apply(context.WithoutCancel(ctx), en, spec.Resources, before.Spec.Resources, api.Update{})
@@ -68,6 +71,11 @@ func (e *Engine) apply(ctx context.Context, en *entry, old, now api.Resources, u
 	}
 	if u.Disk != nil && now.Disk != old.Disk {
 		if err := e.growDisk(ctx, en, r, state, now.Disk); err != nil {
+			return err
+		}
+		// That is so whatever becomes of the rest.
+		en.do(func() { en.rec.Spec.Resources.Disk = now.Disk })
+		if err := e.save(en); err != nil {
 			return err
 		}
 		old.Disk = now.Disk // of which limits need not be told
@@ -110,6 +118,9 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 	growing, done := en.untilGivenUp(e.life)
 	defer done()
 	err = l.GrowDisk(growing, image, size)
+	if err != nil && e.life.Err() != nil {
+		return fault.Busyf("the daemon ended before the disk had grown").At("disk").Help("ask the next one again")
+	}
 	if err != nil && growing.Err() != nil {
 		err = fault.Conflictf("it was ended before its disk had grown").At("disk").Help("ask again")
 	}

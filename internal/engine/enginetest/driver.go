@@ -40,6 +40,8 @@ type Host struct {
 	Fail func(p stratum.Plan) error
 	// Suspend, where it is set, decides whether a run can be suspended.
 	Suspend func(r *Run) error
+	// Limit, where it is set, decides whether limits of a run can change.
+	Limit func(r *Run) error
 	// Slow is how long a start takes.
 	Slow time.Duration
 
@@ -405,6 +407,11 @@ func (l live) GrowDisk(_ context.Context, image string, size unit.Size) error {
 func (l live) MostDisk(string) (unit.Size, error) { return 64 * unit.GiB, nil }
 
 func (l live) SetLimits(_ context.Context, r api.Resources) error {
+	if l.host.Limit != nil {
+		if err := l.host.Limit(l.Run); err != nil {
+			return err
+		}
+	}
 	l.mu.Lock()
 	defer l.mu.Unlock()
 	l.limits = r

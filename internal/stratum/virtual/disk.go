@@ -21,6 +21,8 @@ func (l *Live) GrowDisk(ctx context.Context, image string, size unit.Size) error
 	if l.Paused() {
 		return errPaused()
 	}
+	ctx, cancel := context.WithTimeout(ctx, growPatience) // else an answer is waited for as long as for any other
+	defer cancel()
 	size, err := l.d.o.Pool.Lengthen(image, size)
 	if err != nil {
 		return err
