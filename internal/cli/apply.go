@@ -36,9 +36,10 @@ file's fields are in docs/reference/environment-file.md; those of an environment
 all that ` + "`strata create`" + ` knows.
 
 Limits, labels and the restart policy change while it runs, and so does a disk as far as
-it can become larger in use; further it takes a stop and a start. For everything else an environment has to be made anew, without what
-is on its disk: that is refused unless --recreate is given. Before anything is stopped
-or removed you are asked, or have to say --yes.
+it can become larger in use; further it takes a stop and a start. For everything else
+an environment has to be made anew, without what is on its disk: that is refused unless
+--recreate is given. Before anything is stopped or removed you are asked, or have to say
+--yes.
 
 Environments start after those that they depend on, and after what of them they wait
 for. With --prune what this file's project made, and the file no longer has, is removed.

@@ -29,9 +29,9 @@ func Usage(path string) (used, size int64, err error) {
 	return st.Blocks * 512, st.Size, nil // stat(2): st_blocks counts 512 bytes, whatever the file system
 }
 
-// Grow makes the disk at path larger, which nobody has in use. Once it has begun it goes on to its end, whatever
-// becomes of ctx. Kinds: Invalid (smaller than it is, or
-// above the ceiling), Missing, Conflict (it is attached), Unable (damaged), Busy (the host's
+// Grow makes the disk at path larger, which nobody has in use. Once it has begun it goes on
+// to its end, whatever becomes of ctx. Kinds: Invalid (smaller than it is, or above the
+// ceiling), Missing, Conflict (it is attached), Unable (damaged), Busy (the host's
 // file system is too full).
 func (p *Pool) Grow(ctx context.Context, path string, size unit.Size) error {
 	size = roundUp(size)
@@ -211,7 +211,7 @@ func (p *Pool) again(ctx context.Context, path string) (*mount.Tree, error) {
 
 // trim tells the file system of tree to discard all that is free.
 func trim(tree *mount.Tree) error {
-	dir, err := unix.Openat(int(tree.File().Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := openRoot(tree)
 	if err != nil {
 		return err
 	}
@@ -229,6 +229,12 @@ func trim(tree *mount.Tree) error {
 		return fmt.Errorf("discard: %w", errno)
 	}
 	return nil
+}
+
+// openRoot opens a tree's root for what is asked of its file system: the tree's own descriptor
+// only names it.
+func openRoot(tree *mount.Tree) (int, error) {
+	return unix.Openat(int(tree.File().Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 }
 
 // fitrim is FITRIM, _IOWR('X', 121, struct fstrim_range). Source: linux/fs.h.

@@ -175,7 +175,7 @@ func (p *Pool) GrowMounted(path string, size unit.Size) error {
 // resize has the kernel make a mounted file system as large as size. It is whole at every
 // moment meanwhile.
 func resize(tree *mount.Tree, size unit.Size) error {
-	dir, err := unix.Openat(int(tree.File().Fd()), ".", unix.O_RDONLY|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
+	dir, err := openRoot(tree)
 	if err != nil {
 		return err
 	}

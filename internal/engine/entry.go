@@ -117,7 +117,8 @@ func (en *entry) lockOver(ctx context.Context, keep bool) error {
 	return en.lock(ctx)
 }
 
-// untilGivenUp is a context of a start, or of what takes as long, with op, that ends with ctx or where it is given up.
+// untilGivenUp is a context of a start, or of what takes as long, with op, that ends with
+// ctx or where it is given up.
 func (en *entry) untilGivenUp(ctx context.Context) (context.Context, func()) {
 	ctx, cancel := context.WithCancel(ctx)
 	en.do(func() {

@@ -43,21 +43,12 @@ func (e *Engine) takeMarks() {
 }
 
 // keepMarks writes down for the next daemon what was seen, where that is more than before.
-// Nothing depends on it: it is not synced.
 func (e *Engine) keepMarks() {
 	marks := e.sampler.marked()
 	if marks == nil {
 		return
 	}
-	text, err := json.Marshal(marks)
-	temp := e.marksFile() + ".new"
-	if err == nil {
-		err = os.WriteFile(temp, text, 0o600)
-	}
-	if err == nil {
-		err = os.Rename(temp, e.marksFile())
-	}
-	if err != nil {
+	if err := keepSeen(e.marksFile(), marks); err != nil {
 		e.log.Warn("what was seen of environments is not written down", "error", err)
 		e.sampler.mu.Lock()
 		e.sampler.more = true

@@ -246,8 +246,14 @@ func (e *Engine) noteBoot() error {
 	if kept, err := os.ReadFile(path); err == nil && strings.TrimSpace(string(kept)) == id {
 		return nil
 	}
+	return replaceFile(path, []byte(id+"\n"))
+}
+
+// replaceFile writes a file that is whole at every moment, and is not synced: nothing depends
+// on it.
+func replaceFile(path string, text []byte) error {
 	temp := path + ".new"
-	if err := os.WriteFile(temp, []byte(id+"\n"), 0o600); err != nil {
+	if err := os.WriteFile(temp, text, 0o600); err != nil {
 		return err
 	}
 	return os.Rename(temp, path)

@@ -75,23 +75,19 @@ func (e *Engine) lookOutside(now time.Time, used time.Duration) {
 	o.load.Add(float64(others) / float64(since) * 1000 / float64(max(e.book.Host().CPUs, 1)))
 	e.measured()
 	if o.load.Seen()%loadKept == 0 {
-		if err := e.keepLoad(); err != nil {
+		if err := keepSeen(e.loadFile(), &e.outside.load); err != nil {
 			e.log.Warn("load of the host not written down", "error", err)
 		}
 	}
 }
 
-// keepLoad replaces the file. Nothing depends on it: it is not synced.
-func (e *Engine) keepLoad() error {
-	text, err := json.Marshal(&e.outside.load)
+// keepSeen writes v down, which was seen and which the next daemon takes up.
+func keepSeen(path string, v any) error {
+	text, err := json.Marshal(v)
 	if err != nil {
 		return err
 	}
-	temp := e.loadFile() + ".new"
-	if err := os.WriteFile(temp, text, 0o600); err != nil {
-		return err
-	}
-	return os.Rename(temp, e.loadFile())
+	return replaceFile(path, text)
 }
 
 // measured sets the reserve of processors to what is known now. What is guaranteed

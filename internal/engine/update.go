@@ -3,7 +3,6 @@ package engine
 import (
 	"context"
 	"errors"
-	"path/filepath"
 
 	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/environment"
@@ -98,7 +97,7 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 	if en.snapshot().Spec.Foreign != nil {
 		return fault.Unablef("the disk of a foreign system keeps its size").At("disk").Help("make it anew with a larger --disk, and let its own tools grow the file system")
 	}
-	image := filepath.Join(e.store.Dir(en.id()), diskName)
+	image := e.diskOf(en.snapshot())
 	if r == nil {
 		if state.Active() || state == environment.Suspended {
 			help := "stop it first"
