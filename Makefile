@@ -8,7 +8,7 @@ PREFIX  ?= /usr
 DESTDIR ?=
 VERSION := $(shell git describe --tags --always --dirty 2>/dev/null || echo unknown)
 LDFLAGS := -s -w -X github.com/strata-project/strata/internal/version.Version=$(VERSION)
-PROGRAMS := strata stratad strata-keeper strata-agent strata-vmagent
+PROGRAMS := strata stratad strata-keeper strata-agent strata-vmagent strata-volume
 AS_ROOT := $(shell [ "$$(id -u)" = 0 ] || echo "sudo -E env PATH=$$PATH")
 
 export CGO_ENABLED = 0
@@ -77,7 +77,7 @@ lint: ## formatting, vet, the import rules, and staticcheck where it is installe
 install: build ## install programs, systemd units and shell completions below PREFIX
 	install -d $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/lib/strata
 	install -m 0755 $(BIN)/strata $(BIN)/stratad $(DESTDIR)$(PREFIX)/bin/
-	install -m 0755 $(BIN)/strata-keeper $(BIN)/strata-agent $(BIN)/strata-vmagent $(DESTDIR)$(PREFIX)/lib/strata/
+	install -m 0755 $(BIN)/strata-keeper $(BIN)/strata-agent $(BIN)/strata-vmagent $(BIN)/strata-volume $(DESTDIR)$(PREFIX)/lib/strata/
 	install -d $(DESTDIR)$(PREFIX)/lib/systemd/system
 	for unit in strata.service strata.socket; do \
 		sed 's|@PREFIX@|$(PREFIX)|g' init/$$unit > $(DESTDIR)$(PREFIX)/lib/systemd/system/$$unit || exit 1; \

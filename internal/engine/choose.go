@@ -233,7 +233,7 @@ func (e *Engine) planRun(p *api.Plan, spec api.Spec, hardware []string) {
 		}
 	}
 	for _, v := range spec.Volumes {
-		p.Starts = append(p.Starts, "virtiofsd for "+v.Target)
+		p.Starts = append(p.Starts, "a server for "+v.Target)
 	}
 	if p.Devices = hardware; hardware != nil {
 		return

@@ -300,7 +300,8 @@ var built = sync.OnceValues(func() (string, error) {
 	}
 	cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", dir+"/",
 		"github.com/strata-project/strata/cmd/strata", "github.com/strata-project/strata/cmd/stratad",
-		"github.com/strata-project/strata/cmd/strata-keeper", "github.com/strata-project/strata/cmd/strata-agent", "github.com/strata-project/strata/cmd/strata-vmagent")
+		"github.com/strata-project/strata/cmd/strata-keeper", "github.com/strata-project/strata/cmd/strata-agent", "github.com/strata-project/strata/cmd/strata-vmagent",
+		"github.com/strata-project/strata/cmd/strata-volume")
 	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		return "", fmt.Errorf("build: %w\n%s", err, out)

@@ -82,6 +82,7 @@ var layers = []layer{
 	{packages: []string{"cmd/strata"}, may: []string{"internal/cli"}, why: "a main function"},
 	{packages: []string{"cmd/strata-keeper"}, may: []string{"internal/keeper/keep"}, why: "a main function"},
 	{packages: []string{"cmd/strata-agent"}, may: []string{"internal/agent", "internal/qemu/accel/loop", "internal/qemu/confine", "internal/qemu/virtiofs/serve", "internal/tool/treat"}, why: "a main function"},
+	{packages: []string{"cmd/strata-volume"}, may: []string{"internal/qemu/virtiofs/volume"}, why: "a main function"},
 	{packages: []string{"cmd/strata-vmagent"}, may: []string{"internal/vmagent"}, why: "a main function"},
 	{packages: []string{"cmd/stratad"}, may: join(words, wire, mechanisms, kept, arithmetic, []string{"internal/stratum/...", "internal/engine", "internal/server"}),
 		why: "the daemon wires everything together, but for what is the client's"},

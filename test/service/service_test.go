@@ -48,7 +48,7 @@ func install(t *testing.T) {
 	built := os.Getenv("STRATA_BIN")
 	for name, dir := range map[string]string{
 		"strata": "/usr/bin", "stratad": "/usr/bin",
-		"strata-keeper": "/usr/lib/strata", "strata-agent": "/usr/lib/strata", "strata-vmagent": "/usr/lib/strata",
+		"strata-keeper": "/usr/lib/strata", "strata-agent": "/usr/lib/strata", "strata-vmagent": "/usr/lib/strata", "strata-volume": "/usr/lib/strata",
 	} {
 		run(t, "install", "-D", "-m", "0755", filepath.Join(built, name), filepath.Join(dir, name))
 	}

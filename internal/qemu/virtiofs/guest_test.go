@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"runtime"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -53,7 +54,7 @@ func inside() error {
 		run  func() error
 	}{
 		{"owners", owners}, {"names and links", names}, {"locks", locks}, {"mappings", mappings}, {"attributes", attributes},
-		{"a large file", large}, {"no devices", devices}, {"what is mounted below", below}, {"read-only", readOnly}, {"one file", oneFile}, {"speed", speed},
+		{"what is made", made}, {"without a name", unnamed}, {"a folder that moves", moved}, {"many names", many}, {"at once", atOnce}, {"a large file", large}, {"no devices", devices}, {"what is mounted below", below}, {"read-only", readOnly}, {"one file", oneFile}, {"speed", speed},
 	} {
 		began := time.Now()
 		if err := check.run(); err != nil {
@@ -182,6 +183,128 @@ func attributes() error {
 		}
 	}
 	return nil
+}
+
+// made is what a folder gives to what is made in it, and what who makes it asks for.
+func made() error {
+	if err := errors.Join(os.Mkdir("/rw/team", 0o755), os.Chown("/rw/team", 0, 500), unix.Chmod("/rw/team", 0o2777)); err != nil {
+		return err
+	}
+	runtime.LockOSThread()
+	defer runtime.UnlockOSThread()
+	asUser := func() error {
+		if err := errors.Join(unix.Setfsgid(777), unix.Setfsuid(777)); err != nil {
+			return err
+		}
+		return errors.Join(os.WriteFile("/rw/team/file", nil, 0o640), os.Mkdir("/rw/team/folder", 0o750), os.Symlink("file", "/rw/team/link"),
+			unix.Mkfifo("/rw/team/fifo", 0o600), unix.Mkdir("/rw/team/sticky", 0o1700), unix.Setfsuid(0), unix.Setfsgid(0))
+	}
+	if err := asUser(); err != nil {
+		return err
+	}
+	for name, mode := range map[string]uint32{"file": unix.S_IFREG | 0o640, "folder": unix.S_IFDIR | 0o2750, "link": unix.S_IFLNK | 0o777, "fifo": unix.S_IFIFO | 0o600, "sticky": unix.S_IFDIR | 0o3700} {
+		var st unix.Stat_t
+		if err := unix.Lstat("/rw/team/"+name, &st); err != nil || st.Uid != 777 || st.Gid != 500 || st.Mode != mode {
+			return fmt.Errorf("%s is %d:%d's, mode %o, %v", name, st.Uid, st.Gid, st.Mode, err)
+		}
+	}
+	fd, err := unix.Open("/rw/team/suid", unix.O_CREAT|unix.O_EXCL|unix.O_WRONLY, 0o4711)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(fd)
+	var st unix.Stat_t
+	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o7777 != 0o4711 || st.Uid != 0 || st.Gid != 500 {
+		return fmt.Errorf("%d:%d, mode %o, %v", st.Uid, st.Gid, st.Mode, err)
+	}
+	return nil
+}
+
+// unnamed is a file that is used after its name is gone, and longer than it is remembered.
+func unnamed() error {
+	f, err := os.Create("/rw/unnamed")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := os.Remove("/rw/unnamed"); err != nil {
+		return err
+	}
+	if _, err := f.WriteString("still here"); err != nil {
+		return err
+	}
+	time.Sleep(1100 * time.Millisecond)
+	info, err := f.Stat()
+	if err != nil || info.Size() != 10 {
+		return fmt.Errorf("%v, %w", info, err)
+	}
+	if err := errors.Join(f.Truncate(5), f.Chmod(0o600), f.Sync()); err != nil {
+		return err
+	}
+	got := make([]byte, 10)
+	if n, err := f.ReadAt(got, 0); string(got[:n]) != "still" {
+		return fmt.Errorf("%q, %w", got[:n], err)
+	}
+	return nil
+}
+
+// moved is a folder with an open file in it that gets another name, and what comes after that.
+func moved() error {
+	if err := os.MkdirAll("/rw/before/deep", 0o755); err != nil {
+		return err
+	}
+	f, err := os.Create("/rw/before/deep/file")
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if err := os.Rename("/rw/before", "/rw/after"); err != nil {
+		return err
+	}
+	_, err = f.WriteString("text")
+	return errors.Join(err, f.Sync(), os.WriteFile("/rw/after/deep/other", nil, 0o600), wantText("/rw/after/deep/file", "text"),
+		unix.Renameat2(unix.AT_FDCWD, "/rw/after/deep/file", unix.AT_FDCWD, "/rw/after/deep/other", unix.RENAME_EXCHANGE), wantText("/rw/after/deep/other", "text"), os.RemoveAll("/rw/after"))
+}
+
+func many() error {
+	const n = 1500
+	for i := range n {
+		if err := os.Symlink("nowhere", fmt.Sprintf("/rw/open/a-name-that-is-not-short-%d", i)); err != nil {
+			return err
+		}
+	}
+	entries, err := os.ReadDir("/rw/open")
+	if err != nil || len(entries) < n {
+		return fmt.Errorf("%d names, %w", len(entries), err)
+	}
+	for _, e := range entries {
+		if e.Type() == os.ModeSymlink {
+			err = errors.Join(err, os.Remove("/rw/open/"+e.Name()))
+		}
+	}
+	return err
+}
+
+// atOnce writes and reads files by several programs, of which each sees its own.
+func atOnce() error {
+	ended := make(chan error)
+	const n = 8
+	for i := range n {
+		go func() {
+			name, data := fmt.Sprint("/rw/open/at-once-", i), bytes.Repeat([]byte{byte(i)}, 1<<20)
+			err := os.WriteFile(name, data, 0o600)
+			got, failed := os.ReadFile(name) // it was written through, and is read anew when it is opened
+			if !bytes.Equal(got, data) {
+				err = errors.Join(err, failed, fmt.Errorf("%s holds something else", name))
+			}
+			ended <- errors.Join(err, os.Remove(name))
+		}()
+	}
+	var err error
+	for range n {
+		err = errors.Join(err, <-ended)
+	}
+	return err
 }
 
 func large() error {

@@ -106,7 +106,10 @@ func (s *Share) Command(agent string, tree, listener int) (path string, args []s
 // proc and libraries, so that a chroot is all that is left for it to do.
 func (p Program) args(listener int) []string {
 	fd := "--fd=" + strconv.Itoa(listener)
-	if p.Rust {
+	switch p.Kind {
+	case Own:
+		return []string{strconv.Itoa(listener)}
+	case Rust:
 		return []string{fd, "--shared-dir=" + serve.Place, "--sandbox=chroot", "--cache=auto", "--xattr", "--posix-acl",
 			"--announce-submounts", "--modcaps=-mknod", "--rlimit-nofile=0", "--log-level=error"}
 	}

@@ -110,7 +110,7 @@ func started(t *testing.T, s *Share) *exec.Cmd {
 		_ = cmd.Process.Kill()
 		_ = cmd.Wait()
 		if t.Failed() {
-			t.Logf("virtiofsd said: %s", said.String())
+			t.Logf("the server said: %s", said.String())
 		}
 	})
 	return cmd
@@ -134,17 +134,29 @@ func volumes(t *testing.T) map[string]Volume {
 	}
 }
 
-func program(t *testing.T) Program {
+// programs are what can serve: this host's virtiofsd, and strata's own.
+func programs(t *testing.T) []Program {
 	t.Helper()
 	require.Root(t)
 	p, err := Find(t.Context())
 	require.Host(t, "virtiofsd", err == nil, fmt.Sprint(err))
-	return p
+	own := filepath.Join(t.TempDir(), serve.Own)
+	cmd := exec.Command(require.Tool(t, "go"), "build", "-trimpath", "-o", own, "github.com/strata-project/strata/cmd/"+serve.Own)
+	cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	return []Program{p, {Path: own, Kind: Own}}
 }
 
 func TestAGuestSeesItsVolumes(t *testing.T) {
-	p := program(t)
 	require.Machines(t)
+	for _, p := range programs(t) {
+		t.Run(p.Kind.String(), func(t *testing.T) { guestSees(t, p) })
+	}
+}
+
+func guestSees(t *testing.T, p Program) {
 	program := require.Tool(t, "qemu-system-x86_64")
 	image, initrd := kernel(t)
 	all := volumes(t)
@@ -191,7 +203,7 @@ func TestAGuestSeesItsVolumes(t *testing.T) {
 		select {
 		case <-ended:
 		case <-time.After(10 * time.Second):
-			t.Error("a virtiofsd outlives its QEMU")
+			t.Error("a server outlives its QEMU")
 		}
 	}
 	var st syscall.Stat_t
@@ -285,10 +297,15 @@ func TestAServerThatWasTakenOverChangesNothingOfTheHosts(t *testing.T) {
 }
 
 func TestTheServerSeesNothingElse(t *testing.T) {
-	p := program(t)
+	for _, p := range programs(t) {
+		t.Run(p.Kind.String(), func(t *testing.T) { seesNothingElse(t, p) })
+	}
+}
+
+func seesNothingElse(t *testing.T, p Program) {
 	all := volumes(t)
 	for _, name := range strings.Fields(lists(t, all["ro"], "/")) {
-		if !slices.Contains([]string{"lib", "lib32", "lib64", "libx32", "usr", "etc", "nix", "gnu", "proc", "volume", "virtiofsd"}, name) {
+		if !slices.Contains([]string{"lib", "lib32", "lib64", "libx32", "usr", "etc", "nix", "gnu", "proc", "volume", "server"}, name) {
 			t.Error("it sees", name)
 		}
 	}
@@ -310,7 +327,7 @@ func TestTheServerSeesNothingElse(t *testing.T) {
 	for {
 		comm, err := os.ReadFile(proc + "/comm")
 		must(t, err)
-		if string(comm) == "virtiofsd\n" {
+		if string(comm) == "server\n" {
 			break
 		}
 		if time.Now().After(until) {
@@ -375,6 +392,9 @@ func TestFindSaysWhatToInstall(t *testing.T) {
 	if !fault.Is(err, fault.Unable) || !strings.Contains(fault.All(err)[0].Hint, "qemu-system-common") {
 		t.Error(err)
 	}
+	if p, err := findOr(t.Context(), []string{filepath.Join(t.TempDir(), "virtiofsd")}, "/x/"+serve.Own); err != nil || p != (Program{Path: "/x/" + serve.Own, Kind: Own}) {
+		t.Error(p, err)
+	}
 	odd := filepath.Join(t.TempDir(), "virtiofsd")
 	must(t, os.WriteFile(odd, []byte("#!/bin/sh\necho what\n"), 0o755))
 	if _, err := find(t.Context(), []string{odd}); !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "what") {
@@ -382,8 +402,8 @@ func TestFindSaysWhatToInstall(t *testing.T) {
 	}
 	for said, want := range map[string]Program{
 		"virtiofsd version 7.2.22 (Debian 1:7.2+dfsg-7+deb12u18+b3)\nCopyright\nusing FUSE kernel interface version 7.36\n": {Version: "7.2.22"},
-		"virtiofsd backend 1.4.0\n": {Version: "1.4.0", Rust: true},
-		"virtiofsd 1.13.2\n":        {Version: "1.13.2", Rust: true},
+		"virtiofsd backend 1.4.0\n": {Version: "1.4.0", Kind: Rust},
+		"virtiofsd 1.13.2\n":        {Version: "1.13.2", Kind: Rust},
 	} {
 		if got, ok := parseVersion(said); !ok || got != want {
 			t.Errorf("%q: %+v, %v", said, got, ok)
@@ -392,13 +412,17 @@ func TestFindSaysWhatToInstall(t *testing.T) {
 }
 
 func TestArgumentsAsWrittenDown(t *testing.T) {
-	s := &Share{Tag: "v0", File: "file", program: Program{Path: "/x/virtiofsd", Rust: true}}
+	s := &Share{Tag: "v0", File: "file", program: Program{Path: "/x/virtiofsd", Kind: Rust}}
 	path, args := s.Command("/a/strata-agent", 5, 6)
 	want := "/a/strata-agent: strata-agent share /x/virtiofsd 5 file 6 --fd=6 --shared-dir=/volume --sandbox=chroot --cache=auto --xattr --posix-acl --announce-submounts --modcaps=-mknod --rlimit-nofile=0 --log-level=error"
 	if got := path + ": " + strings.Join(args, " "); got != want {
 		t.Error(got)
 	}
-	s.program.Rust = false
+	s.program = Program{Path: "/x/strata-volume", Kind: Own}
+	if _, args = s.Command("/a/strata-agent", 5, 6); strings.Join(args, " ") != "strata-agent share /x/strata-volume 5 file 6 6" {
+		t.Error(args)
+	}
+	s.program = Program{Path: "/x/virtiofsd"}
 	_, args = s.Command("/a/strata-agent", 5, 6)
 	want = "strata-agent share /x/virtiofsd 5 file 6 -f --fd=6 -o source=/volume -o sandbox=chroot -o cache=auto -o xattr -o posix_acl -o announce_submounts -o no_flock -o no_posix_lock -o modcaps=-mknod --rlimit-nofile=0 -o log_level=err"
 	if got := strings.Join(args, " "); got != want {

@@ -81,7 +81,7 @@ func TestMemoryBelowTheFloorIsRefused(t *testing.T) {
 func TestAnInitramfsThatDoesNotFitIsRefused(t *testing.T) {
 	r := newRoot(t)
 	dir := t.TempDir()
-	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent"} {
+	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent", "strata-volume"} {
 		from, err := exec.LookPath(name)
 		if err != nil {
 			t.Fatal(err)

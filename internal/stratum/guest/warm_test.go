@@ -87,7 +87,7 @@ func TestNobodyElseRunsAsTheUserOfASystemThatIsBeingSaved(t *testing.T) {
 	// In the place of the stage before QEMU: it tells the user that it was to become.
 	told := filepath.Join(dir, "told")
 	t.Setenv("PATH", dir+":"+os.Getenv("PATH"))
-	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent"} {
+	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent", "strata-volume"} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte("#!/bin/sh\necho $3 >>"+told+"\n"), 0o755); err != nil {
 			t.Fatal(err)
 		}

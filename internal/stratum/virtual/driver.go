@@ -44,6 +44,7 @@ type Driver struct {
 	end            context.CancelFunc
 	o              Options
 	keeper, inside string // programs: the keeper, the agent inside
+	volume         string // likewise: what serves volumes where there is no virtiofsd
 
 	spares sync.Map   // ids of spares, and of one that is being made
 	users  sync.Mutex // held from the choice of a user until it is noted
@@ -61,7 +62,7 @@ func New(o Options) (*Driver, error) {
 		o.Patience = bootPatience
 	}
 	d := &Driver{o: o, Log: o.Log, filters: map[string][]byte{}}
-	for name, path := range map[string]*string{"strata-keeper": &d.keeper, "strata-agent": &d.Agent, "strata-vmagent": &d.inside} {
+	for name, path := range map[string]*string{"strata-keeper": &d.keeper, "strata-agent": &d.Agent, "strata-vmagent": &d.inside, "strata-volume": &d.volume} {
 		var err error
 		if *path, err = place.Binary(name); err != nil {
 			return nil, err

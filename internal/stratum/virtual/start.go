@@ -223,7 +223,7 @@ func (d *Driver) server(ctx context.Context, p stratum.Plan) (virtiofs.Program, 
 	if err := d.MayShow(len(p.Volumes)); err != nil {
 		return virtiofs.Program{}, err
 	}
-	return virtiofs.Find(ctx)
+	return virtiofs.FindOr(ctx, d.volume)
 }
 
 // MayShow implements stratum.Shower.
@@ -252,7 +252,7 @@ func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keep
 		}
 		h.Keep(s.Tree, s.Listener)
 		path, args := s.Command(d.Agent, 3, 4)
-		k.Beside = append(k.Beside, keeper.Beside{Name: "virtiofsd of " + v.Source, Path: path, Args: args, CloneFlags: virtiofs.Namespaces, Files: []*os.File{s.Tree, s.Listener}})
+		k.Beside = append(k.Beside, keeper.Beside{Name: program.Kind.String() + " of " + v.Source, Path: path, Args: args, CloneFlags: virtiofs.Namespaces, Files: []*os.File{s.Tree, s.Listener}})
 		w.Volumes = append(w.Volumes, qemu.Volume{Tag: s.Tag, FD: h.Add(s.QEMU)})
 		l.Run.Volumes = append(l.Run.Volumes, spec.Volume{Tag: s.Tag, Type: "virtiofs", File: s.File, Target: v.Target, ReadOnly: v.ReadOnly})
 	}

@@ -1,10 +1,10 @@
-// Package serve is the last stage before virtiofsd: strata-agent's command
-// "share". It is started by the keeper as root, process 1 of namespaces of its
-// own (mounts, processes, network, IPC, host name), builds a root that holds the
-// volume, virtiofsd and the libraries it needs and nothing else, gives up all
-// capabilities that serving files does not take, and becomes virtiofsd.
+// Package serve is the last stage before a volume's server, virtiofsd or strata's own:
+// strata-agent's command "share". It is started by the keeper as root, process 1 of
+// namespaces of its own (mounts, processes, network, IPC, host name), builds a root that
+// holds the volume, the server and the libraries it needs and nothing else, gives up all
+// capabilities that serving files does not take, and becomes the server.
 //
-// So whoever takes virtiofsd over, by what a guest sends it, has the files of one
+// So whoever takes the server over, by what a guest sends it, has the files of one
 // volume, as the guest has them anyway.
 //
 // It is compiled into strata-agent, so it imports next to nothing.
@@ -28,7 +28,7 @@ const Command = "share"
 
 // Spec is what is served, and by what.
 type Spec struct {
-	Program string   // virtiofsd on the host
+	Program string   // the server on the host
 	Args    []string // its arguments after its name; the volume is at Place
 	Tree    int      // descriptor of the volume's mount, attached nowhere
 	File    string   // the volume is one file: it is put into a folder, by this name; "": it is a folder
@@ -52,13 +52,16 @@ func decode(args []string) (s Spec, err error) {
 	return s, errors.Join(err, bad)
 }
 
-// Place is where virtiofsd finds the volume.
+// Own is strata's program for hosts without virtiofsd. Its one argument is the number of Keep.
+const Own = "strata-volume"
+
+// Place is where the server finds the volume.
 const Place = "/volume"
 
-// program is where virtiofsd is in the root that is built.
-const program = "/virtiofsd"
+// program is where the server is in the root that is built.
+const program = "/server"
 
-// keepFiles is how many files virtiofsd may have open: one for each that the
+// keepFiles is how many files the server may have open: one for each that the
 // guest has in its cache. What the host allows at most is taken where it is less.
 const keepFiles = 1 << 20
 
@@ -101,10 +104,10 @@ func (s Spec) run() error {
 	if _, err := unix.FcntlInt(uintptr(s.Keep), unix.F_SETFD, 0); err != nil {
 		return jail.Failed("keep a descriptor", err)
 	}
-	return jail.Failed("execute "+s.Program, syscall.Exec(program, append([]string{"virtiofsd"}, s.Args...), []string{"LC_ALL=C"}))
+	return jail.Failed("execute "+s.Program, syscall.Exec(program, append([]string{s.Program}, s.Args...), []string{"LC_ALL=C"}))
 }
 
-// confine gives up what virtiofsd does not need.
+// confine gives up what no server of a volume needs.
 func confine() error {
 	if err := jail.NoKeys(); err != nil {
 		return err

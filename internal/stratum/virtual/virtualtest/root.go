@@ -41,7 +41,7 @@ func Main(m *testing.M) int {
 		panic(err)
 	}
 	defer os.RemoveAll(dir)
-	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent"} {
+	for _, name := range []string{"strata-keeper", "strata-agent", "strata-vmagent", "strata-volume"} {
 		cmd := exec.Command("go", "build", "-trimpath", "-ldflags", "-s -w", "-o", filepath.Join(dir, name), "github.com/strata-project/strata/cmd/"+name)
 		cmd.Env = append(os.Environ(), "CGO_ENABLED=0")
 		if text, err := cmd.CombinedOutput(); err != nil {
