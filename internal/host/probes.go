@@ -269,7 +269,7 @@ func tools() []probe {
 	}
 	return append(out,
 		row(false, "QEMU", "asked for its version and machines", "guests and machines", "install the package qemu-system-x86 (arm64: qemu-system-arm), 6.2 or later", emulator),
-		row(false, "virtiofsd", "asked for its version", "nothing: volumes of guests and machines are served by strata-volume, which is slower at folders with many files", "install the package virtiofsd (Debian 12: qemu-system-common)", volumes),
+		row(false, "virtiofsd", "asked for its version", "nothing: strata-volume serves the volumes of guests and machines then", "install the package virtiofsd (Debian 12: qemu-system-common)", volumes),
 		row(false, "UEFI firmware", "looked for QEMU's descriptors of it, and the files that they name", "machines with --firmware uefi; they boot by BIOS", "install the package ovmf (Fedora: edk2-ovmf)", firmware(machine.UEFI)),
 		row(false, "Secure Boot", "looked for a UEFI firmware with Microsoft's keys", "machines with --firmware secure", "install the package ovmf (Fedora: edk2-ovmf)", firmware(machine.UEFISecure)),
 		row(false, "swtpm", "asked it what it can do", "machines with a TPM (--tpm)", "install the package swtpm, 0.7 or later", trusted))

@@ -61,7 +61,7 @@ var Machine = Wanted{
 // kept are further modules that are kept of a kernel where it has them, for what
 // runs at a deeper stratum or inside: stock hardware, buses, file systems, KVM.
 var kept = []string{
-	"virtio_pci", "virtio_scsi", "virtio_input", "virtio_gpu", "vmw_vsock_virtio_transport", "9p", "9pnet_virtio",
+	"virtio_pci", "virtio_scsi", "virtio_input", "virtio_gpu", "vmw_vsock_virtio_transport",
 	"ahci", "ata_piix", "ata_generic", "sd_mod", "sr_mod", "nvme", "isofs", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "squashfs", "xfs", "btrfs", "loop", "dm_mod",
 	"e1000", "e1000e", "8139cp", "ne2k_pci", "bochs", "cirrus", "simpledrm", "vga16fb", "psmouse", "atkbd", "i8042", "usbhid", "hid_generic", "xhci_pci", "ehci_pci", "uhci_hcd", "ohci_pci", "usb_storage",
 	"pvpanic_pci", "qemu_fw_cfg", "irqbypass", "kvm", "kvm_amd", "kvm_intel", "tun", "veth", "bridge", "br_netfilter", "nf_tables", "nft_ct", "nft_chain_nat", "nft_masq", "nft_redir", "nft_nat", "nft_fib_inet", "nft_compat", "autofs4", "configfs", "dmi_sysfs",

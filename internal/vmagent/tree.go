@@ -121,17 +121,11 @@ func (a *agent) overlay(system bool) (int, error) {
 
 // volume returns the mount of a volume, attached nowhere, and whether it is a folder.
 func (a *agent) volume(v spec.Volume) (fd int, dir bool, err error) {
-	var options []string
-	if v.Type == "9p" {
-		options = []string{"trans=virtio", "version=9p2000.L", "cache=mmap", "msize=524288", "access=any"}
-	} else if v.Type != "virtiofs" {
-		return -1, false, root.Fail(root.Invalid, "volumes", v.Type+" is no kind of volume: virtiofs and 9p are")
-	}
 	attr := unix.MOUNT_ATTR_NODEV
 	if v.ReadOnly {
 		attr |= unix.MOUNT_ATTR_RDONLY | unix.MOUNT_ATTR_NOSUID
 	}
-	fd, err = root.TreeOf(v.Type, v.Tag, attr, options...)
+	fd, err = root.TreeOf("virtiofs", v.Tag, attr)
 	if err != nil {
 		return -1, false, a.blame(root.In(root.Wrap(err, "mount the volume for "+v.Target), "volumes"))
 	}

@@ -102,8 +102,6 @@ func (r *reader) runVolume() (v vm.Volume) {
 		switch name {
 		case "tag":
 			v.Tag = r.text()
-		case "type":
-			v.Type = r.text()
 		case "file":
 			v.File = r.text()
 		case "target":

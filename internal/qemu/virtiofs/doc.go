@@ -1,10 +1,11 @@
-// Package virtiofs gives guests their volumes: for each a virtiofsd that serves
+// Package virtiofs gives guests their volumes: for each a server that serves
 // exactly it, and a device by which QEMU reaches that.
 //
 // # Words
 //
 //	volume  a folder or file of the host that an environment has
-//	server  virtiofsd: the one of QEMU up to 7.2 in C, or its successor in Rust
+//	server  virtiofsd: the one of QEMU up to 7.2 in C, or its successor in Rust; strata's own
+//	        (package volume) where the host has neither
 //	tag     the name of the device that the guest mounts
 //
 // # How it fits
@@ -34,7 +35,6 @@
 //
 // # What it does not do
 //
-// Fall back to 9p: for owners like a zone's, QEMU itself would have to be root
-// (security_model=passthrough), and Debian's cloud kernel has no 9p. Where there
-// is no virtiofsd, Find says what to install.
+// Use 9p: for owners like a zone's, QEMU itself would have to be root
+// (security_model=passthrough), and Debian's cloud kernel has no 9p.
 package virtiofs

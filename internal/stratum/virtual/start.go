@@ -254,7 +254,7 @@ func (d *Driver) volumes(ctx context.Context, p stratum.Plan, l *Launch, k *keep
 		path, args := s.Command(d.Agent, 3, 4)
 		k.Beside = append(k.Beside, keeper.Beside{Name: program.Kind.String() + " of " + v.Source, Path: path, Args: args, CloneFlags: virtiofs.Namespaces, Files: []*os.File{s.Tree, s.Listener}})
 		w.Volumes = append(w.Volumes, qemu.Volume{Tag: s.Tag, FD: h.Add(s.QEMU)})
-		l.Run.Volumes = append(l.Run.Volumes, spec.Volume{Tag: s.Tag, Type: "virtiofs", File: s.File, Target: v.Target, ReadOnly: v.ReadOnly})
+		l.Run.Volumes = append(l.Run.Volumes, spec.Volume{Tag: s.Tag, File: s.File, Target: v.Target, ReadOnly: v.ReadOnly})
 	}
 	stratum.OuterFirst(l.Run.Volumes, func(v spec.Volume) string { return v.Target })
 	return nil

@@ -58,8 +58,7 @@ type Tmpfs struct {
 
 // Volume is a folder or file of the host.
 type Volume struct {
-	Tag      string `json:"tag"`            // of the virtiofs or 9p device
-	Type     string `json:"type"`           // virtiofs, 9p
+	Tag      string `json:"tag"`            // of the virtiofs device
 	File     string `json:"file,omitempty"` // name of the one file in the device that is shown; "": the whole folder
 	Target   string `json:"target"`
 	ReadOnly bool   `json:"read_only,omitempty"`
