@@ -191,7 +191,7 @@ func resize(tree *mount.Tree, size unit.Size) error {
 		return nil
 	case unix.EBUSY:
 		return fault.Busyf("it is growing already").Help("ask again when it has grown")
-	case unix.EPERM, unix.EROFS, unix.ENOSPC: // it has met an error; what is set aside cannot be had
+	case unix.EPERM, unix.EROFS, unix.ENOSPC, unix.EUCLEAN, unix.EIO, unix.EINVAL: // it has met an error; what is set aside cannot be had
 		return fault.Unablef("the kernel does not let its file system grow: %w", errno).At("disk").Help("stop it first: it is checked then, and grown otherwise")
 	}
 	return fmt.Errorf("have the file system grow: %w", errno)

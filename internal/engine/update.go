@@ -24,25 +24,35 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	if err := en.lock(ctx); err != nil {
 		return api.Environment{}, err
 	}
-	defer en.unlock()
-	before := en.snapshot()
-	spec, err := environment.Change(before.Spec, u, bounds)
+	err = e.finish(ctx, func(ctx context.Context) error {
+		defer en.unlock()
+		return e.update(ctx, en, u)
+	})
 	if err != nil {
 		return api.Environment{}, err
 	}
+	return en.view(), nil
+}
+
+func (e *Engine) update(ctx context.Context, en *entry, u api.Update) error {
+	before := en.snapshot()
+	spec, err := environment.Change(before.Spec, u, bounds)
+	if err != nil {
+		return err
+	}
 	if err := settings.Refused(spec.Resources, before.Stratum); err != nil {
-		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+		return fault.Wrap(err, "update %s", before.Name)
 	}
 	after := before
 	after.Spec = spec
 	settle, err := e.changeClaim(en, before, after)
 	if err != nil {
-		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+		return fault.Wrap(err, "update %s", before.Name)
 	}
 	done := false
 	defer func() { settle(done) }()
 	if err := e.apply(ctx, en, before.Spec.Resources, spec.Resources, u); err != nil {
-		return api.Environment{}, fault.Wrap(err, "update %s", before.Name)
+		return fault.Wrap(err, "update %s", before.Name)
 	}
 	en.do(func() {
 		before.Spec.Resources.Disk = en.rec.Spec.Resources.Disk // it may have grown
@@ -51,11 +61,11 @@ func (e *Engine) Update(ctx context.Context, ref string, u api.Update) (api.Envi
 	if err := e.save(en); err != nil {
 		en.do(func() { en.rec.Spec = before.Spec })
 		back := e.apply(context.WithoutCancel(ctx), en, spec.Resources, before.Spec.Resources, api.Update{})
-		return api.Environment{}, errors.Join(err, fault.Wrap(back, "set the former limits again"))
+		return errors.Join(err, fault.Wrap(back, "set the former limits again"))
 	}
 	done = true
 	e.tell(ctx, en, "update")
-	return en.view(), nil
+	return nil
 }
 
 // apply changes what is on the host.
@@ -99,7 +109,7 @@ func (e *Engine) growDisk(ctx context.Context, en *entry, r *run, state environm
 	}
 	image := e.diskOf(en.snapshot())
 	if r == nil {
-		if state.Active() || state == environment.Suspended {
+		if state.Active() && state != environment.Waiting || state == environment.Suspended {
 			help := "stop it first"
 			if state == environment.Suspended { // its system would go on with what it knows of the disk
 				help = "resume it first"

@@ -32,6 +32,9 @@ func (a *agent) growDisk(size int64) error {
 	if err != nil {
 		return err
 	}
+	if err := unix.Syncfs(disk); err != nil { // who cuts the growth short does not wait for what was written before it
+		return root.In(root.Wrap(err, "write out the disk"), "disk")
+	}
 	blocks := uint64(size) / uint64(st.Bsize)
 	_, _, errno := unix.Syscall(unix.SYS_IOCTL, uintptr(disk), resizeFS, uintptr(unsafe.Pointer(&blocks)))
 	switch errno {
@@ -39,7 +42,7 @@ func (a *agent) growDisk(size int64) error {
 		return nil
 	case unix.EBUSY:
 		return root.Fail("busy", "disk", "it is growing already: ask again when it has grown")
-	case unix.EPERM, unix.EROFS, unix.ENOSPC: // it has met an error; what is set aside cannot be had
+	case unix.EPERM, unix.EROFS, unix.ENOSPC, unix.EUCLEAN, unix.EIO, unix.EINVAL: // it has met an error; what is set aside cannot be had
 		return root.Fail(root.Unable, "disk", "the kernel inside does not let the file system grow: "+root.Words(errno))
 	}
 	return root.In(root.Wrap(errno, "have the file system grow"), "disk")

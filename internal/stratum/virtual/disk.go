@@ -23,6 +23,10 @@ func (l *Live) GrowDisk(ctx context.Context, image string, size unit.Size) error
 	}
 	ctx, cancel := context.WithTimeout(ctx, growPatience) // else an answer is waited for as long as for any other
 	defer cancel()
+	// Nothing is changed for a system that does not answer.
+	if err := l.ask(ctx, func(c *control.Client) error { _, err := c.Info(ctx); return err }); err != nil {
+		return err
+	}
 	size, err := l.d.o.Pool.Lengthen(image, size)
 	if err != nil {
 		return err

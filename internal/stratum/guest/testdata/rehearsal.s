@@ -1,5 +1,5 @@
 # What most programs do before their own work, a line of output, and the end.
-	.macro	call number
+	.macro	system_call number
 	mov	$\number, %eax
 	syscall
 	.endm
@@ -7,39 +7,39 @@
 	.globl	_start
 _start:
 	xor	%edi, %edi
-	call	12			# brk(0)
+	system_call	12			# brk(0)
 	lea	0x22000(%rax), %rdi
-	call	12			# brk: a heap
+	system_call	12			# brk: a heap
 	mov	$0x1002, %edi		# ARCH_SET_FS
 	lea	room(%rip), %rsi
-	call	158			# arch_prctl
+	system_call	158			# arch_prctl
 	lea	room(%rip), %rdi
-	call	218			# set_tid_address
+	system_call	218			# set_tid_address
 	lea	room(%rip), %rdi
 	mov	$24, %esi
-	call	273			# set_robust_list
+	system_call	273			# set_robust_list
 	lea	own(%rip), %rdi
 	mov	$32, %esi
 	xor	%edx, %edx
 	mov	$0x53053053, %r10d	# RSEQ_SIG
-	call	334			# rseq
+	system_call	334			# rseq
 	xor	%edi, %edi
 	mov	$3, %esi		# RLIMIT_STACK
 	xor	%edx, %edx
 	lea	room(%rip), %r10
-	call	302			# prlimit64
+	system_call	302			# prlimit64
 	lea	self(%rip), %rdi
 	lea	room(%rip), %rsi
 	mov	$4000, %edx
-	call	89			# readlink
+	system_call	89			# readlink
 	lea	room(%rip), %rdi
 	mov	$8, %esi
 	mov	$1, %edx		# GRND_NONBLOCK
-	call	318			# getrandom
+	system_call	318			# getrandom
 	lea	fixed(%rip), %rdi
 	mov	$4096, %esi
 	mov	$1, %edx		# PROT_READ
-	call	10			# mprotect
+	system_call	10			# mprotect
 	lea	bulk(%rip), %rsi
 	lea	bulk_end(%rip), %rdx
 1:	movb	(%rsi), %al		# as pages of a program are needed, one by one
@@ -49,9 +49,9 @@ _start:
 	mov	$1, %edi
 	lea	text(%rip), %rsi
 	mov	$10, %edx
-	call	1			# write
+	system_call	1			# write
 	xor	%edi, %edi
-	call	231			# exit_group
+	system_call	231			# exit_group
 
 	.section .rodata
 text:	.ascii	"rehearsed\n"
