@@ -419,12 +419,11 @@ func failedStart(s *suite) {
 		s.Errorf("a start without network: %v", err)
 	}
 	var after string
-	for range 200 {
+	for end := time.Now().Add(usualPatience); time.Now().Before(end); time.Sleep(10 * time.Millisecond) {
 		// The disk's image was made by Plan, and stays.
 		if after = s.Host(s.T); after == before || strings.TrimSpace(difference(before, after)) == "+ "+disk {
 			break
 		}
-		time.Sleep(10 * time.Millisecond)
 	}
 	if d := strings.TrimSpace(difference(before, after)); d != "" && d != "+ "+disk {
 		s.Errorf("the host is not as it was:\n%s", d)
