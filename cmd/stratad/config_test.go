@@ -15,27 +15,30 @@ import (
 func TestConfigIsReadAndRefusedByLine(t *testing.T) {
 	for name, c := range map[string]struct {
 		text string
-		want int
+		want config
 		says string
 	}{
-		"an empty file changes nothing":           {"", 0, ""},
-		"comments alone change nothing":           {"# standby: 3\n", 0, ""},
-		"spares are kept":                         {"standby: 16\n", 16, ""},
-		"a key that there is none of is refused":  {"standby: 1\nstandy: 2\n", 0, "line 2: there is no key \"standy\""},
-		"a key that is there twice is refused":    {"standby: 1\nstandby: 2\n", 0, "line 2: standby is there twice"},
-		"too many are refused":                    {"\nstandby: 17\n", 0, "line 2: \"17\" is no number"},
-		"fewer than none are refused":             {"standby: -1\n", 0, "line 1: \"-1\" is no number"},
-		"a word is no number":                     {"standby: two\n", 0, "line 1: \"two\" is no number"},
-		"no value is no number":                   {"standby:\n", 0, "line 1: \"\" is no number"},
-		"half a guest is no number":               {"standby: 1.5\n", 0, "line 1: \"1.5\" is no number"},
-		"a list is no configuration":              {"- standby\n", 0, "line 1: a configuration is keys"},
-		"what is not YAML is refused by its line": {"standby: 1\n\tx", 0, "line 2"},
-		"two documents are refused":               {"standby: 1\n---\nstandby: 2\n", 0, "more than one document"},
+		"an empty file changes nothing":           {"", config{}, ""},
+		"comments alone change nothing":           {"# standby: 3\n", config{}, ""},
+		"spares are kept":                         {"standby: 16\n", config{Standby: 16}, ""},
+		"guests are dense":                        {"dense: true\nstandby: 1\n", config{Dense: true, Standby: 1}, ""},
+		"a number says nothing of density":        {"dense: 16\n", config{}, "line 1: \"16\" does not say"},
+		"a word says nothing of density":          {"standby: 1\ndense: very\n", config{}, "line 2: \"very\" does not say"},
+		"a key that there is none of is refused":  {"standby: 1\nstandy: 2\n", config{}, "line 2: there is no key \"standy\""},
+		"a key that is there twice is refused":    {"standby: 1\nstandby: 2\n", config{}, "line 2: standby is there twice"},
+		"too many are refused":                    {"\nstandby: 17\n", config{}, "line 2: \"17\" is no number"},
+		"fewer than none are refused":             {"standby: -1\n", config{}, "line 1: \"-1\" is no number"},
+		"a word is no number":                     {"standby: two\n", config{}, "line 1: \"two\" is no number"},
+		"no value is no number":                   {"standby:\n", config{}, "line 1: \"\" is no number"},
+		"half a guest is no number":               {"standby: 1.5\n", config{}, "line 1: \"1.5\" is no number"},
+		"a list is no configuration":              {"- standby\n", config{}, "line 1: a configuration is keys"},
+		"what is not YAML is refused by its line": {"standby: 1\n\tx", config{}, "line 2"},
+		"two documents are refused":               {"standby: 1\n---\nstandby: 2\n", config{}, "more than one document"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			got, err := parseConfig([]byte(c.text))
 			if c.says == "" {
-				if err != nil || got.Standby != c.want {
+				if err != nil || got != c.want {
 					t.Fatalf("%+v, %v", got, err)
 				}
 				return

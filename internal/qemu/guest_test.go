@@ -1,6 +1,7 @@
 package qemu
 
 import (
+	"slices"
 	"strings"
 	"testing"
 
@@ -43,6 +44,24 @@ func TestProcessorsTakeTurnsWhereOneGoesOnWithOldCode(t *testing.T) {
 		p, err := parseVersion("/usr/bin/qemu", "QEMU emulator version "+version)
 		if err != nil || p.Turns != want {
 			t.Errorf("QEMU %s: %v, %v", version, p.Turns, err)
+		}
+	}
+}
+
+func TestTheCacheOfTranslations(t *testing.T) {
+	saved := Backing{File: "memory"}
+	for want, g := range map[string]Guest{
+		"tb-size=32":  {Backing: saved},
+		"tb-size=16":  {Backing: saved, Dense: true},
+		"tb-size=64":  {Backing: saved, Dense: true, Rehearsed: true},
+		"tb-size=96":  {Dense: true}, // it boots: with less it would throw everything away on the way
+		"tb-size=128": {Backing: saved, Memory: 8 * unit.GiB},
+	} {
+		if g.Accelerator = TCG; g.Memory == 0 {
+			g.Memory = 512 * unit.MiB
+		}
+		if args := g.Args(); !slices.Contains(args, "tcg,"+want) {
+			t.Errorf("%+v: not %s but %q", g, want, args)
 		}
 	}
 }
