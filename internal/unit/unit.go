@@ -76,7 +76,7 @@ func ParseSize(text string) (Size, error) {
 }
 
 // String writes the size with the largest unit that leaves it at least 1, with
-// one decimal where it is not whole.
+// one decimal where it is not whole, and less than 1K in bytes: "512B".
 func (s Size) String() string {
 	units := []struct {
 		step int64
@@ -88,7 +88,10 @@ func (s Size) String() string {
 			return strings.TrimSuffix(text, ".0") + u.name
 		}
 	}
-	return strconv.FormatInt(int64(s), 10)
+	if s == 0 {
+		return "0"
+	}
+	return strconv.FormatInt(int64(s), 10) + "B"
 }
 
 // UnmarshalJSON reads a number of bytes or a text such as "10G".

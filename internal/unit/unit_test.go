@@ -23,6 +23,14 @@ func TestParseSize(t *testing.T) {
 	}
 }
 
+func TestASizeIsWrittenWithItsUnit(t *testing.T) {
+	for s, want := range map[Size]string{0: "0", 1: "1B", 1023: "1023B", KiB: "1K", 1536: "1.5K", 10 * GiB: "10G"} {
+		if got := s.String(); got != want {
+			t.Errorf("%d bytes are %q, not %q", int64(s), got, want)
+		}
+	}
+}
+
 func TestSizeReadsBackWhatItWrites(t *testing.T) {
 	for _, s := range []Size{0, 1, 1023, KiB, 512 * MiB, 10 * GiB, 3 * TiB} {
 		if got, err := ParseSize(s.String()); err != nil || got != s {
