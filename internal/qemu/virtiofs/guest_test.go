@@ -54,7 +54,7 @@ func inside() error {
 		run  func() error
 	}{
 		{"owners", owners}, {"names and links", names}, {"locks", locks}, {"mappings", mappings}, {"attributes", attributes},
-		{"what is made", made}, {"without a name", unnamed}, {"a folder that moves", moved}, {"many names", many}, {"at once", atOnce}, {"a large file", large}, {"no devices", devices}, {"what is mounted below", below}, {"read-only", readOnly}, {"one file", oneFile}, {"speed", speed},
+		{"what is made", made}, {"past memory", direct}, {"without a name", unnamed}, {"a folder that moves", moved}, {"many names", many}, {"at once", atOnce}, {"a large file", large}, {"no devices", devices}, {"what is mounted below", below}, {"read-only", readOnly}, {"one file", oneFile}, {"speed", speed},
 	} {
 		began := time.Now()
 		if err := check.run(); err != nil {
@@ -216,6 +216,41 @@ func made() error {
 	var st unix.Stat_t
 	if err := unix.Fstat(fd, &st); err != nil || st.Mode&0o7777 != 0o4711 || st.Uid != 0 || st.Gid != 500 {
 		return fmt.Errorf("%d:%d, mode %o, %v", st.Uid, st.Gid, st.Mode, err)
+	}
+	return nil
+}
+
+// direct is a file past the machine's memory, whose transfers are as a program likes.
+func direct() error {
+	f, err := os.OpenFile("/rw/direct", os.O_RDWR|os.O_CREATE|unix.O_DIRECT, 0o600)
+	if err != nil {
+		return err
+	}
+	defer f.Close()
+	if _, err := f.WriteAt(make([]byte, 100), 7); err != nil {
+		return err
+	}
+	if n, err := f.ReadAt(make([]byte, 50), 3); n != 50 {
+		return fmt.Errorf("%d bytes, %w", n, err)
+	}
+	if _, err := unix.IoctlGetInt(int(f.Fd()), unix.TCGETS); !errors.Is(err, unix.ENOTTY) {
+		return fmt.Errorf("it is a terminal: %w", err)
+	}
+	var st unix.Stat_t
+	if err := unix.Stat("/rw", &st); err != nil || st.Ino == 0 {
+		return fmt.Errorf("the volume's root is inode %d, %w", st.Ino, err)
+	}
+	a, err := os.OpenFile("/rw/direct", os.O_WRONLY|os.O_APPEND, 0)
+	if err != nil {
+		return err
+	}
+	defer a.Close()
+	if _, err := a.WriteString("end"); err != nil {
+		return err
+	}
+	info, err := f.Stat()
+	if err != nil || info.Size() != 110 {
+		return fmt.Errorf("%v, %w", info, err)
 	}
 	return nil
 }

@@ -10,9 +10,10 @@
 // # How it fits
 //
 // Serve speaks with QEMU over a connection, takes the queues as QEMU starts and stops them, and
-// calls a function for each request. Requests of the first queue are short and are handled in
-// turn, those of the others at the same time, up to a bound. A queue that QEMU stops has no
-// request left when QEMU is answered, so that a machine can be held still.
+// calls a function for each request. Requests of the first queue, which ought to be short, are handled
+// in turn, those of the others at the same time, up to a bound. A queue that QEMU stops has no
+// request left when QEMU is answered, so that a machine can be held still; a request that is not
+// answered in half a minute ends the whole, since QEMU does nothing else meanwhile.
 //
 // # Whom it trusts
 //

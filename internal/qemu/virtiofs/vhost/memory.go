@@ -28,7 +28,9 @@ func (d *device) setMemory(m *message) error {
 	if count != int64(len(m.files)) || int64(len(table)) < 32*count {
 		return fmt.Errorf("%d regions of memory come with %d descriptors and %d bytes", count, len(m.files), len(table))
 	}
-	d.memory.Lock()
+	if err := d.alone(); err != nil {
+		return err
+	}
 	defer d.memory.Unlock()
 	for _, r := range d.regions {
 		_ = unix.Munmap(r.mapped)

@@ -7,6 +7,7 @@ import (
 	"os"
 	"sync"
 	"sync/atomic"
+	"time"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -51,6 +52,10 @@ const (
 	noInterrupt = 1
 )
 
+// maxBytes bounds what a request brings, and what it has room for: a transfer of files is a
+// mebibyte, and has a header.
+const maxBytes = 2 << 20
+
 // bufferSize is a buffer's entry in a table.
 const bufferSize = 16
 
@@ -72,9 +77,13 @@ func (d *device) setPlaces(payload []byte) error {
 	if err != nil {
 		return err
 	}
-	q.halt()
+	if err := q.halt(); err != nil {
+		return err
+	}
 	q.places = [3]uint64{le.Uint64(payload[8:]), le.Uint64(payload[16:]), le.Uint64(payload[24:])}
-	d.memory.Lock()
+	if err := d.alone(); err != nil {
+		return err
+	}
 	defer d.memory.Unlock()
 	return q.place()
 }
@@ -115,9 +124,12 @@ func (q *queue) setCall(fd int) {
 
 // start takes requests from now on, whenever kick says so.
 func (q *queue) start(kick int) error {
-	q.halt()
 	if kick < 0 {
 		return errors.New("a queue without a kick")
+	}
+	if err := q.halt(); err != nil {
+		unix.Close(kick)
+		return err
 	}
 	if q.rings == nil {
 		unix.Close(kick)
@@ -133,15 +145,39 @@ func (q *queue) start(kick int) error {
 	return nil
 }
 
+// haltPatience is how long requests may take that QEMU waits for, and everybody who asks it
+// something meanwhile.
+const haltPatience = 30 * time.Second
+
 // halt returns when no request is taken, and none is handled.
-func (q *queue) halt() {
+func (q *queue) halt() error {
 	if q.kick == nil {
-		return
+		return nil
 	}
 	_ = q.kick.Close()
-	<-q.ended
-	q.pending.Wait()
+	over := make(chan struct{})
+	go func() {
+		<-q.ended
+		q.pending.Wait()
+		close(over)
+	}()
+	select {
+	case <-over:
+	case <-time.After(haltPatience):
+		return fmt.Errorf("a request was not answered within %v, while QEMU waited for it", haltPatience)
+	}
 	q.kick = nil
+	return nil
+}
+
+// alone takes the memory when no request is handled.
+func (d *device) alone() error {
+	for end := time.Now().Add(haltPatience); !d.memory.TryLock(); time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			return fmt.Errorf("a request was not answered within %v, while QEMU waited for it", haltPatience)
+		}
+	}
+	return nil
 }
 
 // run takes requests until the kick is closed.
@@ -245,7 +281,7 @@ func tell(event int) error {
 
 // chain follows a request's buffers.
 func (d *device) chain(table unsafe.Pointer, size uint32, head uint16) (read, write [][]byte, err error) {
-	at, inner := uint32(head), false
+	at, inner, total := uint32(head), false, uint64(0)
 	for range maxSize {
 		address, length, flags, next := buffer(table, at)
 		if flags&isTable != 0 {
@@ -261,6 +297,9 @@ func (d *device) chain(table unsafe.Pointer, size uint32, head uint16) (read, wr
 			}
 			table, size, at, inner = unsafe.Pointer(&whole[0][0]), length/bufferSize, 0, true
 			continue
+		}
+		if total += uint64(length); total > maxBytes {
+			return nil, nil, fmt.Errorf("a request has more than %d bytes", maxBytes)
 		}
 		if flags&writable != 0 {
 			write, err = d.append(write, address, length)

@@ -7,6 +7,7 @@ import (
 	"io"
 	"net"
 	"sync"
+	"syscall"
 
 	"golang.org/x/sys/unix"
 )
@@ -26,16 +27,37 @@ func Serve(conn *net.UnixConn, queues int, handle Handle) error {
 	for i := range queues {
 		d.queues = append(d.queues, &queue{d: d, short: i == 0, call: -1})
 	}
-	said := make(chan error, 1)
-	go func() { said <- d.listen() }()
-	select {
-	case err := <-said:
-		if errors.Is(err, io.EOF) {
-			return nil
+	raw, err := conn.SyscallConn()
+	if err != nil {
+		return err
+	}
+	go func() { d.fail(d.listen()) }()
+	go d.watch(raw) // what is said last may be waited for by a request that does not end
+	if err := <-d.broken; !errors.Is(err, io.EOF) {
+		return err
+	}
+	return nil
+}
+
+// watch ends Serve when QEMU has gone.
+func (d *device) watch(conn syscall.RawConn) {
+	var fd int
+	var failed error
+	err := conn.Control(func(its uintptr) { fd, failed = unix.FcntlInt(its, unix.F_DUPFD_CLOEXEC, 0) })
+	if err = errors.Join(err, failed); err != nil {
+		d.fail(err)
+		return
+	}
+	defer unix.Close(fd)
+	wanted := []unix.PollFd{{Fd: int32(fd)}} // only that the other end is closed
+	for {
+		if _, err := unix.Poll(wanted, -1); err == nil {
+			d.fail(io.EOF)
+			return
+		} else if err != unix.EINTR {
+			d.fail(err)
+			return
 		}
-		return err
-	case err := <-d.broken:
-		return err
 	}
 }
 
@@ -274,7 +296,9 @@ func (d *device) ring(m *message) (reply []byte, err error) {
 		if err != nil {
 			return nil, err
 		}
-		q.halt() // nothing of it changes while it is used
+		if err := q.halt(); err != nil { // nothing of it changes while it is used
+			return nil, err
+		}
 		switch m.request {
 		case setRingSize:
 			return nil, q.setSize(n)

@@ -329,6 +329,12 @@ func TestWhoBreaksTheProtocolIsServedNoFurther(t *testing.T) {
 		"a buffer over the end":    {used, func(f *front) { f.describe(0, 0, physical+memory-1, 2, 0, 0); f.offer(0) }, "not the machine's memory"},
 		"a follower that is none":  {used, func(f *front) { f.describe(0, 0, physical, 1, hasNext, ringSize); f.offer(0) }, "followed by 8"},
 		"a circle":                 {used, func(f *front) { f.describe(0, 0, physical, 1, hasNext, 0); f.offer(0) }, "more than"},
+		"more bytes than a request has": {used, func(f *front) {
+			for i := range uint16(4) {
+				f.describe(0, int(i), physical, memory, hasNext, i+1)
+			}
+			f.offer(0)
+		}, "bytes"},
 		"a table in a table": {used, func(f *front) {
 			f.describe(0, 0, physical+0x6000, 16, isTable, 0)
 			f.describe(0x6000, 0, physical+0x6000, 16, isTable, 0)

@@ -1,6 +1,7 @@
 package volume
 
 import (
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -9,6 +10,8 @@ import (
 	"os"
 	"runtime"
 	"strconv"
+	"sync/atomic"
+	"syscall"
 	"time"
 	"unsafe"
 
@@ -34,6 +37,9 @@ const queues = 2
 // kept are the capabilities that stay, for the owners and modes of files.
 const kept = 1<<unix.CAP_CHOWN | 1<<unix.CAP_DAC_OVERRIDE | 1<<unix.CAP_FOWNER | 1<<unix.CAP_FSETID |
 	1<<unix.CAP_SETGID | 1<<unix.CAP_SETUID | 1<<unix.CAP_SETFCAP
+
+// making are those that something is made with: who is not in a group does not get its bit.
+const making = kept &^ (1 << unix.CAP_FSETID)
 
 // Run is the whole of the program, whose one argument is the number of the listening socket that
 // QEMU is connected to; it returns the exit status.
@@ -61,14 +67,12 @@ func run(listener int) error {
 	if err := enter(serve.Place); err != nil {
 		return err
 	}
-	server, err := newServer()
+	log.SetOutput(io.Discard) // a machine can have go-fuse say as much as it likes
+	v, err := newVolume()
 	if err != nil {
 		return err
 	}
-	return vhost.Serve(conn, queues, func(read, write [][]byte) int {
-		n, _ := server.HandleRequest(read, write)
-		return n
-	})
+	return vhost.Serve(conn, queues, v.answer)
 }
 
 // accept takes the one connection that waits, QEMU's.
@@ -106,7 +110,7 @@ func enter(folder string) error {
 	data[0].Effective, data[0].Inheritable = data[0].Permitted, 0
 	data[1] = unix.CapUserData{}
 	threads = capabilities{head, data}
-	if err := threads.set(allThreads); err != nil {
+	if err := threads.set(allThreads, kept); err != nil {
 		return fmt.Errorf("drop capabilities: %w", err)
 	}
 	filter, err := seccomp.Tool()
@@ -116,22 +120,59 @@ func enter(folder string) error {
 	return filter.Load(unix.SECCOMP_FILTER_FLAG_TSYNC)
 }
 
-// newServer returns what answers FUSE for the folder that is this process's root.
-func newServer() (*fuse.ProtocolServer, error) {
-	var st unix.Stat_t
-	if err := unix.Stat("/", &st); err != nil {
+// volume answers FUSE for the folder that is this process's root.
+type volume struct {
+	root  unix.Stat_t
+	files *files
+	// What the machine has been told of: it begins anew where the machine mounts the volume anew.
+	server atomic.Pointer[fuse.ProtocolServer]
+}
+
+func newVolume() (*volume, error) {
+	v := &volume{files: &files{all: map[fs.FileHandle]bool{}}}
+	if err := unix.Stat("/", &v.root); err != nil {
 		return nil, err
 	}
-	tree := &fs.LoopbackRoot{Path: "/", Dev: st.Dev, NewNode: newNode}
-	tree.RootNode = &node{LoopbackNode: fs.LoopbackNode{RootData: tree}}
+	v.begin()
+	return v, nil
+}
+
+// begin forgets whatever the machine has been told of.
+func (v *volume) begin() {
+	tree := &fs.LoopbackRoot{Path: "/", Dev: v.root.Dev}
+	tree.NewNode = func(tree *fs.LoopbackRoot, _ *fs.Inode, _ string, _ *syscall.Stat_t) fs.InodeEmbedder {
+		return &node{LoopbackNode: fs.LoopbackNode{RootData: tree}, files: v.files}
+	}
+	tree.RootNode = tree.NewNode(tree, nil, "", nil)
 	while := seen
 	options := &fs.Options{
 		EntryTimeout: &while, AttrTimeout: &while,
 		NullPermissions: true, // a file of mode 0 is one
+		RootStableAttr:  &fs.StableAttr{Ino: v.root.Ino, Mode: unix.S_IFDIR},
 		Logger:          log.New(io.Discard, "", 0),
 	}
-	options.MountOptions = fuse.MountOptions{EnableAcl: true, MaxWrite: maxTransfer, DisableSplice: true, Logger: options.Logger}
-	return fuse.NewProtocolServer(fs.NewNodeFS(tree.RootNode, options), &options.MountOptions), nil
+	options.MountOptions = fuse.MountOptions{
+		EnableAcl: true, MaxWrite: maxTransfer, DisableSplice: true, Logger: options.Logger,
+		PanicHandler: func(why any) fuse.Status { // what it has locked would stay so
+			fmt.Fprintf(os.Stderr, "%s: %.200v\n", serve.Own, why)
+			os.Exit(1)
+			return fuse.EIO
+		},
+	}
+	v.server.Store(fuse.NewProtocolServer(guard{fs.NewNodeFS(tree.RootNode, options)}, &options.MountOptions))
+	v.files.close()
+}
+
+// initOpcode begins a mount. Source: linux/fuse.h, FUSE_INIT.
+const initOpcode = 26
+
+// answer is vhost.Handle.
+func (v *volume) answer(read, write [][]byte) int {
+	if len(read) > 0 && len(read[0]) >= 8 && binary.LittleEndian.Uint32(read[0][4:]) == initOpcode {
+		v.begin()
+	}
+	n, _ := v.server.Load().HandleRequest(read, write)
+	return n
 }
 
 // capabilities are what each thread has, which the kernel takes from one that acts as
@@ -145,10 +186,15 @@ var threads capabilities
 
 type call func(trap, a1, a2, a3 uintptr) (r1, r2 uintptr, err unix.Errno)
 
-// set gives them to this thread, or to all.
-func (c *capabilities) set(by call) error {
-	head := c.head // the kernel writes to it
-	if _, _, errno := by(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&c.data[0])), 0); errno != 0 {
+func allThreads(trap, a1, a2, a3 uintptr) (r1, r2 uintptr, err unix.Errno) {
+	return syscall.AllThreadsSyscall(trap, a1, a2, a3)
+}
+
+// set has this thread, or all, use those of them.
+func (c *capabilities) set(by call, those uint32) error {
+	head, data := c.head, c.data // the kernel writes to the former
+	data[0].Effective &= those
+	if _, _, errno := by(unix.SYS_CAPSET, uintptr(unsafe.Pointer(&head)), uintptr(unsafe.Pointer(&data[0])), 0); errno != 0 {
 		return errno
 	}
 	return nil
