@@ -291,6 +291,25 @@ func TestAQueueThatIsStoppedHasNothingLeft(t *testing.T) {
 	}
 }
 
+// What never ends keeps nobody from seeing that QEMU has gone.
+func TestQEMUsEndIsSeenWhileItIsWaitedFor(t *testing.T) {
+	began, never := make(chan struct{}), make(chan struct{})
+	defer close(never)
+	f := begin(t, func([][]byte, [][]byte) int {
+		close(began)
+		<-never
+		return 0
+	})
+	f.use(0)
+	f.describe(tableAt, 0, physical+buffersAt, 1, 0, 0)
+	f.offer(0)
+	<-began
+	f.say(getRingBase, 0, state(1, 0)) // it is not answered
+	if err := f.end(true); err != nil {
+		t.Error(err)
+	}
+}
+
 func TestWhoBreaksTheProtocolIsServedNoFurther(t *testing.T) {
 	used := func(f *front) { f.use(0) }
 	for name, c := range map[string]struct {
