@@ -62,10 +62,10 @@ func (f *files) close() {
 	clear(f.all)
 }
 
-// asMaker has what make makes belong to who asks for it. The machine's kernel has decided that he
+// asMaker has what do makes belong to who asks for it. The machine's kernel has decided that he
 // may: rights are not looked at again, for which his further groups would be missing. A file
 // gets the bit of a group that he is not in from nobody.
-func asMaker(ctx context.Context, make func() error) syscall.Errno {
+func asMaker(ctx context.Context, do func() error) syscall.Errno {
 	who, ok := fuse.FromContext(ctx)
 	if !ok {
 		return syscall.EINVAL
@@ -75,7 +75,7 @@ func asMaker(ctx context.Context, make func() error) syscall.Errno {
 	_ = unix.Setfsuid(int(who.Uid))
 	errno := syscall.EPERM
 	if threads.set(unix.RawSyscall, making) == nil {
-		errno = fs.ToErrno(make())
+		errno = fs.ToErrno(do())
 	}
 	_ = unix.Setfsuid(0)
 	_ = unix.Setfsgid(0)
@@ -86,9 +86,9 @@ func asMaker(ctx context.Context, make func() error) syscall.Errno {
 }
 
 // made makes something in n, and looks it up.
-func (n *node) made(ctx context.Context, name string, out *fuse.EntryOut, make func(path string) error) (*fs.Inode, syscall.Errno) {
+func (n *node) made(ctx context.Context, name string, out *fuse.EntryOut, do func(path string) error) (*fs.Inode, syscall.Errno) {
 	at := path.Join("/", n.Path(n.Root()), name)
-	if errno := asMaker(ctx, func() error { return make(at) }); errno != 0 {
+	if errno := asMaker(ctx, func() error { return do(at) }); errno != 0 {
 		return nil, errno
 	}
 	return n.LoopbackNode.Lookup(ctx, name, out)
