@@ -24,6 +24,11 @@ type Options struct {
 	Files  []*os.File
 	// Cgroup is the cgroup v2 folder in which the payload is born; nil: none.
 	Cgroup *os.File
+	// Own is the cgroup v2 folder in which the keeper itself is born; nil: the caller's.
+	// Within calls start so that what it starts is born in groups of cgroup v1; nil: the
+	// caller's.
+	Own    *os.File
+	Within func(start func() error) error
 	// Attach is the first client of the main program's streams; nil: none. The
 	// caller keeps its own.
 	Attach *os.File
@@ -258,7 +263,7 @@ func (o Options) spawn(sync int) (pid int, gone <-chan struct{}, err error) {
 		body, err = json.Marshal(spec)
 	}
 	if err == nil {
-		pid, gone, err = run(o.Binary, files)
+		pid, gone, err = o.run(files)
 	}
 	w := os.NewFile(uintptr(p[1]), "spec")
 	go func() {
@@ -294,18 +299,30 @@ func (m *Machine) hand(hand func(*os.File) (int, error)) (_ *wire.Machine, err e
 }
 
 // run starts the process and has it waited for.
-func run(binary string, files []uintptr) (pid int, gone <-chan struct{}, err error) {
+func (o Options) run(files []uintptr) (pid int, gone <-chan struct{}, err error) {
 	pidfd := -1
-	// The keeper inherits it. 0 is the thread's own again.
-	runtime.LockOSThread()
-	defer runtime.UnlockOSThread()
-	unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
-	defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
-	pid, _, err = syscall.StartProcess(binary, []string{"strata-keeper"}, &syscall.ProcAttr{
-		Dir: "/", Env: environment, Files: files,
-		Sys: &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd},
-	})
-	if err != nil {
+	sys := &syscall.SysProcAttr{Setsid: true, PidFD: &pidfd}
+	if o.Own != nil {
+		fd, err := duplicate(o.Own)
+		if err != nil {
+			return 0, nil, err
+		}
+		defer unix.Close(fd)
+		sys.UseCgroupFD, sys.CgroupFD = true, fd
+	}
+	start := func() error {
+		// The keeper inherits it. 0 is the thread's own again.
+		runtime.LockOSThread()
+		defer runtime.UnlockOSThread()
+		unix.Prctl(unix.PR_SET_TIMERSLACK, slack, 0, 0, 0)
+		defer unix.Prctl(unix.PR_SET_TIMERSLACK, 0, 0, 0, 0)
+		pid, _, err = syscall.StartProcess(o.Binary, []string{"strata-keeper"}, &syscall.ProcAttr{Dir: "/", Env: environment, Files: files, Sys: sys})
+		return err
+	}
+	if o.Within == nil {
+		o.Within = func(start func() error) error { return start() }
+	}
+	if err := o.Within(start); err != nil {
 		return 0, nil, err
 	}
 	return pid, reap(pid, pidfd), nil

@@ -18,19 +18,19 @@ func TestKillsAreReadFromTheKernelsWordsOnly(t *testing.T) {
 		want  Kill
 	}{
 		"a group at its limit": {
-			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a,task_memcg=/strata-d84e85/c200d65d6a4a,task=tail,pid=21579,uid=1537671168",
+			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload,task_memcg=/strata-d84e85/c200d65d6a4a/payload,task=tail,pid=21579,uid=1537671168",
 				"Memory cgroup out of memory: Killed process 21579 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 21579, Held: held, Short: Limit}},
 		"strata in a container": {
-			[]string{front + "oom_memcg=/box/1/strata-d84e85/c200d65d6a4a,task_memcg=/box/1/strata-d84e85/c200d65d6a4a/payload,task=tail,pid=5,uid=0",
+			[]string{front + "oom_memcg=/box/1/strata-d84e85/c200d65d6a4a/payload,task_memcg=/box/1/strata-d84e85/c200d65d6a4a/payload/init,task=tail,pid=5,uid=0",
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 5, Held: held, Short: Limit}},
 		"a group of its own init's": {
-			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload/x.service,task_memcg=/strata-d84e85/c200d65d6a4a/payload/x.service,task=tail,pid=5,uid=0",
+			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload/init/x.service,task_memcg=/strata-d84e85/c200d65d6a4a/payload/init/x.service,task=tail,pid=5,uid=0",
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 5, Held: held, Short: Group}},
 		"the whole host": {
-			[]string{"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/strata-d84e85/c200d65d6a4a.vm,task=qemu-system-x86,pid=5,uid=0",
+			[]string{"oom-kill:constraint=CONSTRAINT_NONE,nodemask=(null),cpuset=/,mems_allowed=0,global_oom,task_memcg=/strata-d84e85/c200d65d6a4a.vm/payload,task=qemu-system-x86,pid=5,uid=0",
 				"Out of memory: Killed process 5 (qemu-system-x86)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "qemu-system-x86", PID: 5, Held: held, Short: Whole}},
 		"a group that names another environment": {
@@ -38,18 +38,18 @@ func TestKillsAreReadFromTheKernelsWordsOnly(t *testing.T) {
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 5, Held: held, Short: Group}},
 		"a group that names another in the middle of its name": {
-			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/p,oom_memcg=/strata-d84e85/aaaaaaaaaaaa,task_memcg=/x,task=tail,pid=5,uid=0",
+			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload/p,oom_memcg=/strata-d84e85/aaaaaaaaaaaa,task_memcg=/x,task=tail,pid=5,uid=0",
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "tail", PID: 5, Held: held, Short: Group}},
 		"a process whose name is a message": {
-			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a,task_memcg=/strata-d84e85/c200d65d6a4a,task=,pid=1,uid=0,x,pid=5,uid=0",
+			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload,task_memcg=/strata-d84e85/c200d65d6a4a/payload,task=,pid=1,uid=0,x,pid=5,uid=0",
 				"Memory cgroup out of memory: Killed process 5 (a) total-vm:1k)" + behind},
 			Kill{ID: "c200d65d6a4a", Process: "a) total-vm:1k", PID: 5, Held: held, Short: Limit}},
 		"only the second message": {
 			[]string{"Memory cgroup out of memory: Killed process 5 (a\x1b[31m)" + behind},
 			Kill{Process: "a?[31m", PID: 5, Held: held, Short: Limit}},
 		"the second message is of another kill": {
-			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a,task_memcg=/strata-d84e85/c200d65d6a4a,task=tail,pid=6,uid=0",
+			[]string{front + "oom_memcg=/strata-d84e85/c200d65d6a4a/payload,task_memcg=/strata-d84e85/c200d65d6a4a/payload,task=tail,pid=6,uid=0",
 				"Memory cgroup out of memory: Killed process 5 (tail)" + behind},
 			Kill{Process: "tail", PID: 5, Held: held, Short: Limit}},
 		"before 5.3": {

@@ -111,7 +111,7 @@ func (p *Parser) id(text string) (id string, below bool) {
 	for i, part := range parts[:max(0, len(parts)-1)] {
 		if part == p.Root && part != "" {
 			id, _, _ := strings.Cut(parts[i+1], ".") // package resource, a mark
-			return id, i+2 < len(parts)
+			return id, i+3 < len(parts)              // what the limit is of lies in the environment's group
 		}
 	}
 	return "", false

@@ -95,8 +95,8 @@ func proportional(path string) int64 {
 	return 0
 }
 
-// group is the folder of a process's control group of memory: of all of it, not of the part of
-// the main program only. v1 tells which version's names its files have. Source: cgroups(7).
+// group is the folder of an environment's control group of memory, of which the process's own is
+// a part. v1 tells which version's names its files have. Source: cgroups(7).
 func group(root string, pid int) (folder string, v1 bool) {
 	data, _ := os.ReadFile(filepath.Join(root, "proc", strconv.Itoa(pid), "cgroup"))
 	for line := range strings.Lines(string(data)) {
@@ -104,7 +104,7 @@ func group(root string, pid int) (folder string, v1 bool) {
 		if len(f) != 3 {
 			continue
 		}
-		name := strings.TrimSuffix(filepath.Clean("/"+f[2]), "/payload")
+		name := whole(filepath.Clean("/" + f[2]))
 		if f[1] == "memory" {
 			return filepath.Join(root, "sys/fs/cgroup/memory", name), true
 		}
@@ -113,6 +113,11 @@ func group(root string, pid int) (folder string, v1 bool) {
 		}
 	}
 	return folder, false
+}
+
+// whole is the part of a main program's group that is the environment's (package resource).
+func whole(group string) string {
+	return strings.TrimSuffix(strings.TrimSuffix(group, "/init"), "/payload")
 }
 
 // charged reads what the kernel charges to a process's control group: its own memory for it (0 where

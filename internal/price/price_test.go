@@ -189,7 +189,7 @@ func TestMemoryIsThatOfAProcessAndAllBelow(t *testing.T) {
 	if held, _ := Weigh(root, 10, 11, nil); held.Kernel != 4096 || held.Cache != 8000 {
 		t.Errorf("v1: %+v", held)
 	}
-	write("proc/11/cgroup", "0::/strata/y/payload\n")
+	write("proc/11/cgroup", "0::/strata/y/payload/init\n")
 	write("sys/fs/cgroup/strata/y/memory.stat", "anon 1\nfile 5000\nkernel_stack 3\nkernel 8192\nshmem 5000\n")
 	if held, _ := Weigh(root, 10, 11, nil); held.Kernel != 8192 || held.Cache != 0 {
 		t.Errorf("v2: %+v", held)

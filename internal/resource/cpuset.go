@@ -15,8 +15,9 @@ import (
 	"github.com/strata-project/strata/internal/unit"
 )
 
-// Processors that a group is bound to. Where nobody asks for it, no group of strata's has
-// the controller: on v1 its hierarchy has folders only for those that do.
+// Processors that a group is bound to, with its keeper. Where nobody asks for it, no group
+// of strata's has the controller: on v1 its hierarchy has folders only for those that do,
+// one for each.
 
 const cpuset = "cpuset"
 
@@ -88,11 +89,11 @@ func (c *change) setCPUSetV1(list string) error {
 
 // gather moves what runs in the group into its folder of cpuset, until none is left that
 // was started meanwhile. A thread of this process that only enters to start something
-// (ThreadFiles) is not what runs in it.
+// (Run) is not what runs in it.
 func (g *Group) gather(dir string) error {
-	home := g.unified()
+	home := g.wholeUnified()
 	if home == "" {
-		home = g.dir("memory")
+		home = g.whole("memory")
 	}
 	own := strconv.Itoa(os.Getpid())
 	tried := map[string]bool{own: true} // one that is ending cannot be moved
@@ -127,7 +128,7 @@ func (g *Group) gather(dir string) error {
 
 // setCPUSetV2 hands the controller down on the way to the group, where it is not yet.
 func (c *change) setCPUSetV2(list string) error {
-	dir := c.unified()
+	dir := c.wholeUnified()
 	if list == "" && !exists(dir+"/cpuset.cpus") {
 		return nil
 	}

@@ -10,23 +10,29 @@
 // (v2) one. The *layout* is where the controllers are at home: "v1" without a unified
 // hierarchy, "v2" where it serves them all, "hybrid" in between.
 //
-//	v1, hybrid   cpu/ROOT/ID  memory/ROOT/ID  pids/ROOT/ID     limits
-//	             blkio/ROOT/ID         limits of disks, where it is mounted
-//	             unified/ROOT/ID       freeze, kill, CPU time, devices by BPF
-//	             cpuset/ROOT/ID        only for those that are bound to processors
-//	             freezer/, devices/, cpuacct/ROOT/ID   only where there is no unified
-//	v2           ROOT/ID               limits, devices by BPF, freeze, kill
-//	             ROOT/ID/payload       the processes, owned by the environment's root
-//	             ROOT/ID/exec          processes that join later
+//	ROOT/ID               weight, memory that is kept, processors to run on: of all of it
+//	ROOT/ID/payload       what the keeper starts: limits, devices, freeze, kill, figures
+//	ROOT/ID/keeper        the keeper, which outlives what the payload's group ends
+//	ROOT/late.keepers     those that outlive their environment, for who reads slowly
 //
-// payload and exec exist where the group was made with an owner, that is for an
+//	v1, hybrid   cpu/  memory/  pids/     shares and limits
+//	             blkio/                   those of disks, where it is mounted
+//	             unified/                 freeze, kill, CPU time, devices by BPF
+//	             cpuset/ROOT/ID           flat, and only for those that are bound to processors
+//	             freezer/, devices/, cpuacct/   only where there is no unified
+//	v2           all in one; and, with an owner, in the payload's
+//	             ROOT/ID/payload/init     the processes, owned by the environment's root
+//	             ROOT/ID/payload/exec     processes that join later
+//
+// init and exec exist where the group was made with an owner, that is for an
 // environment whose own init makes groups: its limits are one level above what
 // it can write to, and its root may put no process beside its groups (the
 // kernel's rule of no inner processes), so that exec needs a place of its own.
 //
 // Entering. A thread writes "0" to each of ThreadFiles (v1 tasks, which move the
 // thread only; Run does it) and starts the child with SysProcAttr.UseCgroupFD on
-// OpenUnified. A single-threaded process may write to each of ExecFiles instead.
+// OpenUnified (RunKeeper and OpenKeeper for the keeper). A single-threaded process may
+// write to each of ExecFiles instead.
 // CLONE_NEWCGROUP in that same clone takes the group for the root of the new
 // namespace, in the v1 hierarchies as in the unified one.
 //

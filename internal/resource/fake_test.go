@@ -87,7 +87,7 @@ type fakeV2 struct {
 
 var fakeFiles = map[string][]string{
 	"":       {"cgroup.procs", "cgroup.threads", "cgroup.subtree_control", "cgroup.freeze", "cgroup.kill", "cgroup.max.descendants", "cgroup.max.depth", "cpu.stat"},
-	"memory": {"memory.max", "memory.high", "memory.swap.max", "memory.oom.group", "memory.current", "memory.events", "memory.stat"},
+	"memory": {"memory.max", "memory.min", "memory.high", "memory.swap.max", "memory.oom.group", "memory.current", "memory.events", "memory.stat"},
 	"cpu":    {"cpu.max", "cpu.weight"},
 	"pids":   {"pids.max", "pids.current"},
 	"io":     {"io.stat"},
@@ -168,13 +168,13 @@ func TestV2WritesWhatTheKernelReads(t *testing.T) {
 		}
 	}
 	none := unit.Size(0)
-	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB, Swap: &none, CPUs: 1500, Weight: 300, PIDs: 99}, DefaultDevices(), 0)
+	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB, Swap: &none, CPUs: 1500, PIDs: 99}, DefaultDevices(), 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := f.top + "/strata/a"
-	want := map[string]string{"memory.max": "1073741824", "memory.swap.max": "0", "cpu.max": "150000 100000", "cpu.weight": "300", "pids.max": "99"}
-	if diff := cmp.Diff(want, read(t, dir, "memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max")); diff != "" {
+	dir := f.top + "/strata/a/payload"
+	want := map[string]string{"memory.max": "1073741824", "memory.swap.max": "0", "cpu.max": "150000 100000", "pids.max": "99"}
+	if diff := cmp.Diff(want, read(t, dir, "memory.max", "memory.swap.max", "cpu.max", "pids.max")); diff != "" {
 		t.Error(diff)
 	}
 	if diff := cmp.Diff(DefaultDevices(), f.gates[dir]); diff != "" {
@@ -183,8 +183,22 @@ func TestV2WritesWhatTheKernelReads(t *testing.T) {
 	if got := g.ExecFiles(); !slices.Equal(got, []string{dir + "/cgroup.procs"}) || len(g.ThreadFiles()) != 0 {
 		t.Errorf("exec by %v", got)
 	}
+	if own, err := g.OpenKeeper(); err != nil || own.Name() != f.top+"/strata/a/keeper" {
+		t.Errorf("the keeper goes to %v, %v", own, err)
+	} else {
+		own.Close()
+	}
 	if file, key := g.OOMSource(); file != dir+"/memory.events" || key != "oom_kill" {
 		t.Errorf("out of memory is in %s of %s", key, file)
+	}
+	if err := r.Share("a", Share{Weight: 250, Memory: unit.MiB}); err != nil {
+		t.Error(err)
+	}
+	for group, want := range map[string]map[string]string{"": {"cpu.weight": "250", "memory.min": "1048576"},
+		"/payload": {"cpu.weight": "", "memory.min": "1048576"}, "/keeper": {"cpu.weight": "", "memory.min": "1048576"}} {
+		if diff := cmp.Diff(want, read(t, f.top+"/strata/a"+group, "cpu.weight", "memory.min")); diff != "" {
+			t.Errorf("share of %q: %s", group, diff)
+		}
 	}
 	if err := r.Remove(t.Context()); err != nil || exists(f.top+"/strata") {
 		t.Errorf("removed: %v", err)
@@ -202,15 +216,15 @@ func TestV2KeepsLimitsAboveWhatAnOwnerWrites(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := f.top + "/strata/a"
-	for file, owner := range map[string]uint32{"": 0, "/memory.max": 0, "/cgroup.procs": 0, "/payload": 1, "/payload/cgroup.procs": 1,
-		"/payload/cgroup.subtree_control": 1, "/payload/memory.max": 0, "/exec": 0, "/exec/cgroup.procs": 0} {
+	dir := f.top + "/strata/a/payload"
+	for file, owner := range map[string]uint32{"": 0, "/memory.max": 0, "/cgroup.procs": 0, "/init": 1, "/init/cgroup.procs": 1,
+		"/init/cgroup.subtree_control": 1, "/init/memory.max": 0, "/exec": 0, "/exec/cgroup.procs": 0, "/../keeper/cgroup.procs": 0} {
 		var st unix.Stat_t
 		if err := unix.Stat(dir+file, &st); err != nil || st.Uid != owner {
 			t.Errorf("%q belongs to %d, %v; want %d", file, st.Uid, err, owner)
 		}
 	}
-	if born, err := g.OpenUnified(); err != nil || born.Name() != dir+"/payload" {
+	if born, err := g.OpenUnified(); err != nil || born.Name() != dir+"/init" {
 		t.Errorf("born in %v, %v", born, err)
 	} else {
 		born.Close()
@@ -230,15 +244,15 @@ func TestLimitsThatAreRefusedLeaveTheFormerOnes(t *testing.T) {
 		t.Fatal(err)
 	}
 	none := unit.Size(0)
-	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB, Swap: &none, CPUs: 1500, Weight: 300, PIDs: 99}, nil, 0)
+	g, err := r.Create(t.Context(), "a", Limits{Memory: unit.GiB, Swap: &none, CPUs: 1500, PIDs: 99}, nil, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
-	dir := f.top + "/strata/a"
-	files := []string{"memory.max", "memory.swap.max", "cpu.max", "cpu.weight", "pids.max"}
+	dir := f.top + "/strata/a/payload"
+	files := []string{"memory.max", "memory.swap.max", "cpu.max", "pids.max"}
 	before := read(t, dir, files...)
 	one := unit.Size(1)
-	err = g.Set(Limits{Memory: 2 * unit.GiB, Swap: &one, CPUs: 2500, Weight: 400, PIDs: 88, IO: IO{Read: unit.MiB, Disks: []string{"8:0"}}})
+	err = g.Set(Limits{Memory: 2 * unit.GiB, Swap: &one, CPUs: 2500, PIDs: 88, IO: IO{Read: unit.MiB, Disks: []string{"8:0"}}})
 	if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), "io.max") {
 		t.Errorf("got %v, want that there is no io.max", err)
 	}
@@ -263,7 +277,7 @@ func TestV2FiguresAreRead(t *testing.T) {
 		"cpu.stat": "usage_usec 5\nuser_usec 3\nsystem_usec 2\nnr_throttled 4\nthrottled_usec 6\n", "pids.current": "2\n", "pids.max": "10\n", "pids.events": "max 1\n",
 		"io.stat": "8:0 rbytes=1 wbytes=2 rios=3 wios=4 dbytes=0\n253:1 rbytes=10 wbytes=20 rios=30 wios=40\n",
 	} {
-		if err := os.WriteFile(filepath.Join(f.top, "strata/a", file), []byte(text), 0o644); err != nil {
+		if err := os.WriteFile(filepath.Join(f.top, "strata/a/payload", file), []byte(text), 0o644); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -343,9 +357,9 @@ func TestLimitsAreChecked(t *testing.T) {
 		limits Limits
 		field  string
 	}{
-		{"nothing", Limits{}, ""}, {"everything", Limits{Memory: 1, CPUs: 10, Weight: 10000, PIDs: 1}, ""},
+		{"nothing", Limits{}, ""}, {"everything", Limits{Memory: 1, CPUs: 10, PIDs: 1}, ""},
 		{"negative memory", Limits{Memory: -1}, "memory"}, {"swap below unlimited", Limits{Swap: &under}, "swap"},
-		{"too little of a processor", Limits{CPUs: 9}, "cpus"}, {"a weight too large", Limits{Weight: 10001}, "weight"}, {"negative processes", Limits{PIDs: -1}, "pids"},
+		{"too little of a processor", Limits{CPUs: 9}, "cpus"}, {"negative processes", Limits{PIDs: -1}, "pids"},
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			all := fault.All(c.limits.Check())
@@ -366,7 +380,7 @@ func TestSettingsOnEachVersion(t *testing.T) {
 		{"a fresh group without limits needs no write", Limits{}, true, true, "[]"},
 		{"taking limits away on v2", Limits{}, true, false, "[{cpu cpu.max max 100000} {pids pids.max max}]"},
 		{"taking limits away on v1", Limits{}, false, false, "[{cpu cpu.cfs_quota_us -1} {pids pids.max max}]"},
-		{"half a processor on v1", Limits{CPUs: 500, Weight: 1}, false, true, "[{cpu cpu.cfs_quota_us 50000} {cpu cpu.shares 10}]"},
+		{"half a processor on v1", Limits{CPUs: 500}, false, true, "[{cpu cpu.cfs_quota_us 50000}]"},
 		{"the least on v2", Limits{CPUs: 10, PIDs: 5}, true, true, "[{cpu cpu.max 1000 100000} {pids pids.max 5}]"},
 	} {
 		t.Run(c.name, func(t *testing.T) {

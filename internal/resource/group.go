@@ -7,6 +7,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strconv"
+	"strings"
 
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/undo"
@@ -20,8 +21,9 @@ const (
 	maxDepth       = 64
 )
 
-// Group is one environment's control group. Make one with Root.Create or
-// Root.Find; it holds nothing open.
+// Group is one environment's control group, with all that strata runs for it. Its limits
+// are those of what the keeper starts; its share (Root.Share) and Whole are of all. Make
+// one with Root.Create or Root.Find; it holds nothing open.
 type Group struct {
 	root *Root
 	id   string
@@ -65,6 +67,9 @@ func (r *Root) Create(ctx context.Context, id string, l Limits, devices []Device
 			return nil, explain(err, "make control group %s", path)
 		}
 		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, path) })
+		if err := r.part(path, keeperLeaf, payloadLeaf); err != nil {
+			return nil, err
+		}
 	}
 	if r.cpuset != "" && l.CPUSet != "" {
 		back.Push("remove control group", func(ctx context.Context) error { return r.removeTree(ctx, r.cpuset+"/"+g.folder()) })
@@ -96,23 +101,55 @@ func (r *Root) Find(id string) (*Group, error) {
 	return nil, fault.Missingf("there is no control group %q", id)
 }
 
-// dir returns the group's folder in the hierarchy of a controller, "" for none.
-func (g *Group) dir(controller string) string {
+// part makes the groups below dir, a folder of the root's or below it, and hands them
+// the controllers.
+func (r *Root) part(dir string, leaves ...string) error {
+	if r.nested && strings.HasPrefix(dir, r.unified+"/") {
+		if err := r.enable(dir); err != nil {
+			return err
+		}
+	}
+	for _, leaf := range leaves {
+		if err := r.tree.mkdir(dir + "/" + leaf); err != nil {
+			return explain(err, "make control group %s/%s", dir, leaf)
+		}
+	}
+	return nil
+}
+
+// whole returns the group's folder in the hierarchy of a controller, "" for none.
+func (g *Group) whole(controller string) string {
 	if home := g.root.homes[controller]; home != "" {
 		return home + "/" + g.folder()
 	}
 	return ""
 }
 
-// unified returns the group's folder in the v2 hierarchy, "" for none.
-func (g *Group) unified() string {
+// dir returns the payload's folder in the hierarchy of a controller, "" for none.
+func (g *Group) dir(controller string) string {
+	if dir := g.whole(controller); dir != "" {
+		return dir + "/" + payloadLeaf
+	}
+	return ""
+}
+
+// wholeUnified returns the group's folder in the v2 hierarchy, "" for none.
+func (g *Group) wholeUnified() string {
 	if g.root.unified == "" {
 		return ""
 	}
 	return g.root.unified + "/" + g.folder()
 }
 
-// leaf returns the folder in the v2 hierarchy that processes go to.
+// unified returns the payload's folder in the v2 hierarchy, "" for none.
+func (g *Group) unified() string {
+	if dir := g.wholeUnified(); dir != "" {
+		return dir + "/" + payloadLeaf
+	}
+	return ""
+}
+
+// leaf returns the folder in the v2 hierarchy that processes of the payload go to.
 func (g *Group) leaf(name string) string {
 	dir := g.unified()
 	if g.root.nested && exists(dir+"/"+name) {
@@ -138,15 +175,10 @@ func (g *Group) delegate(owner uint32) error {
 	_ = put(dir, "cgroup.max.descendants", strconv.Itoa(maxDescendants))
 	_ = put(dir, "cgroup.max.depth", strconv.Itoa(maxDepth))
 	if g.root.nested {
-		if err := g.root.enable(dir); err != nil {
+		if err := g.root.part(dir, execLeaf, initLeaf); err != nil {
 			return err
 		}
-		for _, leaf := range []string{execLeaf, payloadLeaf} {
-			if err := g.root.tree.mkdir(dir + "/" + leaf); err != nil {
-				return explain(err, "make control group %s/%s", dir, leaf)
-			}
-		}
-		dir += "/" + payloadLeaf
+		dir += "/" + initLeaf
 	}
 	return own(dir, owner, "cgroup.procs", "cgroup.subtree_control", "cgroup.threads")
 }
@@ -177,11 +209,13 @@ func (g *Group) ExecFiles() []string {
 // ThreadFiles returns the v1 files that a single thread of any process writes
 // "0" to; what it starts then is in the group as far as v1 goes. The thread must be
 // thrown away. On v2 there are none.
-func (g *Group) ThreadFiles() []string {
+func (g *Group) ThreadFiles() []string { return g.tasks(payloadLeaf) }
+
+func (g *Group) tasks(leaf string) []string {
 	var files []string
 	for _, dir := range g.root.dirs {
 		if dir != g.root.unified {
-			files = append(files, dir+"/"+g.folder()+"/tasks")
+			files = append(files, dir+"/"+g.folder()+"/"+leaf+"/tasks")
 		}
 	}
 	if dir := g.pinned(); dir != "" {
@@ -193,16 +227,15 @@ func (g *Group) ThreadFiles() []string {
 // OpenUnified opens the group's folder of the v2 hierarchy, where main programs
 // go, for clone3's CLONE_INTO_CGROUP (SysProcAttr.CgroupFD). Kinds: Unable where
 // there is no v2 hierarchy, Missing.
-func (g *Group) OpenUnified() (*os.File, error) { return g.open(payloadLeaf) }
+func (g *Group) OpenUnified() (*os.File, error) { return g.open(g.leaf(initLeaf)) }
 
-// OpenExec is OpenUnified for a process that enters later.
-func (g *Group) OpenExec() (*os.File, error) { return g.open(execLeaf) }
+// OpenKeeper is OpenUnified for the keeper.
+func (g *Group) OpenKeeper() (*os.File, error) { return g.open(g.wholeUnified() + "/" + keeperLeaf) }
 
-func (g *Group) open(leaf string) (*os.File, error) {
-	if g.unified() == "" {
+func (g *Group) open(dir string) (*os.File, error) {
+	if g.root.unified == "" {
 		return nil, fault.Unablef("this host has no cgroup v2 hierarchy")
 	}
-	dir := g.leaf(leaf)
 	fd, err := unix.Open(dir, unix.O_PATH|unix.O_DIRECTORY|unix.O_CLOEXEC, 0)
 	if errors.Is(err, unix.ENOENT) {
 		return nil, fault.Missingf("the control group %s is gone", dir)

@@ -93,7 +93,7 @@ func (c *change) setIO(l IO) error {
 		}
 		return fault.Unablef("this host has no controller for disks (io, or blkio on cgroup v1)").At(l.field())
 	}
-	if err := c.ioWeight(dir, v2, l.Weight); err != nil {
+	if err := c.ioWeight(filepath.Dir(dir), v2, l.Weight); err != nil {
 		return err
 	}
 	if l.Limited() && len(l.Disks) == 0 {

@@ -200,17 +200,76 @@ func children(dir string) ([]string, error) {
 	return out, nil
 }
 
-// Remove removes the group and those below it, as soon as their processes are
-// gone: it waits for that, at most 10 seconds. It kills nothing. A group that is gone
-// is no error. Kinds: Busy where a process stays.
+// Remove removes the group and those below it, as soon as the payload's processes are
+// gone: it waits for that, at most 10 seconds. It kills nothing. A keeper that has output
+// to hand over still goes on in a group for such. A group that is gone is no error.
+// Kinds: Busy where a process stays.
 func (g *Group) Remove(ctx context.Context) error {
 	for _, dir := range g.root.dirs {
-		if err := g.root.removeTree(ctx, dir+"/"+g.folder()); err != nil {
+		if err := g.root.removeTree(ctx, dir+"/"+g.folder()+"/"+payloadLeaf); err != nil {
 			return fault.Wrap(err, "remove control group %s", g.id)
 		}
 	}
+	if err := g.partKeeper(ctx); err != nil {
+		return fault.Wrap(err, "remove control group %s", g.id)
+	}
+	all := make([]string, 0, 2*len(g.root.dirs)+1)
+	for _, dir := range g.root.dirs {
+		dir += "/" + g.folder()
+		all = append(all, dir+"/"+keeperLeaf, dir)
+	}
 	if dir := g.pinned(); dir != "" {
-		return fault.Wrap(g.root.removeTree(ctx, dir), "remove control group %s", g.id)
+		all = append(all, dir)
+	}
+	for _, dir := range all {
+		if err := g.root.removeTree(ctx, dir); err != nil {
+			return fault.Wrap(err, "remove control group %s", g.id)
+		}
+	}
+	return nil
+}
+
+// keeperEnds is how long a keeper has to end after its payload before it is told from
+// one that stays.
+const keeperEnds = 20 * time.Millisecond
+
+// partKeeper moves a keeper that stays to the group of those whose environment is over.
+func (g *Group) partKeeper(ctx context.Context) error {
+	dir := g.wholeUnified()
+	if dir == "" {
+		dir = g.whole("pids")
+	}
+	dir += "/" + keeperLeaf
+	var stay []string
+	short, cancel := context.WithTimeout(ctx, keeperEnds)
+	defer cancel()
+	err := pollEvents(short, dir, func() (bool, error) {
+		text, err := get(dir, "cgroup.procs")
+		if err != nil && !noProcesses(err) {
+			return false, explain(err, "list the processes of %s", dir)
+		}
+		stay = strings.Fields(text)
+		return len(stay) == 0, nil
+	})
+	if err == nil || !fault.Is(err, fault.Busy) {
+		return err
+	}
+	to := slices.Clone(g.root.dirs)
+	for i, home := range to {
+		to[i] = home + "/" + lateGroup
+		if err := g.root.tree.mkdir(to[i]); err != nil && !errors.Is(err, unix.EEXIST) {
+			return explain(err, "make control group %s", to[i])
+		}
+	}
+	if g.pinned() != "" {
+		to = append(to, g.root.cpuset)
+	}
+	for _, pid := range stay {
+		for _, dir := range to {
+			if err := put(dir, "cgroup.procs", pid); err != nil && !errors.Is(err, unix.ESRCH) {
+				return explain(err, "move keeper %s to %s", pid, dir)
+			}
+		}
 	}
 	return nil
 }

@@ -35,9 +35,6 @@ type Limits struct {
 	Swap *unit.Size
 	// CPUs is the most processor time. 0: no limit.
 	CPUs unit.CPUs
-	// Weight is the share of contended processor time, from 1 to 10000. 0: as it is,
-	// which is 100 in a new group.
-	Weight int
 	// PIDs is the most processes and threads. 0: no limit.
 	PIDs int64
 	// CPUSet are the processors to run on, such as 0,2-3. "": all.
@@ -58,9 +55,6 @@ func (l Limits) Check() error {
 	if l.CPUs < 0 || l.CPUs > 0 && l.CPUs < minCPUs {
 		errs = append(errs, fault.Invalidf("%s processors are too few", l.CPUs).At("cpus").Help("the least is %s", minCPUs))
 	}
-	if l.Weight != 0 && (l.Weight < minWeight || l.Weight > maxWeight) {
-		errs = append(errs, fault.Invalidf("a weight of %d is out of range", l.Weight).At("weight").Help("write %d to %d, the default is %d", minWeight, maxWeight, defaultWeight))
-	}
 	if l.PIDs < 0 {
 		errs = append(errs, fault.Invalidf("a limit of %d processes is not possible", l.PIDs).At("pids"))
 	}
@@ -70,18 +64,6 @@ func (l Limits) Check() error {
 // quota returns the processor time of one period, in microseconds.
 func (l Limits) quota() string {
 	return strconv.FormatInt(int64(l.CPUs)*(period/1000), 10)
-}
-
-func (l Limits) weight() int64 {
-	if l.Weight == 0 {
-		return defaultWeight
-	}
-	return int64(l.Weight)
-}
-
-// shares is the weight on v1's scale, where 1024 is the default and 2 the least.
-func (l Limits) shares() string {
-	return strconv.FormatInt(max(2, l.weight()*1024/defaultWeight), 10)
 }
 
 // swap returns the swap limit, Unlimited where there is none.
@@ -124,13 +106,6 @@ func (l Limits) cpuSettings(v2, fresh bool) []setting {
 			out = append(out, setting{"cpu", "cpu.cfs_quota_us", l.quota()})
 		default:
 			out = append(out, setting{"cpu", "cpu.cfs_quota_us", "-1"})
-		}
-	}
-	if l.Weight > 0 {
-		if v2 {
-			out = append(out, setting{"cpu", "cpu.weight", strconv.FormatInt(l.weight(), 10)})
-		} else {
-			out = append(out, setting{"cpu", "cpu.shares", l.shares()})
 		}
 	}
 	return out

@@ -15,7 +15,7 @@ func TestMarksAreApartInOneRoot(t *testing.T) {
 	var running []*process
 	for i, one := range all {
 		g := create(t, one, "a", Limits{PIDs: int64(20 + i)}, 0)
-		if got := g.dir("cpu"); got != r.homes["cpu"]+"/a"+one.mark {
+		if got := g.whole("cpu"); got != r.homes["cpu"]+"/a"+one.mark {
 			t.Errorf("its folder is %s", got)
 		}
 		p := spawn(t, g, "wait")

@@ -117,9 +117,20 @@ type process struct {
 	out *bufio.Reader
 }
 
-// spawn starts the test binary inside the group, the way ThreadFiles and
-// OpenUnified are meant to be used.
+// spawn starts the test binary inside the group, the way Run and OpenUnified are meant
+// to be used.
 func spawn(t testing.TB, g *Group, what string) *process {
+	t.Helper()
+	return born(t, g.OpenUnified, g.Run, what)
+}
+
+// spawnKeeper starts it in the place of the keeper.
+func spawnKeeper(t testing.TB, g *Group, what string) *process {
+	t.Helper()
+	return born(t, g.OpenKeeper, g.RunKeeper, what)
+}
+
+func born(t testing.TB, open func() (*os.File, error), run func(func() error) error, what string) *process {
 	t.Helper()
 	cmd := exec.Command("/proc/self/exe")
 	cmd.Env = append(os.Environ(), childVariable+"="+what, "GOMAXPROCS=1")
@@ -134,15 +145,13 @@ func spawn(t testing.TB, g *Group, what string) *process {
 		t.Fatal(err)
 	}
 	cmd.SysProcAttr = &syscall.SysProcAttr{}
-	if g.root.unified != "" {
-		dir, err := g.OpenUnified()
-		if err != nil {
-			t.Fatal(err)
-		}
+	if dir, err := open(); err == nil {
 		defer dir.Close()
 		cmd.SysProcAttr.UseCgroupFD, cmd.SysProcAttr.CgroupFD = true, int(dir.Fd())
+	} else if !fault.Is(err, fault.Unable) { // there is no unified hierarchy
+		t.Fatal(err)
 	}
-	if err := g.Run(cmd.Start); err != nil {
+	if err := run(cmd.Start); err != nil {
 		t.Fatal(err)
 	}
 	r.Close()
@@ -177,7 +186,7 @@ func create(t testing.TB, r *Root, id string, l Limits, owner uint32) *Group {
 
 func TestLimitsAreWhatTheGroupSays(t *testing.T) {
 	r := realRoot(t)
-	g := create(t, r, "a", Limits{Memory: 64 * unit.MiB, CPUs: 500, Weight: 200, PIDs: 20}, 0)
+	g := create(t, r, "a", Limits{Memory: 64 * unit.MiB, CPUs: 500, PIDs: 20}, 0)
 	s, err := g.Stats()
 	if err != nil {
 		t.Fatal(err)
@@ -383,11 +392,68 @@ func TestRemoveWaitsAndSaysWhoStays(t *testing.T) {
 	}
 }
 
+// TestAKeeperIsInTheGroupButNotItsPayload has a keeper outlive what the group's limits and
+// kills are for, and the group itself.
+func TestAKeeperIsInTheGroupButNotItsPayload(t *testing.T) {
+	r := realRoot(t)
+	canPin(t, r)
+	ctx := t.Context()
+	g := create(t, r, "a", Limits{Memory: 32 * unit.MiB}, 0)
+	payload, keeper := spawn(t, g, "wait"), spawnKeeper(t, g, "eat")
+	if got := keeper.step(t); got != "ate" { // twice the limit
+		t.Fatalf("the keeper says %q", got)
+	}
+	s, err := g.Stats()
+	if err != nil || s.Memory.Current > 32*unit.MiB || s.Memory.Kills != 0 {
+		t.Errorf("the payload: %+v, %v", s.Memory, err)
+	}
+	if held, most, err := g.Whole(); err != nil || held < 64*unit.MiB || most != 0 && most < held {
+		t.Errorf("both hold %d, at most %d, %v", held, most, err)
+	}
+	if err := g.Set(Limits{CPUSet: "0"}); err != nil {
+		t.Fatal(err)
+	}
+	for _, one := range []*process{payload, keeper} {
+		if got := runsOn(t, one.Process.Pid); got != "0" {
+			t.Errorf("%d runs on %s", one.Process.Pid, got)
+		}
+	}
+	if pids, err := g.Processes(); err != nil || !slices.Equal(pids, []int{payload.Process.Pid}) {
+		t.Errorf("the payload is %v, %v", pids, err)
+	}
+	if err := g.Kill(ctx); err != nil {
+		t.Fatal(err)
+	}
+	_ = payload.Wait()
+	if err := g.Remove(ctx); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := r.Find("a"); !fault.Is(err, fault.Missing) {
+		t.Errorf("with a keeper that stays the group is there: %v", err)
+	}
+	if ids, err := r.List(); err != nil || len(ids) != 0 {
+		t.Errorf("listed are %v, %v", ids, err)
+	}
+	if got := keeper.step(t); got != "EOF" { // it went on until it was told to end
+		t.Errorf("the keeper says %q", got)
+	}
+	_ = keeper.Wait()
+
+	g = create(t, r, "a", Limits{}, 0)
+	keeper = spawnKeeper(t, g, "wait")
+	if err := r.Remove(ctx); err != nil {
+		t.Error(err)
+	}
+	if err := keeper.Wait(); err == nil {
+		t.Error("a keeper was left by the end of all")
+	}
+}
+
 func TestAnOwnerMayDivideButNotWiden(t *testing.T) {
 	r := realRoot(t)
 	g := create(t, r, "a", Limits{Memory: 64 * unit.MiB}, 100000)
 	require.Host(t, "cgroup-unified", g.unified() != "", "there is no unified hierarchy")
-	dir := g.leaf(payloadLeaf)
+	dir := g.leaf(initLeaf)
 	var st unix.Stat_t
 	for _, file := range []string{"", "cgroup.procs", "cgroup.subtree_control"} {
 		if err := unix.Stat(filepath.Join(dir, file), &st); err != nil || st.Uid != 100000 {

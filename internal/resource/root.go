@@ -43,10 +43,13 @@ var kernelTree = tree{
 	rmdir: unix.Rmdir,
 }
 
-// The folders of a delegated group on v2.
+// The groups below an environment's, and others.
 const (
-	payloadLeaf = "payload"
-	execLeaf    = "exec"
+	keeperLeaf  = "keeper"
+	payloadLeaf = "payload" // what the keeper starts, within the limits
+	initLeaf    = "init"    // on v2 below the payload's, where its init makes groups
+	execLeaf    = "exec"    // and beside that
+	lateGroup   = "late.keepers"
 	daemonLeaf  = "-daemon" // behind the root's name
 )
 
@@ -331,7 +334,8 @@ func (r *Root) List() ([]string, error) {
 }
 
 // Remove removes every group in the root, once their processes are gone, and then the
-// root, unless groups of another mark are left in it.
+// root, unless groups of another mark are left in it. It kills keepers that outlive
+// their environments.
 // Kinds: Busy where some are not. Doing it again is no error.
 func (r *Root) Remove(ctx context.Context) error {
 	ids, err := r.List()
@@ -342,6 +346,9 @@ func (r *Root) Remove(ctx context.Context) error {
 		if err := r.group(id).Remove(ctx); err != nil {
 			return err
 		}
+	}
+	if err := r.endLate(ctx); err != nil {
+		return err
 	}
 	all := r.dirs
 	if r.cpuset != "" {
@@ -357,6 +364,26 @@ func (r *Root) Remove(ctx context.Context) error {
 	}
 	if r.programs != nil {
 		r.programs.close()
+	}
+	return nil
+}
+
+// endLate kills the keepers that partKeeper has moved, and removes their group.
+func (r *Root) endLate(ctx context.Context) error {
+	for _, home := range r.dirs {
+		dir := home + "/" + lateGroup
+		if !exists(dir) {
+			continue
+		}
+		text, _ := get(dir, "cgroup.procs")
+		for _, word := range strings.Fields(text) {
+			if pid, err := strconv.Atoi(word); err == nil && pid > 0 {
+				_ = unix.Kill(pid, unix.SIGKILL)
+			}
+		}
+		if err := r.removeTree(ctx, dir); err != nil {
+			return err
+		}
 	}
 	return nil
 }

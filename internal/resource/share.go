@@ -24,24 +24,31 @@ type Share struct {
 // as a whole, with the groups of every mark, gets beside everything else on the host. A group that is gone is no
 // error.
 func (r *Root) Share(id string, s Share) error {
-	below := ""
+	cpu, memory := r.homes["cpu"], r.homes["memory"]
 	if id != "" {
-		below = "/" + r.group(id).folder()
+		g := r.group(id)
+		cpu, memory = g.whole("cpu"), g.whole("memory")
 	}
-	cpu, memory := r.homes["cpu"]+below, r.homes["memory"]+below
-	weight := Limits{Weight: min(max(s.Weight, minWeight), maxWeight)}
+	weight := min(max(s.Weight, minWeight), maxWeight)
 	var err error
 	if r.homes["cpu"] == r.unified {
-		err = put(cpu, "cpu.weight", strconv.Itoa(weight.Weight))
-	} else {
-		err = put(cpu, "cpu.shares", weight.shares())
+		err = put(cpu, "cpu.weight", strconv.Itoa(weight))
+	} else { // where 1024 is the default and 2 the least
+		err = put(cpu, "cpu.shares", strconv.Itoa(max(2, weight*1024/defaultWeight)))
 	}
 	if err != nil {
 		return gone(err, "share processor time")
 	}
 	if r.homes["memory"] == r.unified {
-		err = put(memory, "memory.min", strconv.FormatInt(max(int64(s.Memory), 0), 10))
-	} else if below != "" {
+		// What is kept for a group is kept for the groups in it that ask for it.
+		dirs := []string{memory}
+		if id != "" {
+			dirs = append(dirs, memory+"/"+payloadLeaf, memory+"/"+keeperLeaf)
+		}
+		for _, dir := range dirs {
+			err = errors.Join(err, put(dir, "memory.min", strconv.FormatInt(max(int64(s.Memory), 0), 10)))
+		}
+	} else if id != "" {
 		// Not of the root: the kernel takes from all below whoever passes a soft limit.
 		err = put(memory, "memory.soft_limit_in_bytes", strconv.FormatInt(int64(s.Memory), 10))
 	}

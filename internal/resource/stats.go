@@ -83,6 +83,24 @@ func (g *Group) Stats() (Stats, error) {
 	return s, nil
 }
 
+// Whole is the memory of the payload and the keeper, with the most of both at once.
+// Kinds: Missing where the group is gone.
+func (g *Group) Whole() (held, most int64, err error) {
+	now, peak := "memory.usage_in_bytes", "memory.max_usage_in_bytes"
+	if g.root.homes["memory"] == g.root.unified {
+		now, peak = "memory.current", "memory.peak"
+	}
+	dir := g.whole("memory")
+	if held, err = number(dir, now); err != nil {
+		if !exists(dir) {
+			return 0, 0, fault.Missingf("the control group %s is gone", g.id)
+		}
+		return 0, 0, explain(err, "read the figures of %s", g.id)
+	}
+	most, _ = number(dir, peak)
+	return held, most, nil
+}
+
 // memoryStats fails only where the current use cannot be read: the other files
 // depend on the kernel's age.
 func (g *Group) memoryStats(m *MemoryStats) (err error) {

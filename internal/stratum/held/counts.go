@@ -30,6 +30,9 @@ func (l *Run) HostCounts() (stratum.Counts, error) {
 		c.Read, c.Written = s.IO.ReadBytes, s.IO.WriteBytes
 	}
 	c.HostMemory = c.Memory
+	if c.HostMemory.Held, c.HostMemory.Most, err = l.Group.Whole(); err != nil {
+		return stratum.Counts{}, err
+	}
 	return c, nil
 }
 

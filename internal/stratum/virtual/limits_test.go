@@ -21,7 +21,7 @@ func weightOf(t *testing.T, g *resource.Group) string {
 	t.Helper()
 	for _, list := range g.ThreadFiles() {
 		for _, file := range []string{"cpu.weight", "cpu.shares"} {
-			if text, err := os.ReadFile(filepath.Join(filepath.Dir(list), file)); err == nil {
+			if text, err := os.ReadFile(filepath.Join(filepath.Dir(list), "..", file)); err == nil {
 				return strings.TrimSpace(string(text))
 			}
 		}

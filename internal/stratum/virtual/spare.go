@@ -138,11 +138,8 @@ func (s *Spare) Gone() <-chan struct{} { return s.starting.Gone() }
 
 // Bytes is the memory that the spare holds, as its control group counts it.
 func (s *Spare) Bytes() int64 {
-	stats, err := s.Group.Stats()
-	if err != nil {
-		return 0
-	}
-	return stats.Memory.Current
+	held, _, _ := s.Group.Whole()
+	return held
 }
 
 // End ends the spare and leaves nothing of it.
