@@ -76,6 +76,28 @@ func TestKillsAreReadFromTheKernelsWordsOnly(t *testing.T) {
 	}
 }
 
+func TestAKillWithoutItsFirstMessageIsLookedUp(t *testing.T) {
+	for name, row := range map[string]struct {
+		groups string
+		short  Short
+		want   string
+	}{
+		"v1":                         {"12:cpu,memory:/strata-d84e85/c200d65d6a4a/payload\n0::/strata-d84e85/aaaaaaaaaaaa/payload\n", Limit, "c200d65d6a4a"},
+		"hybrid without memory's":    {"1:name=systemd:/\n0::/strata-d84e85/c200d65d6a4a.vm/payload\n", Limit, "c200d65d6a4a"},
+		"one that is gone":           {"0::/strata-d84e85/c200d65d6a4a/payload (deleted)\n", Limit, "c200d65d6a4a"},
+		"a group within":             {"0::/strata-d84e85/c200d65d6a4a/payload/init/x\n", Limit, ""},
+		"a group within, for all":    {"0::/strata-d84e85/c200d65d6a4a/payload/init/x\n", Whole, "c200d65d6a4a"},
+		"the host's":                 {"12:memory:/system.slice/x\n0::/strata-d84e85/c200d65d6a4a/payload\n", Whole, ""},
+		"nothing that can be read":   {"\x00:\n::::\n0::", Limit, ""},
+		"a name that means to be it": {"12:memory:/x\n0::/y:memory:/strata-d84e85/c200d65d6a4a/payload\n", Limit, ""},
+	} {
+		p := Parser{Root: "strata-d84e85"}
+		if got := p.member(Kill{PID: 5, Short: row.short}, row.groups); got.ID != row.want || got.Short != row.short {
+			t.Errorf("%s: %+v; want %q", name, got, row.want)
+		}
+	}
+}
+
 func TestARecordIsTheKernelsOrNone(t *testing.T) {
 	for record, want := range map[string]string{
 		"3,391044,48503677178,-;Out of memory: x\n SUBSYSTEM=a\n": "Out of memory: x",

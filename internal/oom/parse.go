@@ -1,6 +1,7 @@
 package oom
 
 import (
+	"slices"
 	"strconv"
 	"strings"
 )
@@ -115,6 +116,25 @@ func (p *Parser) id(text string) (id string, below bool) {
 		}
 	}
 	return "", false
+}
+
+// member is k with the environment that the process's groups (its file "cgroup" in /proc)
+// are of, if it is one. Whose limit it was cannot be told of a process in a group within
+// the environment's; that stays unsaid.
+func (p *Parser) member(k Kill, groups string) Kill {
+	for line := range strings.Lines(groups) {
+		f := strings.SplitN(strings.TrimSpace(line), ":", 3) // cgroups(7): number, controllers, path
+		if len(f) != 3 || f[0] != "0" && !slices.Contains(strings.Split(f[1], ","), "memory") {
+			continue
+		}
+		if id, below := p.id(strings.TrimPrefix(f[2], "/")); !below || k.Short == Whole {
+			k.ID = id
+		}
+		if f[0] != "0" {
+			break // memory is at home in v1, and its groups are what was short
+		}
+	}
+	return k
 }
 
 // second reads "1 (NAME) total-vm:1kB, anon-rss:1kB, file-rss:1kB, shmem-rss:1kB, UID:1 …".

@@ -43,7 +43,11 @@ func Watch(ctx context.Context, root string, tell func(Kill)) error {
 		case err != nil:
 			return fault.Unablef("read the kernel's messages: %w", err)
 		}
-		if k, ok := p.Line(text(b[:n])); ok && k.ID != "" {
+		k, ok := p.Line(text(b[:n]))
+		if ok && k.ID == "" {
+			k = p.find(k)
+		}
+		if ok && k.ID != "" {
 			tell(k)
 		}
 	}
@@ -95,14 +99,30 @@ func afterTime(line string) string {
 	return line
 }
 
+// find looks for the environment of a process that was killed.
+func (p *Parser) find(k Kill) Kill {
+	groups, err := os.ReadFile("/proc/" + strconv.Itoa(k.PID) + "/cgroup")
+	if _, named := look(k.PID, k.Process); err != nil || !named {
+		return k
+	}
+	return p.member(k, string(groups))
+}
+
 // Inside is the number that a process has in its innermost namespace of numbers, 0 where
 // that is not to be found any more. name guards against a number that was used again.
 func Inside(pid int, name string) int {
+	if inner, named := look(pid, name); named {
+		return inner
+	}
+	return 0
+}
+
+// look reads a process's innermost number, and tells whether it is there and has the name.
+func look(pid int, name string) (inner int, named bool) {
 	b, err := os.ReadFile("/proc/" + strconv.Itoa(pid) + "/status")
 	if err != nil {
-		return 0
+		return 0, false
 	}
-	inner, named := 0, false
 	for line := range strings.Lines(string(b)) {
 		key, value, _ := strings.Cut(strings.TrimSpace(line), ":")
 		switch value = strings.TrimSpace(value); key {
@@ -113,8 +133,5 @@ func Inside(pid int, name string) int {
 			inner, _ = strconv.Atoi(all[max(0, len(all)-1)])
 		}
 	}
-	if !named {
-		return 0
-	}
-	return inner
+	return inner, named
 }

@@ -11,8 +11,8 @@ func init() { promise(row{name: "oom-told", test: oomTold}) }
 // oomTold has a program beside the main one grow over the limit.
 func oomTold(t *testing.T, a at) {
 	name := a.shared.tight.of(t, a)
-	// The kernel tells of ten kills in five seconds, whoever's they are: beside other tests that one of
-	// ours is passed over is no fault of strata's, but that several are.
+	// Of ten kills in five seconds the kernel tells where they were, whoever's they are; beyond them, beside
+	// other tests, ours is looked up, and may be gone by then. That several are is a fault.
 	var again time.Time
 	until(t, "the kill is shown", 45*time.Second, func() bool {
 		if time.Now().After(again) {
