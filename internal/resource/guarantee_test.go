@@ -145,14 +145,14 @@ func TestIOLimitsAreWhatTheKernelSays(t *testing.T) {
 	if err := g.Set(Limits{IO: IO{Disks: disks, Read: 10 * unit.MiB, Write: 20 * unit.MiB, ReadOps: 300, WriteOps: 400}}); err != nil {
 		t.Fatal(err)
 	}
-	text, err := os.ReadFile(r.unified + "/a/io.max")
+	text, err := os.ReadFile(g.dir("io") + "/io.max")
 	if err != nil || !strings.Contains(string(text), "rbps=10485760 wbps=20971520 riops=300 wiops=400") {
 		t.Errorf("io.max is %q, %v", text, err)
 	}
 	if err := g.Set(Limits{IO: IO{Disks: disks}}); err != nil {
 		t.Fatal(err)
 	}
-	if text, _ = os.ReadFile(r.unified + "/a/io.max"); strings.Contains(string(text), "bps=1") {
+	if text, _ = os.ReadFile(g.dir("io") + "/io.max"); strings.Contains(string(text), "bps=1") {
 		t.Errorf("io.max is %q after the limits were taken away", text)
 	}
 }

@@ -241,6 +241,7 @@ func (g *Group) partKeeper(ctx context.Context) error {
 	}
 	dir += "/" + keeperLeaf
 	var stay []string
+	own := strconv.Itoa(os.Getpid()) // on v1, by a thread that has started something (Run) and ends
 	short, cancel := context.WithTimeout(ctx, keeperEnds)
 	defer cancel()
 	err := pollEvents(short, dir, func() (bool, error) {
@@ -248,7 +249,7 @@ func (g *Group) partKeeper(ctx context.Context) error {
 		if err != nil && !noProcesses(err) {
 			return false, explain(err, "list the processes of %s", dir)
 		}
-		stay = strings.Fields(text)
+		stay = slices.DeleteFunc(strings.Fields(text), func(pid string) bool { return pid == own })
 		return len(stay) == 0, nil
 	})
 	if err == nil || !fault.Is(err, fault.Busy) {
