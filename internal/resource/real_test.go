@@ -335,7 +335,7 @@ func TestFreezeHoldsAndKillReachesEverybody(t *testing.T) {
 	before, _ := g.Stats()
 	time.Sleep(30 * time.Millisecond) // real time must pass for the clock to stand still in
 	after, _ := g.Stats()
-	if before.CPU.Usage == 0 || after.CPU.Usage-before.CPU.Usage > int64(time.Millisecond) {
+	if before.CPU.Usage == 0 || after.CPU.Usage-before.CPU.Usage > int64(10*time.Millisecond) { // they would take 30 or more
 		t.Errorf("used %d ns before and %d while frozen", before.CPU.Usage, after.CPU.Usage-before.CPU.Usage)
 	}
 	if err := g.Thaw(t.Context()); err != nil {
