@@ -126,6 +126,8 @@ func (n hosted) SyncLate(ctx context.Context) error {
 	return nil
 }
 
+func (n hosted) Watch(ctx context.Context, lost func(string)) { n.h.Watch(ctx, lost) }
+
 func (n hosted) ResolvConf(a api.Address, dns []string) ([]byte, error) {
 	net, err := n.h.Network(a.Network)
 	if err != nil {

@@ -147,6 +147,9 @@ func (e *Engine) reconcile(ctx context.Context) error {
 	if e.o.Kills != nil {
 		e.goes(e.watchKills)
 	}
+	if w, ok := e.o.Network.(Watcher); ok {
+		e.goes(func() { w.Watch(e.life, e.linkLost) })
+	}
 	e.goes(e.reclaiming)
 	e.goes(func() {
 		if err := e.ranges.sweep(); err != nil {
@@ -171,6 +174,20 @@ func (e *Engine) syncLate() {
 		}
 		e.leaseAgain()
 		return
+	}
+}
+
+// linkLost tells of an environment that runs and has lost its link, or an attached card's.
+func (e *Engine) linkLost(key string) {
+	for _, en := range e.entries() {
+		en.mu.Lock()
+		rec, runs := en.rec, en.run != nil
+		en.mu.Unlock()
+		for _, l := range rec.Links() {
+			if l.Key == key && runs {
+				e.tell(e.life, en, "network_lost", "text", "its link on the host was removed; `strata restart "+rec.Name+"` gives it another", "network", l.Address.Network)
+			}
+		}
 	}
 }
 

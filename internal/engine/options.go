@@ -121,6 +121,12 @@ type Networks interface {
 	Traffic() map[string]Traffic
 }
 
+// Watcher is a Network that puts right what others change of it, until ctx ends. lost is
+// told of a link, by its key, that is gone while its environment runs.
+type Watcher interface {
+	Watch(ctx context.Context, lost func(key string))
+}
+
 // Running is what a network must know of an environment that runs.
 type Running struct {
 	PID     int  // of a process in its network namespace

@@ -33,7 +33,8 @@
 //
 // A link lives as long as the namespace that its inner end is in, a tap as long
 // as its descriptors: the kernel removes it. The bridge, the tables and the answering process stay when the
-// daemon ends, so running environments lose nothing. The records of networks
+// daemon ends, so running environments lose nothing; Watch puts back what others take
+// away of what is in use. The records of networks
 // are files; which address belongs to whom is only in the environments' records.
 //
 // # Invariants

@@ -99,12 +99,7 @@ func (h *Host) sync(ctx context.Context) error {
 	}
 	for _, id := range missing {
 		r := running[id]
-		var err error
-		if r.Tap {
-			err = h.retake(ctx, id, r)
-		} else {
-			_, err = h.Connect(ctx, id, r.PID, r.Address, r.Ports)
-		}
+		err := h.retake(ctx, id, r)
 		if err == nil {
 			err = h.SetRate(id, r.Rate)
 		}

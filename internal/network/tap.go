@@ -76,9 +76,9 @@ func (p linkPlan) tap(file *os.File) *Tap {
 	return t
 }
 
-// enslave are the requests that make a tap device a port of the bridge.
+// enslave are the requests that make a link that is there a port of the bridge.
 func (p linkPlan) enslave() []*request {
-	q := &request{what: "set up tap " + p.Link, kind: unix.RTM_NEWLINK, body: ifinfo(0, true)}
+	q := &request{what: "set up link " + p.Link, kind: unix.RTM_NEWLINK, body: ifinfo(0, true)}
 	q.attr(unix.IFLA_IFNAME, text(p.Link)).attr32(unix.IFLA_MTU, p.MTU).attr32(unix.IFLA_MASTER, uint32(p.Master))
 	if p.Hairpin {
 		return []*request{q, p.port()}
@@ -155,16 +155,19 @@ func (h *Host) nameTap(made *os.File, name string) (*os.File, error) {
 	return file, nil
 }
 
-// retake makes the tap of an environment that runs a port of its bridge again:
-// the bridge was removed, which the tap outlives. The tap itself cannot be had
-// back, for it would be another descriptor's. Kinds: Conflict, Unable.
+// retake connects an environment that runs and has no port on its bridge. Where the
+// bridge alone was removed, its link has outlived that and is made a port again. A tap
+// cannot be had back, for it would be another descriptor's. Kinds: Conflict, Unable.
 func (h *Host) retake(ctx context.Context, id string, r Running) error {
-	link, err := strayTap(id)
-	if err != nil {
+	link, err := strayLink(id)
+	switch {
+	case err != nil:
 		return err
-	}
-	if link == "" {
+	case link == "" && r.Tap:
 		return fault.Unablef("its network card is gone").Help("restart it: `strata restart %s`", id)
+	case link == "":
+		_, err := h.Connect(ctx, id, r.PID, r.Address, r.Ports)
+		return err
 	}
 	plan, elements, err := h.claim(id, r.Address, r.Ports, link)
 	if err != nil {
@@ -180,15 +183,14 @@ func (h *Host) retake(ctx context.Context, id string, r Running) error {
 	return h.notice(plan)
 }
 
-// strayTap finds a tap of id's that is a port of nothing; "" where there is none.
-func strayTap(id string) (string, error) {
+// strayLink finds a link of id's that is a port of nothing; "" where there is none.
+func strayLink(id string) (string, error) {
 	links, err := whole(netlink.LinkList)
 	if err != nil {
 		return "", fault.Wrap(err, "list links")
 	}
 	for _, l := range links {
-		a := l.Attrs()
-		if _, tap := l.(*netlink.Tuntap); tap && a.MasterIndex == 0 && strings.HasPrefix(a.Name, linkPrefix+id) {
+		if a := l.Attrs(); a.MasterIndex == 0 && strings.HasPrefix(a.Name, linkPrefix+id) {
 			return a.Name, nil
 		}
 	}
