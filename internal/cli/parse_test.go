@@ -14,6 +14,7 @@ import (
 
 	"github.com/strata-project/strata/client"
 	"github.com/strata-project/strata/internal/fault"
+	"golang.org/x/sys/unix"
 )
 
 func TestParseSide(t *testing.T) {
@@ -220,6 +221,35 @@ func TestUnpackRefusesWhatCannotFit(t *testing.T) {
 	err := unpack(io.MultiReader(&head, &wire), t.TempDir(), renamed("top", "top"))
 	if !fault.Is(err, fault.Busy) || !strings.Contains(err.Error(), "holes counted") {
 		t.Errorf("%v", err)
+	}
+}
+
+func TestAFileThatDoesNotComeWholeLeavesTheFormerOne(t *testing.T) {
+	var whole bytes.Buffer
+	w := tar.NewWriter(&whole)
+	w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: 1 << 20, Mode: 0o600})
+	w.Write(make([]byte, 1<<20))
+	w.Close()
+	dir := t.TempDir()
+	os.WriteFile(filepath.Join(dir, "x"), []byte("old"), 0o644)
+	os.Mkdir(filepath.Join(dir, "folder"), 0o755)
+	unix.Mkfifo(filepath.Join(dir, "pipe"), 0o600)
+	for to, tar := range map[string]io.Reader{"x": io.LimitReader(bytes.NewReader(whole.Bytes()), 1<<19), "folder": bytes.NewReader(whole.Bytes()), "pipe": bytes.NewReader(whole.Bytes())} {
+		if err := unpack(tar, dir, renamed("x", to)); err == nil {
+			t.Errorf("%s was written", to)
+		}
+	}
+	if data, err := os.ReadFile(filepath.Join(dir, "x")); string(data) != "old" {
+		t.Errorf("left of the former file is %q, %v", data, err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 3 {
+		t.Errorf("there are %v", list)
+	}
+	if err := unpack(&whole, dir, renamed("x", "x")); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(filepath.Join(dir, "x")); err != nil || st.Size() != 1<<20 || st.Mode() != 0o600 {
+		t.Errorf("%v, %v", st, err)
 	}
 }
 

@@ -2,6 +2,7 @@ package cli
 
 import (
 	"archive/tar"
+	"crypto/rand"
 	"errors"
 	"io"
 	"io/fs"
@@ -221,7 +222,7 @@ func (u *unpacker) one(in io.Reader, head *tar.Header, name string) error {
 		}
 	}
 	mode := head.FileInfo().Mode()
-	if head.Typeflag != tar.TypeDir {
+	if head.Typeflag != tar.TypeDir && head.Typeflag != tar.TypeReg {
 		if old, err := u.root.Lstat(name); err == nil && !old.IsDir() {
 			if err := u.root.Remove(name); err != nil {
 				return err
@@ -236,21 +237,7 @@ func (u *unpacker) one(in io.Reader, head *tar.Header, name string) error {
 		u.folders = append(u.folders, func() error { return u.dress(head, name, mode) })
 		return nil
 	case tar.TypeReg:
-		if err := u.room(head.Size); err != nil {
-			return err
-		}
-		f, err := u.root.OpenFile(name, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
-		if err != nil {
-			return err
-		}
-		if _, err := io.Copy(f, in); err != nil {
-			_ = f.Close()
-			return err
-		}
-		if err := f.Close(); err != nil {
-			return err
-		}
-		return u.dress(head, name, mode)
+		return u.file(in, head, name, mode)
 	case tar.TypeSymlink:
 		if err := u.root.Symlink(head.Linkname, name); err != nil {
 			return err
@@ -263,6 +250,38 @@ func (u *unpacker) one(in io.Reader, head *tar.Header, name string) error {
 		return u.root.Link(head.Linkname, name)
 	}
 	return fault.Unablef("a %s is not copied to the host", typeName(head.Typeflag)).Help("copy to - for a tar of everything")
+}
+
+// file writes a file beside name, and puts it there once it is whole: what was there stays
+// until then.
+func (u *unpacker) file(in io.Reader, head *tar.Header, name string, mode fs.FileMode) (err error) {
+	if err := u.room(head.Size); err != nil {
+		return err
+	}
+	if old, err := u.root.Lstat(name); err == nil && old.Mode().Type()&^fs.ModeSymlink != 0 {
+		return fault.Conflictf("what is there is no file (%s)", old.Mode().Type()).Help("choose another name, or copy to - for a tar")
+	}
+	part := filepath.Join(filepath.Dir(name), ".strata-"+rand.Text())
+	f, err := u.root.OpenFile(part, os.O_CREATE|os.O_EXCL|os.O_WRONLY, 0o600)
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			_ = u.root.Remove(part)
+		}
+	}()
+	_, err = io.Copy(f, in)
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = u.dress(head, part, mode)
+	}
+	if err == nil {
+		err = u.root.Rename(part, name)
+	}
+	return err
 }
 
 // room refuses a file that cannot fit before the disk is full of it.

@@ -184,7 +184,7 @@ func collect(conn io.Reader, out, errs io.Writer) (stream.Ended, error) {
 	for {
 		kind, payload, err := frames.Next()
 		if err != nil {
-			return stream.Ended{}, fault.Internalf("the program's streams broke off: %w", err)
+			return stream.Ended{}, fault.Conflictf("what runs it has gone meanwhile: %w", err).Help("see with `strata ls -a` what the environment does, and try again")
 		}
 		switch kind {
 		case stream.Stdout:
