@@ -114,8 +114,12 @@ func socketpair() (net.Conn, *os.File, error) {
 	return conn, theirs, nil
 }
 
+// tidying is how long the agent has to take away what it made of a copy that broke off.
+const tidying = 2 * time.Second
+
 // inside runs a program inside a run to its end, with in as its standard input
-// (nil: none). When ctx ends the program is killed.
+// (nil: none). When ctx ends the program is killed; the agent has a moment before that, as
+// its input ends with who asked.
 func inside(ctx context.Context, live stratum.Live, p stratum.Process, in io.Reader, out, errs io.Writer) (stream.Ended, error) {
 	conn, theirs, err := socketpair()
 	if err != nil {
@@ -128,7 +132,16 @@ func inside(ctx context.Context, live stratum.Live, p stratum.Process, in io.Rea
 	if err != nil {
 		return stream.Ended{}, err
 	}
+	over := make(chan struct{})
+	defer close(over)
 	stop := context.AfterFunc(ctx, func() {
+		if p.Agent && in != nil {
+			select {
+			case <-over:
+				return
+			case <-time.After(tidying):
+			}
+		}
 		// Where the kill cannot be sent the closed connection must do.
 		_ = conn.SetDeadline(time.Now().Add(time.Second))
 		_, _ = conn.Write(killFrame)

@@ -7,6 +7,7 @@ import (
 	"io/fs"
 	"os"
 	"path"
+	"strconv"
 	"strings"
 	"time"
 
@@ -76,10 +77,19 @@ func (r *reader) entry(h *tar.Header, content io.Reader) error {
 	if err := r.parents(path.Dir(name)); err != nil {
 		return err
 	}
-	if err := r.clear(name, h.Typeflag == tar.TypeDir); err != nil {
+	there, err := r.replaces(name, h.Typeflag == tar.TypeDir)
+	if err != nil {
 		return err
 	}
-	if err := r.create(name, h, content); err != nil {
+	if h.Typeflag == tar.TypeReg || h.Typeflag == tar.TypeGNUSparse {
+		return r.file(name, h, content)
+	}
+	if there && h.Typeflag != tar.TypeDir {
+		if err := r.root.Remove(name); err != nil {
+			return err
+		}
+	}
+	if err := r.create(name, h); err != nil {
 		return err
 	}
 	return r.finish(name, h)
@@ -95,36 +105,33 @@ func (r *reader) parents(dir string) error {
 	return r.root.MkdirAll(dir, 0o755)
 }
 
-// clear takes away what is in the way. A folder is never replaced by a file, nor
-// the other way round: docker's cp refuses both.
-func (r *reader) clear(name string, wantDir bool) error {
+// replaces tells whether there is something in the place of an entry. A folder is never
+// replaced by a file, nor the other way round: docker's cp refuses both.
+func (r *reader) replaces(name string, wantDir bool) (there bool, err error) {
 	info, err := r.root.Lstat(name)
 	if errors.Is(err, fs.ErrNotExist) {
-		return nil
+		return false, nil
 	}
 	if err != nil {
-		return err
+		return false, err
 	}
 	if wantDir && info.Mode()&fs.ModeSymlink != 0 {
 		if to, err := r.root.Stat(name); err == nil && to.IsDir() {
-			return nil // a link to a folder will do
+			return true, nil // a link to a folder will do
 		}
 	}
 	switch {
-	case info.IsDir() && wantDir:
-		return nil
-	case info.IsDir():
-		return &fs.PathError{Op: "replace", Path: name, Err: unix.EISDIR}
-	case wantDir:
-		return &fs.PathError{Op: "replace", Path: name, Err: unix.ENOTDIR}
+	case info.IsDir() && !wantDir:
+		return true, &fs.PathError{Op: "replace", Path: name, Err: unix.EISDIR}
+	case wantDir && !info.IsDir():
+		return true, &fs.PathError{Op: "replace", Path: name, Err: unix.ENOTDIR}
 	}
-	return r.root.Remove(name)
+	return true, nil
 }
 
-func (r *reader) create(name string, h *tar.Header, content io.Reader) error {
+// create makes what is no file.
+func (r *reader) create(name string, h *tar.Header) error {
 	switch h.Typeflag {
-	case tar.TypeReg, tar.TypeGNUSparse:
-		return r.file(name, h, content)
 	case tar.TypeDir:
 		if err := r.root.Mkdir(name, 0o700); err != nil && !errors.Is(err, fs.ErrExist) {
 			return err
@@ -148,19 +155,45 @@ func (r *reader) create(name string, h *tar.Header, content io.Reader) error {
 	return malformedError{errors.New("the entry " + name + " is of an unknown type")}
 }
 
+// file writes a file beside name, and puts it there once it is whole: what was there stays
+// until then.
 func (r *reader) file(name string, h *tar.Header, content io.Reader) error {
-	f, err := r.root.OpenFile(name, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
+	part := path.Join(path.Dir(name), ".strata-"+strconv.FormatInt(time.Now().UnixNano(), 36))
+	f, err := r.root.OpenFile(part, os.O_WRONLY|os.O_CREATE|os.O_EXCL, 0o600)
 	if err != nil {
-		return err
+		return called(err, name)
 	}
-	defer f.Close()
-	if _, err := io.Copy(f, content); err != nil {
-		if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
-			return malformedError{err}
-		}
-		return err
+	_, err = io.Copy(f, content)
+	if errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, tar.ErrHeader) {
+		err = malformedError{err}
+	}
+	if closed := f.Close(); err == nil {
+		err = closed
+	}
+	if err == nil {
+		err = r.finish(part, h)
+	}
+	if err == nil {
+		err = r.root.Rename(part, name)
+	}
+	if err != nil {
+		_ = r.root.Remove(part)
+		return called(err, name)
 	}
 	return nil
+}
+
+// called is an error that names what the file is to be called.
+func called(err error, name string) error {
+	var one *fs.PathError
+	var two *os.LinkError
+	switch {
+	case errors.As(err, &one):
+		one.Path = name
+	case errors.As(err, &two):
+		return &fs.PathError{Op: two.Op, Path: name, Err: two.Err}
+	}
+	return err
 }
 
 // finish sets owner, then mode and attributes, which a change of owner takes away.

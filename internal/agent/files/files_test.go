@@ -140,6 +140,36 @@ func TestAFolderIsNoFile(t *testing.T) {
 	}
 }
 
+func TestAFileThatDoesNotComeWholeLeavesTheFormerOne(t *testing.T) {
+	var whole bytes.Buffer
+	w := tar.NewWriter(&whole)
+	if err := w.WriteHeader(&tar.Header{Name: "x", Typeflag: tar.TypeReg, Size: 1 << 20, Mode: 0o640, Uid: os.Getuid(), Gid: os.Getgid()}); err != nil {
+		t.Fatal(err)
+	}
+	w.Write(make([]byte, 1<<20))
+	w.Close()
+	dir := t.TempDir()
+	at := filepath.Join(dir, "x")
+	if err := os.WriteFile(at, []byte("old"), 0o644); err != nil {
+		t.Fatal(err)
+	}
+	if err := files.Extract(dir, io.LimitReader(bytes.NewReader(whole.Bytes()), 1<<19)); err == nil {
+		t.Error("half a file was taken")
+	}
+	if data, err := os.ReadFile(at); string(data) != "old" {
+		t.Errorf("left of the former file is %q, %v", data, err)
+	}
+	if err := files.Extract(dir, &whole); err != nil {
+		t.Error(err)
+	}
+	if st, err := os.Stat(at); err != nil || st.Size() != 1<<20 || st.Mode() != 0o640 {
+		t.Errorf("%v, %v", st, err)
+	}
+	if list, _ := os.ReadDir(dir); len(list) != 1 {
+		t.Errorf("there are %v", list)
+	}
+}
+
 func TestWhatIsMissingIsSaid(t *testing.T) {
 	if err := files.Create(&bytes.Buffer{}, "/no/such"); !errors.Is(err, os.ErrNotExist) || !strings.Contains(err.Error(), "such") {
 		t.Errorf("Create: %v", err)
