@@ -152,14 +152,15 @@ type Info struct {
 	Cgroups      string         `json:"cgroups" enum:"v1,hybrid,v2"`
 	Environments map[string]int `json:"environments" doc:"How many are in each state."`
 	Templates    int            `json:"templates"`
-	Standby      *Standby       `json:"standby,omitempty" doc:"Guests that stand by; left out where none are kept."`
+	Standby      *Standby       `json:"standby,omitempty" doc:"Guests that stand by, and images of such; left out where there are none."`
 }
 
 // Standby are machines that were started before it is known for whom. What they hold is
 // strata's own.
 type Standby struct {
 	Machines int   `json:"machines"`
-	Bytes    int64 `json:"bytes" doc:"Memory that they hold."`
+	Images   int   `json:"images" doc:"Machines that were written down, of which guests start as copies."`
+	Bytes    int64 `json:"bytes" doc:"Memory that both hold."`
 }
 
 // LogLine is one piece of an environment's output.

@@ -205,6 +205,7 @@ type Boot struct {
 	Why         string    `json:"why,omitempty" doc:"What kvm is known to work by, or why it is not kvm."`
 	Warm        bool      `json:"warm" doc:"It was started from a saved system instead of booted."`
 	Standby     bool      `json:"standby,omitempty" doc:"It was started from a saved system ahead of time, and stood by."`
+	Copied      bool      `json:"copied,omitempty" doc:"It goes on as a copy of a machine that was written down while it waited, with all that QEMU had translated."`
 	Cold        string    `json:"cold,omitempty" doc:"Why it was booted."`
 	Memory      unit.Size `json:"memory" doc:"Bytes of memory of the virtual machine."`
 	MostMemory  unit.Size `json:"most_memory,omitempty" doc:"Bytes of memory that it can have while it runs; 0: those that it has."`

@@ -160,7 +160,7 @@ Examples:
 			f.add("environments", fmt.Sprintf("%d (%d running)", total, i.Environments[string(api.Running)]))
 			f.add("templates", fmt.Sprint(i.Templates))
 			if s := i.Standby; s != nil {
-				f.add("standby", fmt.Sprintf("%d guests, %s of memory", s.Machines, bytesText(s.Bytes)))
+				f.add("standby", fmt.Sprintf("%d guests, %d images, %s of memory", s.Machines, s.Images, bytesText(s.Bytes)))
 			}
 			return f.w.Flush()
 		}),

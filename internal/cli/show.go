@@ -191,6 +191,9 @@ func bootText(b *api.Boot) string {
 	if b.Standby {
 		return "standby (from a saved system, ahead of time)"
 	}
+	if b.Copied {
+		return "warm (a copy of a machine that waited)"
+	}
 	if b.Warm {
 		return "warm (from a saved system)"
 	}

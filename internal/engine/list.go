@@ -97,9 +97,9 @@ func (e *Engine) Info(context.Context) api.Info {
 	}
 	var standby *api.Standby
 	for _, d := range e.o.Drivers {
-		if s, ok := d.(interface{ Standby() (int, int64) }); ok {
-			if n, bytes := s.Standby(); n > 0 {
-				standby = &api.Standby{Machines: n, Bytes: bytes}
+		if s, ok := d.(interface{ Standby() (int, int, int64) }); ok {
+			if n, images, bytes := s.Standby(); n+images > 0 {
+				standby = &api.Standby{Machines: n, Images: images, Bytes: bytes}
 			}
 		}
 	}

@@ -86,7 +86,6 @@ func buildPlan(rec environment.Record, idle bool, dir string) stratum.Plan {
 	for _, d := range rec.Devices {
 		p.Devices = append(p.Devices, device(d))
 	}
-	p.Suspends = slices.Contains(s.Needs, "checkpoint")
 	if p.Log.Size == 0 {
 		p.Log.Size = int64(defaultLogSize)
 	}

@@ -75,6 +75,7 @@ type Guest struct {
 	Fixed             bool      // no balloon, as with Backing: a system goes on that was saved without one
 	Incoming          bool      // wait for a saved system
 	Rehearsed         bool      // it does things once before they count, see rehearsedCache
+	OwnEntropy        bool      // numbers are read from RandomDevice: what QEMU draws itself, all copies of it would draw
 	Dense             bool      // it takes less memory and more of a processor, where it goes on from a saved system by TCG
 	StartStopped      bool      // processors stand still until QMP says cont
 	Untraced          bool      // nobody inside may trace the kernel, see CommandLine
@@ -177,8 +178,15 @@ func (g Guest) machine(a *argv.Args) {
 	default:
 		a.Add("-object", "memory-backend-ram"+size)
 	}
-	a.Add("-object", "rng-builtin,id=entropy")
+	if g.OwnEntropy {
+		a.Add("-object", "rng-random,id=entropy,filename="+RandomDevice)
+	} else {
+		a.Add("-object", "rng-builtin,id=entropy")
+	}
 }
+
+// RandomDevice is where a QEMU finds numbers that has none of its own.
+const RandomDevice = "/dev/urandom"
 
 // Translator is TCG with so many MiB for its translations, which has a thread for each
 // processor of a machine, or one that they take turns on. Before 8.1 QEMU may go on running

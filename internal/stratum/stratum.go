@@ -236,8 +236,7 @@ type Plan struct {
 	Kernel string // name or id of the kernel of a system of its own; "": the default one
 	Cold   bool   // no warm start
 
-	Modules  []string // that its kernel loads before anything runs
-	Suspends bool     // it must be possible to suspend it
+	Modules []string // that its kernel loads before anything runs
 
 	Firmware string       // of a machine: bios, uefi or secure; "": the stratum's choice
 	Hardware api.Hardware // of a machine, asked for by name

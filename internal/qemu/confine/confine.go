@@ -48,6 +48,7 @@ type Spec struct {
 	Show        []Shown
 	Files       bool // QEMU finds its own descriptors below FilesPlace, for what it only opens by name
 	Tied        bool // it ends with the thread that started it
+	Image       int  // a descriptor: a copy of Program that goes on (package checkpoint); 0: Program itself is executed. It takes Files
 }
 
 // FilesPlace is a folder with the program's descriptors by number.
@@ -80,7 +81,7 @@ func (s Spec) Encode() []string {
 	if s.Tied {
 		choices |= tied
 	}
-	return append(append(a, n(choices)), s.Args...)
+	return append(append(a, n(choices), n(s.Image)), s.Args...)
 }
 
 // What may be chosen, as one number.
@@ -139,8 +140,9 @@ func decode(args []string) (s Spec, err error) {
 	}
 	choices := r.number()
 	s.Files, s.Tied = choices&withFiles != 0, choices&tied != 0
+	s.Image = r.number()
 	s.Args = r.args
-	if r.bad || !filepath.IsAbs(s.Program) || s.User == 0 || s.First < 3 || s.Last < s.First {
+	if r.bad || !filepath.IsAbs(s.Program) || s.User == 0 || s.First < 3 || s.Last < s.First || s.Image != 0 && (s.Image < s.First || s.Image > s.Last || !s.Files) {
 		return s, errors.New("its arguments are not those of a machine")
 	}
 	return s, nil
@@ -172,8 +174,12 @@ func (s Spec) run() error {
 	if err := s.drop(); err != nil {
 		return err
 	}
+	program := s.Program
+	if s.Image != 0 {
+		program = FilesPlace + "/" + strconv.Itoa(s.Image)
+	}
 	// QEMU finds its data from where it is itself.
-	return jail.Failed("execute "+s.Program, syscall.Exec(s.Program, append([]string{s.Program}, s.Args...), []string{"LC_ALL=C"}))
+	return jail.Failed("execute "+program, syscall.Exec(program, append([]string{s.Program}, s.Args...), []string{"LC_ALL=C"}))
 }
 
 // fill puts into the root what QEMU finds there.

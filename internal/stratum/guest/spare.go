@@ -15,6 +15,7 @@ import (
 	"golang.org/x/sys/unix"
 
 	"github.com/strata-project/strata/api"
+	"github.com/strata-project/strata/internal/checkpoint"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/qemu"
@@ -66,8 +67,9 @@ func (d *Driver) classOf(l *launch, p stratum.Plan) (class, error) {
 	}
 	b := l.Notes.Boot
 	return class{
-		Shape: fmt.Sprint(b.Kernel, " ", b.Memory, " ", b.CPUs, " ", b.Accelerator),
-		Key:   strings.Join(all, " "), Of: rehearsalPlan(p),
+		Copied: checkpoint.Possible && b.Accelerator == qemu.TCG, // KVM's machines are the process's that made them
+		Shape:  fmt.Sprint(b.Kernel, " ", b.Memory, " ", b.CPUs, " ", b.Accelerator),
+		Key:    strings.Join(all, " "), Of: rehearsalPlan(p),
 	}, nil
 }
 
@@ -99,32 +101,94 @@ func (d *Driver) current(ctx context.Context, c class) bool {
 	return true
 }
 
-// spareOf makes a spare of c.
-func (d *Driver) spareOf(ctx context.Context, c class) (_ spare, err error) {
+// machineImage is a machineSpare that was written down.
+type machineImage struct{ *virtual.Image }
+
+// Again implements image.
+func (i machineImage) Again() (image, error) {
+	other, err := i.Image.Again()
+	return machineImage{other}, err
+}
+
+// spareOf makes a spare of c: a copy of i, or, where that is nil, one that rehearses itself.
+func (d *Driver) spareOf(ctx context.Context, c class, i image) (spare, error) {
 	l, err := d.again(ctx, c)
 	if err != nil {
 		return nil, err
 	}
 	defer l.Saved.Close()
+	if i, ok := i.(machineImage); ok {
+		return d.copyOf(ctx, l, i, 0)
+	}
+	return d.rehearsed(ctx, l)
+}
+
+// imageOf makes an image of c.
+func (d *Driver) imageOf(ctx context.Context, c class) (image, error) {
+	l, err := d.again(ctx, c)
+	if err != nil {
+		return nil, err
+	}
+	defer l.Saved.Close()
+	s, err := d.rehearsed(ctx, l)
+	if err != nil {
+		return nil, err
+	}
+	defer s.End(ctx)
+	for end := time.Now().Add(leavePatience); ; time.Sleep(10 * time.Millisecond) {
+		i, err := s.Image() // once QEMU has seen that nobody speaks to it any more
+		if err == nil {
+			return machineImage{i}, nil
+		}
+		if time.Now().After(end) || ctx.Err() != nil {
+			return nil, err
+		}
+	}
+}
+
+// leavePatience is how long QEMU may take to close what was connected to it.
+const leavePatience = time.Second
+
+// copyOf makes a spare like l that is a copy of i, and whose QEMU runs as user; 0: as nobody's.
+func (d *Driver) copyOf(ctx context.Context, l *launch, i machineImage, user uint32) (machineSpare, error) {
+	ctx, cancel := context.WithTimeout(ctx, d.Patience())
+	defer cancel()
+	like, common := *l, *l.Launch
+	like.Launch, common.Hardware, common.Copy = &common, &like, i.Image
+	like.Machine.OwnEntropy = true
+	s, err := d.Spare(ctx, like.Launch, place.Moment(), user, func(w *virtual.Wires, h *virtual.Handed) error {
+		disk, err := blankMemory(blankDisk)
+		if err != nil {
+			return err
+		}
+		w.Disk = h.Add(disk)
+		return rehearsalTemplate(w, h)
+	})
+	return machineSpare{s}, err
+}
+
+// rehearsed makes a spare like l that has rehearsed.
+func (d *Driver) rehearsed(ctx context.Context, l *launch) (_ machineSpare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Patience())
 	defer cancel()
 	name := place.Moment()
 	disk := filepath.Join(d.standbyDir(), name)
 	if err := d.o.Pool.Create(ctx, disk, blankDisk); err != nil {
-		return nil, err
+		return machineSpare{}, err
 	}
 	defer d.o.Pool.Remove(disk) // the machine has it open
-	l.Machine.Rehearsed = true
-	s, err := d.Spare(ctx, l.Launch, name, func(w *virtual.Wires, h *virtual.Handed) error {
+	l.Machine.Rehearsed, l.Machine.OwnEntropy = true, true
+	l.Machine.Ring = false // a ring is of the process that made it; Give opens disks as they are to be
+	s, err := d.Spare(ctx, l.Launch, name, 0, func(w *virtual.Wires, h *virtual.Handed) error {
 		w.MAC = warm.SourceMAC
 		return d.rehearsalFiles(ctx, disk, w, h)
 	})
 	if err != nil {
-		return nil, err
+		return machineSpare{}, err
 	}
 	if err := d.rehearseIn(ctx, l, s); err != nil {
 		s.End(ctx)
-		return nil, err
+		return machineSpare{}, err
 	}
 	return machineSpare{s}, nil
 }
@@ -136,6 +200,11 @@ func (d *Driver) rehearsalFiles(ctx context.Context, disk string, w *virtual.Wir
 		return err
 	}
 	w.Disk = h.Add(private)
+	return rehearsalTemplate(w, h)
+}
+
+// rehearsalTemplate opens what is behind the template's disk.
+func rehearsalTemplate(w *virtual.Wires, h *virtual.Handed) error {
 	fd, err := unix.MemfdCreate("strata-rehearsal", unix.MFD_CLOEXEC)
 	if err != nil {
 		return fault.Internalf("make the template of a rehearsal: %w", err)
@@ -178,20 +247,42 @@ func (d *Driver) rehearseIn(ctx context.Context, l *launch, s *virtual.Spare) er
 	return q.Execute(ctx, "stop", nil, nil)
 }
 
-// spareFor is a spare that l can go on in; nil: there is none.
-func (d *Driver) spareFor(l *launch, p stratum.Plan) *machineSpare {
-	if d.o.Standby == 0 || l.Saved == nil || p.Suspends { // one that stood by cannot be
+// spareFor is a spare that l can go on in, one that stands by or a copy that is made for it; nil: there is none.
+func (d *Driver) spareFor(ctx context.Context, l *launch, p stratum.Plan) *machineSpare {
+	if l.Saved == nil {
 		return nil
 	}
 	c, err := d.classOf(l, p)
 	if err != nil {
 		return nil
 	}
-	s, ok := d.standby.take(c).(machineSpare)
-	if !ok {
+	one, i := d.standby.take(c)
+	if s, ok := one.(machineSpare); ok {
+		l.Notes.Boot.Standby = true
+		return &s
+	}
+	if i == nil {
 		return nil
 	}
+	defer i.Close()
+	s, err := d.copyOf(ctx, l, i.(machineImage), p.IDBase)
+	if err != nil {
+		d.uncopied(ctx, l, p, err)
+		return nil
+	}
+	l.Notes.Boot.Copied = true
 	return &s
+}
+
+// uncopied notes that l, which was to be a copy, did not go on as one: its image is not used again.
+func (d *Driver) uncopied(ctx context.Context, l *launch, p stratum.Plan, why error) {
+	if ctx.Err() != nil || virtual.Blames(why) {
+		return
+	}
+	d.Log.Warn("a machine that was written down does not go on, and is not used again", "id", p.ID, "error", why)
+	if c, err := d.classOf(l, p); err == nil {
+		d.standby.spoil(c.Key)
+	}
 }
 
 // become lets a spare go on as p's. After an error nothing of it is left.
@@ -234,12 +325,9 @@ func (d *Driver) openStandby() error {
 		return fault.Invalidf("%d are no number of spare machines to keep", d.o.Standby).At("standby").Help("0 to %d", MaxStandby)
 	}
 	d.standby = newStandby(d.o.Standby, d.Log)
-	d.standby.make, d.standby.valid = d.spareOf, d.current
+	d.standby.make, d.standby.write, d.standby.valid = d.spareOf, d.imageOf, d.current
 	if err := os.RemoveAll(d.standbyDir()); err != nil {
 		return fault.Internalf("empty the folder of rehearsals: %w", err)
-	}
-	if d.o.Standby == 0 {
-		return nil
 	}
 	if err := os.MkdirAll(d.standbyDir(), 0o700); err != nil {
 		return fault.Internalf("make the folder of rehearsals: %w", err)
@@ -248,5 +336,5 @@ func (d *Driver) openStandby() error {
 	return nil
 }
 
-// Standby tells how many spares there are, and how many bytes of memory they hold.
-func (d *Driver) Standby() (spares int, bytes int64) { return d.standby.size() }
+// Standby tells how many spares and images there are, and how many bytes of memory they hold.
+func (d *Driver) Standby() (spares, images int, bytes int64) { return d.standby.size() }

@@ -37,8 +37,8 @@ func standing(o *guest.Options) {
 func spares(t testing.TB, d *guest.Driver, n int) {
 	t.Helper()
 	for end := time.Now().Add(patience); ; time.Sleep(10 * time.Millisecond) {
-		got, bytes := d.Standby()
-		if got == n && (bytes > 0) == (n > 0) {
+		got, images, bytes := d.Standby()
+		if got == n && (bytes > 0) == (n+images > 0) {
 			return
 		}
 		if time.Now().After(end) {

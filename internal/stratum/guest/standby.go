@@ -20,11 +20,18 @@ const (
 	maxClasses = 2
 	// calm is how long no start must have been under way before a spare is made.
 	calm = 50 * time.Millisecond
+	// impatient is how long a class waits for such a moment before its image is made all the same: one
+	// that is started again and again needs it most.
+	impatient = 5 * time.Second
 	// retry is how long a class waits of which a spare could not be made, or died.
 	retry = 30 * time.Second
 	// lookEvery is how often it is looked whether the classes are still what a start
 	// would use.
 	lookEvery = time.Minute
+	// keepImage is how long an image is kept of a class that is not in use.
+	keepImage = time.Hour
+	// spoiled is how long a class waits for an image where none could be made, or was used.
+	spoiled = 10 * time.Minute
 )
 
 // class is a kind of machine that spares are made of.
@@ -32,6 +39,8 @@ type class struct {
 	Shape string       // what a user sees of it: kernel, memory, processors
 	Key   string       // all that a spare of it depends on
 	Of    stratum.Plan // of a guest of it, without anything of an environment
+	// Copied says that a machine of it can be written down, and others be copies of that.
+	Copied bool
 }
 
 // spare is a machine that stands still before its first instruction.
@@ -41,32 +50,46 @@ type spare interface {
 	Bytes() int64          // of memory that it holds
 }
 
-// standby keeps spares. Its rules know nothing of machines. The zero want keeps none.
+// image is a spare that was written down.
+type image interface {
+	Again() (image, error) // another hold of it
+	Current() bool         // it can be used
+	Bytes() int64
+	Close()
+}
+
+// standby keeps spares, and an image for each class that can have one, whatever want is. Its rules know nothing of
+// machines. The zero want keeps no spares.
 //
 // A spare is somebody's once, and never handed out dead or of another key than asked.
-// They are made one at a time, and none is begun while a start is under way or soon after.
+// They and images are made one at a time, and none is begun while a start is under way or soon after.
 //
 // Lock: mu is a leaf.
 type standby struct {
 	want  int
 	log   *slog.Logger
-	make  func(context.Context, class) (spare, error)
-	valid func(context.Context, class) bool // it is what a start like it would use now
+	write func(context.Context, class) (image, error)
+	make  func(context.Context, class, image) (spare, error) // image nil: there is none
+	valid func(context.Context, class) bool                  // it is what a start like it would use now
 	wake  chan struct{}
 
 	mu       sync.Mutex
 	classes  []*stock // last used first
 	starting int
 	quiet    time.Time     // when the last start was over
-	making   chan struct{} // closed when the one that is being made is made; nil: none is
+	making   chan struct{} // closed when what is being made is made; nil: nothing is
 	closed   bool
 }
 
-// stock are the spares of one class.
+// stock is what there is of one class.
 type stock struct {
 	class
-	spares []spare
-	after  time.Time // none is made before
+	spares     []spare
+	after      time.Time // none is made before
+	image      image     // nil: there is none
+	imageAfter time.Time // none is made before
+	since      time.Time // it is a class
+	used       time.Time
 }
 
 func newStandby(want int, log *slog.Logger) *standby {
@@ -94,15 +117,15 @@ func (s *standby) nudge() {
 	}
 }
 
-// take notes that c is in use, and returns a spare of it; nil: there is none.
-func (s *standby) take(c class) spare {
-	if s.want == 0 {
-		return nil
+// take notes that c is in use, and returns a spare of it, or an image, which the caller closes; nil: there is none.
+func (s *standby) take(c class) (spare, image) {
+	if s.want == 0 && !c.Copied {
+		return nil, nil
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed {
-		return nil
+		return nil, nil
 	}
 	var own *stock
 	var kept []*stock
@@ -117,8 +140,9 @@ func (s *standby) take(c class) spare {
 		}
 	}
 	if own == nil {
-		own = &stock{class: c}
+		own = &stock{class: c, since: time.Now()}
 	}
+	own.used = time.Now()
 	s.classes = append([]*stock{own}, kept...)
 	for len(own.spares) > 0 {
 		one := own.spares[0]
@@ -127,10 +151,41 @@ func (s *standby) take(c class) spare {
 		case <-one.Gone():
 			go one.End(context.Background())
 		default:
-			return one
+			return one, nil
 		}
 	}
-	return nil
+	return nil, own.hold()
+}
+
+// hold is another hold of t's image; nil: it has none that can be used.
+func (t *stock) hold() image {
+	if t.image == nil || !t.image.Current() {
+		return nil
+	}
+	i, err := t.image.Again()
+	if err != nil {
+		return nil
+	}
+	return i
+}
+
+// forget lets go of t's image; none is made for that long.
+func (t *stock) forget(wait time.Duration) {
+	if t.image != nil {
+		t.image.Close()
+	}
+	t.image, t.imageAfter = nil, time.Now().Add(wait)
+}
+
+// spoil takes away the image of a class of which a copy did not go on.
+func (s *standby) spoil(key string) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, t := range s.classes {
+		if t.Key == key {
+			t.forget(spoiled)
+		}
+	}
 }
 
 // drop ends the spares of a stock, which is no class any more.
@@ -139,6 +194,7 @@ func (s *standby) drop(t *stock) {
 		go one.End(context.Background())
 	}
 	t.spares = nil
+	t.forget(0)
 }
 
 // run makes spares until ctx ends.
@@ -146,9 +202,9 @@ func (s *standby) run(ctx context.Context) {
 	look := time.NewTicker(lookEvery)
 	defer look.Stop()
 	for {
-		t, wait := s.next()
-		if t != nil {
-			s.fill(ctx, t)
+		work, wait := s.next()
+		if work != nil {
+			work(ctx)
 			continue
 		}
 		again := time.NewTimer(wait)
@@ -165,39 +221,83 @@ func (s *standby) run(ctx context.Context) {
 	}
 }
 
-// next is the stock that a spare is to be made for now, and for which s.making is set;
-// nil: none, and when to ask again.
-func (s *standby) next() (*stock, time.Duration) {
+// next makes what is to be made now, for which s.making is set; nil: nothing is, and when to ask again.
+func (s *standby) next() (func(context.Context), time.Duration) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed || s.starting > 0 {
-		return nil, time.Hour // begin's over and take wake
+	if s.closed {
+		return nil, time.Hour
 	}
 	now := time.Now()
-	if rest := s.quiet.Add(calm).Sub(now); rest > 0 {
-		return nil, rest
+	quiet := s.quiet.Add(calm)
+	if s.starting > 0 {
+		quiet = now.Add(time.Hour) // begin's over and take wake
 	}
 	wait := time.Hour
 	for _, t := range s.classes {
-		if len(t.spares) >= s.want {
-			continue
+		pictured := quiet
+		if late := t.since.Add(impatient); late.Before(quiet) {
+			pictured = late
 		}
-		if rest := t.after.Sub(now); rest > 0 {
-			wait = min(wait, rest)
-			continue
+		for _, job := range []struct {
+			wanted bool
+			after  []time.Time
+			work   func(context.Context, *stock)
+		}{
+			{t.Copied && t.image == nil && now.Sub(t.used) < keepImage, []time.Time{t.imageAfter, pictured}, s.picture},
+			{len(t.spares) < s.want, []time.Time{t.after, quiet}, s.fill},
+		} {
+			if !job.wanted {
+				continue
+			}
+			if rest := slices.MaxFunc(job.after, time.Time.Compare).Sub(now); rest > 0 {
+				wait = min(wait, rest)
+				continue
+			}
+			s.making = make(chan struct{})
+			return func(ctx context.Context) { job.work(ctx, t) }, 0
 		}
-		s.making = make(chan struct{})
-		return t, 0
 	}
 	return nil, wait
 }
 
-func (s *standby) fill(ctx context.Context, t *stock) {
-	one, err := s.make(ctx, t.class)
-	s.mu.Lock()
+// made notes that what was being made is made, and tells whether t is a class still. The caller has the lock.
+func (s *standby) made(t *stock) bool {
 	close(s.making)
 	s.making = nil
-	kept := err == nil && !s.closed && slices.Contains(s.classes, t)
+	return !s.closed && slices.Contains(s.classes, t)
+}
+
+// picture has t's image made.
+func (s *standby) picture(ctx context.Context, t *stock) {
+	i, err := s.write(ctx, t.class)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	kept := s.made(t)
+	switch {
+	case err != nil:
+		t.imageAfter = time.Now().Add(spoiled)
+		s.log.Debug("no machine was written down", "class", t.Shape, "error", err)
+	case kept:
+		t.image = i
+	default:
+		i.Close()
+	}
+}
+
+func (s *standby) fill(ctx context.Context, t *stock) {
+	s.mu.Lock()
+	i := t.hold()
+	s.mu.Unlock()
+	one, err := s.make(ctx, t.class, i)
+	if i != nil {
+		i.Close()
+	}
+	s.mu.Lock()
+	if i != nil && err != nil {
+		t.forget(spoiled)
+	}
+	kept := s.made(t) && err == nil
 	if kept {
 		t.spares = append(t.spares, one)
 	} else if err != nil {
@@ -231,12 +331,17 @@ func (s *standby) mind(t *stock, one spare) {
 	}
 }
 
-// look ends the spares of classes that no start would use any more.
+// look ends what there is of classes that no start would use any more.
 func (s *standby) look(ctx context.Context) {
 	s.mu.Lock()
 	all := slices.Clone(s.classes)
 	s.mu.Unlock()
 	for _, t := range all {
+		s.mu.Lock()
+		if t.image != nil && (!t.image.Current() || time.Since(t.used) > keepImage) {
+			t.forget(0)
+		}
+		s.mu.Unlock()
 		if s.valid(ctx, t.class) {
 			continue
 		}
@@ -258,6 +363,7 @@ func (s *standby) drain(ctx context.Context) {
 	for _, t := range s.classes {
 		all = append(all, t.spares...)
 		t.spares = nil
+		t.forget(0)
 	}
 	s.classes = nil
 	s.mu.Unlock()
@@ -282,16 +388,20 @@ func (s *standby) close(ctx context.Context) {
 	s.drain(ctx)
 }
 
-// size tells how many spares there are, and what memory they hold.
-func (s *standby) size() (n int, bytes int64) {
+// size tells how many spares and images there are, and what memory they hold.
+func (s *standby) size() (spares, images int, bytes int64) {
 	s.mu.Lock()
 	var all []spare
 	for _, t := range s.classes {
 		all = append(all, t.spares...)
+		if t.image != nil {
+			images++
+			bytes += t.image.Bytes()
+		}
 	}
 	s.mu.Unlock()
 	for _, one := range all {
 		bytes += one.Bytes()
 	}
-	return len(all), bytes
+	return len(all), images, bytes
 }

@@ -20,10 +20,23 @@ func (f *fakeSpare) Gone() <-chan struct{} { return f.gone }
 func (f *fakeSpare) Bytes() int64          { return 10 }
 func (f *fakeSpare) End(context.Context)   { f.ended.Store(true) }
 
+// fakeImage counts those who hold it.
+type fakeImage struct {
+	held  *atomic.Int32
+	stale *atomic.Bool
+}
+
+func (f fakeImage) Again() (image, error) { f.held.Add(1); return f, nil }
+func (f fakeImage) Current() bool         { return !f.stale.Load() }
+func (f fakeImage) Bytes() int64          { return 1000 }
+func (f fakeImage) Close()                { f.held.Add(-1) }
+
 // bench is a standby of fakes.
 type bench struct {
 	*standby
 	t     *testing.T
+	drawn chan fakeImage  // each image that was made
+	of    chan image      // each that a spare was made of
 	made  chan *fakeSpare // each that was made
 	fails atomic.Bool
 	valid atomic.Bool
@@ -31,10 +44,24 @@ type bench struct {
 }
 
 func newBench(t *testing.T, want int) *bench {
-	b := &bench{standby: newStandby(want, slog.New(slog.DiscardHandler)), t: t, made: make(chan *fakeSpare, 64)}
+	b := &bench{standby: newStandby(want, slog.New(slog.DiscardHandler)), t: t, made: make(chan *fakeSpare, 64), drawn: make(chan fakeImage, 64), of: make(chan image, 64)}
 	b.valid.Store(true)
 	b.standby.valid = func(context.Context, class) bool { return b.valid.Load() }
-	b.standby.make = func(_ context.Context, c class) (spare, error) {
+	b.standby.write = func(context.Context, class) (image, error) {
+		if b.once.Add(1) > 1 {
+			t.Error("two are made at once")
+		}
+		defer b.once.Add(-1)
+		if b.fails.Load() {
+			return nil, errors.New("not today")
+		}
+		i := fakeImage{new(atomic.Int32), new(atomic.Bool)}
+		i.held.Add(1)
+		b.drawn <- i
+		return i, nil
+	}
+	b.standby.make = func(_ context.Context, c class, i image) (spare, error) {
+		b.of <- i
 		if b.once.Add(1) > 1 {
 			t.Error("two are made at once")
 		}
@@ -56,7 +83,12 @@ func newBench(t *testing.T, want int) *bench {
 // start is a start of a guest of c.
 func (b *bench) start(c class) spare {
 	defer b.begin()()
-	return b.take(c)
+	one, i := b.take(c)
+	if i != nil {
+		b.t.Error("there is an image")
+		i.Close()
+	}
+	return one
 }
 
 func (b *bench) next() *fakeSpare {
@@ -90,7 +122,7 @@ func (b *bench) until(what string, f func() bool) {
 
 func (b *bench) count(n int) {
 	b.t.Helper()
-	b.until("their number", func() bool { got, bytes := b.size(); return got == n && bytes == int64(10*n) })
+	b.until("their number", func() bool { got, images, bytes := b.size(); return got == n && images == 0 && bytes == int64(10*n) })
 }
 
 var small, large = class{Shape: "small", Key: "s1"}, class{Shape: "large", Key: "l1"}
@@ -201,4 +233,130 @@ func TestNoneAreKeptUnlessAsked(t *testing.T) {
 	b := newBench(t, 0)
 	b.start(small)
 	b.none()
+}
+
+var copied = class{Shape: "copied", Key: "c1", Copied: true}
+
+// image waits for one that is made.
+func (b *bench) image() fakeImage {
+	b.t.Helper()
+	select {
+	case i := <-b.drawn:
+		return i
+	case <-time.After(20 * time.Second):
+		b.t.Fatal("no image was made")
+		return fakeImage{}
+	}
+}
+
+// hold is a start of a guest of c that is to get an image, or none.
+func (b *bench) hold(c class, want bool) {
+	b.t.Helper()
+	b.until("an image, or none", func() bool {
+		over := b.begin()
+		defer over()
+		one, i := b.take(c)
+		if i != nil {
+			i.Close()
+		}
+		return one == nil && (i != nil) == want
+	})
+}
+
+func TestAnImageIsMadeOnceAndHeldByWhoUsesIt(t *testing.T) {
+	b := newBench(t, 0)
+	b.hold(small, false) // of which none can be made
+	b.hold(copied, false)
+	i := b.image()
+	b.hold(copied, true)
+	b.hold(copied, true)
+	if n, images, bytes := b.size(); n != 0 || images != 1 || bytes != 1000 {
+		t.Errorf("there are %d, %d, %d", n, images, bytes)
+	}
+	_, held := b.take(copied)
+	b.close(t.Context())
+	if i.held.Load() != 1 {
+		t.Errorf("%d hold it when all is closed, and one uses it", i.held.Load())
+	}
+	held.Close()
+	if len(b.drawn) > 0 || len(b.made) > 0 {
+		t.Error("something else was made")
+	}
+}
+
+func TestAnImageThatIsOfNoUseIsNotUsed(t *testing.T) {
+	b := newBench(t, 0)
+	b.hold(copied, false)
+	first := b.image()
+	b.hold(copied, true)
+	b.spoil(copied.Key)
+	b.hold(copied, false) // nor made again at once
+	if first.held.Load() != 0 || len(b.drawn) > 0 {
+		t.Error("it is there still, or another")
+	}
+	b.mu.Lock()
+	b.classes[0].imageAfter = time.Time{}
+	b.mu.Unlock()
+	b.nudge()
+	second := b.image()
+	b.hold(copied, true)
+	second.stale.Store(true)
+	b.hold(copied, false)
+	b.look(t.Context())
+	b.nudge()
+	third := b.image()
+	b.hold(copied, true)
+	b.mu.Lock()
+	b.classes[0].used = time.Now().Add(-2 * keepImage)
+	b.mu.Unlock()
+	b.look(t.Context())
+	if second.held.Load() != 0 || third.held.Load() != 0 {
+		t.Error("what is stale, or in no use, is kept")
+	}
+	b.nudge()
+	time.Sleep(4 * calm)
+	if len(b.drawn) > 0 {
+		t.Error("one was made that nobody asked for")
+	}
+	b.hold(copied, false)
+	b.image()
+	b.valid.Store(false)
+	b.look(t.Context())
+	if _, images, _ := b.size(); images != 0 {
+		t.Error("of a class that is none any more it is kept")
+	}
+}
+
+func TestSparesAreCopiesWhereThereIsAnImage(t *testing.T) {
+	b := newBench(t, 1)
+	b.hold(copied, false)
+	i := b.image()
+	b.next()
+	if of := <-b.of; of != i {
+		t.Errorf("the spare is a copy of %v", of)
+	}
+	b.until("the hold of who made it", func() bool { return i.held.Load() == 1 })
+	b.fails.Store(true)
+	if b.start(copied) == nil {
+		t.Fatal("there is no spare")
+	}
+	b.until("its end", func() bool { return i.held.Load() == 0 }) // it was good for nothing
+}
+
+// A class that is started again and again has no quiet moment.
+func TestAnImageDoesNotWaitForever(t *testing.T) {
+	b := newBench(t, 0)
+	over := b.begin()
+	defer over()
+	b.take(copied)
+	b.nudge()
+	time.Sleep(4 * calm)
+	if len(b.drawn) > 0 {
+		t.Error("it was made while a start was under way")
+	}
+	b.mu.Lock()
+	b.classes[0].since = time.Now().Add(-2 * impatient)
+	b.mu.Unlock()
+	b.nudge()
+	b.image()
 }

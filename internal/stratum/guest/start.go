@@ -74,6 +74,9 @@ func (l *launch) Args(w virtual.Wires) []string {
 // Confine implements virtual.Hardware.
 func (l *launch) Confine(c *confine.Spec) {
 	c.Files = l.Machine.Backing.File != ""
+	if l.Machine.OwnEntropy {
+		c.Devices = append(c.Devices, qemu.RandomDevice)
+	}
 	if l.Saved == nil {
 		c.Show = []confine.Shown{{Path: l.Kernel.Vmlinux(), At: kernelPlace}, {Path: l.Image.Path, At: initramfsPlace}}
 	}
@@ -131,7 +134,7 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if l.Saved != nil {
 		defer l.Saved.Close()
 	}
-	ready := d.spareFor(l, p)
+	ready := d.spareFor(ctx, l, p)
 	if err := connect(ctx, l, o.Link, ready); err != nil {
 		return nil, err
 	}
@@ -141,7 +144,12 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
 			return live, err
 		}
-		d.Log.Warn("a spare machine could not be used, and another is started", "id", p.ID, "error", err)
+		if l.Notes.Boot.Copied {
+			d.uncopied(ctx, l, p, err)
+		} else {
+			d.Log.Warn("a spare machine could not be used, and another is started", "id", p.ID, "error", err)
+		}
+		l.Notes.Boot.Standby, l.Notes.Boot.Copied = false, false
 	}
 	if l.Saved != nil {
 		live, err := d.Attempt(ctx, p, l.Launch, o)

@@ -235,23 +235,33 @@ const (
 	blankDisk     = 10 << 30 // as most are: to be told of another takes the system 20 ms
 )
 
+// blankMemory is a file in memory with nothing in it.
+func blankMemory(size int64) (*os.File, error) {
+	fd, err := unix.MemfdCreate("strata-blank", unix.MFD_CLOEXEC)
+	if err != nil {
+		return nil, fault.Internalf("make a blank disk: %w", err)
+	}
+	f := os.NewFile(uintptr(fd), "blank")
+	if err := f.Truncate(size); err != nil {
+		f.Close()
+		return nil, fault.Internalf("make a blank disk: %w", err)
+	}
+	return f, nil
+}
+
 // blank opens all that a machine needs which has nothing behind its devices.
 func (d *Driver) blank(id string, l *launch, memory *os.File, h *virtual.Handed) (w virtual.Wires, err error) {
 	if err := d.AddAgent(h); err != nil {
 		return w, err
 	}
 	for size, number := range map[int64]*int{blankTemplate: &w.Template, blankDisk: &w.Disk} {
-		fd, err := unix.MemfdCreate("strata-blank", unix.MFD_CLOEXEC)
-		if err == nil {
-			err = unix.Ftruncate(fd, size)
-		}
+		f, err := blankMemory(size)
 		if err != nil {
-			return w, fault.Internalf("make a blank disk: %w", err)
+			return w, err
 		}
-		f := os.NewFile(uintptr(fd), "blank")
 		if number == &w.Template { // QEMU takes a descriptor only as it is to be used
 			whole := f
-			f, err = os.Open("/proc/self/fd/" + strconv.Itoa(fd))
+			f, err = os.Open("/proc/self/fd/" + strconv.Itoa(int(whole.Fd())))
 			whole.Close()
 			if err != nil {
 				return w, fault.Internalf("make a blank disk: %w", err)

@@ -61,12 +61,15 @@ func (d *Driver) AddAgent(h *Handed) error {
 
 // Listen makes the sockets that QEMU listens on, in the run folder.
 func (d *Driver) Listen(id string, w *Wires, h *Handed) error {
-	for name, number := range map[string]*int{ControlSocket: &w.Control, MonitorSocket: &w.Monitor} {
-		f, err := listen(d.Held.Path(id, name))
+	for _, s := range []struct {
+		name   string
+		number *int
+	}{{ControlSocket, &w.Control}, {MonitorSocket, &w.Monitor}} { // in order: a copy has what is written down under the same numbers
+		f, err := listen(d.Held.Path(id, s.name))
 		if err != nil {
 			return err
 		}
-		*number = h.Add(f)
+		*s.number = h.Add(f)
 	}
 	return nil
 }

@@ -74,6 +74,7 @@ type Launch struct {
 	Guest    bool         // there is a port for qemu-guest-agent
 	Alone    bool         // no agent is inside, and no template: all disks are the hardware's
 	Serial   bool         // the agent's ports are serial ports
+	Copy     *Image       // it is one of this; nil: QEMU is executed
 }
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what

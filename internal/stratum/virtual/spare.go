@@ -11,6 +11,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/strata-project/strata/internal/checkpoint"
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/keeper/wire"
@@ -41,6 +42,8 @@ type Spare struct {
 
 	d        *Driver
 	user     uint32
+	nobodys  uint32                    // the same where it is no environment's
+	given    map[int]checkpoint.FileID // descriptors of QEMU's
 	starting *keeper.Starting
 	release  func()     // lets go of the id
 	back     undo.Stack // from the last made to the first
@@ -48,10 +51,10 @@ type Spare struct {
 }
 
 // Spare starts a machine like l, which waits for a saved system, for nobody yet. name
-// makes its id; images opens what is behind its disks. Of l only the hardware, the
-// accelerator and the memory count.
-func (d *Driver) Spare(ctx context.Context, l *Launch, name string, images func(*Wires, *Handed) error) (_ *Spare, err error) {
-	s := &Spare{ID: place.SparePrefix + name, d: d}
+// makes its id, user is whom QEMU runs as (0: one of nobody's); images opens what is behind its disks. Of l only the
+// hardware, the accelerator, the memory and what it is a copy of count.
+func (d *Driver) Spare(ctx context.Context, l *Launch, name string, user uint32, images func(*Wires, *Handed) error) (_ *Spare, err error) {
+	s := &Spare{ID: place.SparePrefix + name, d: d, user: user}
 	defer s.back.Unless(ctx, &err)
 	s.release, err = d.Held.Claim(s.ID)
 	if err != nil {
@@ -59,7 +62,13 @@ func (d *Driver) Spare(ctx context.Context, l *Launch, name string, images func(
 	}
 	d.spares.Store(s.ID, true)
 	s.back.Push("let go of the id", func(context.Context) error { s.free(); return nil })
-	if s.user, err = d.MakeNobodys(ctx, s.ID); err != nil {
+	if user == 0 {
+		s.user, err = d.MakeNobodys(ctx, s.ID)
+		s.nobodys = s.user
+	} else {
+		err = d.Held.Make(ctx, s.ID, Notes{})
+	}
+	if err != nil {
 		return nil, err
 	}
 	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(s.ID) })
@@ -108,6 +117,24 @@ func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Hande
 	if err := l.Hardware.Open(&h); err != nil {
 		return err
 	}
+	if l.Copy != nil {
+		if err := l.Copy.tap.set(s.Tap); err != nil {
+			return err
+		}
+		f, err := Again(l.Copy.File)
+		if err != nil {
+			return err
+		}
+		h.Add(f)
+	}
+	s.given = map[int]checkpoint.FileID{}
+	for i, f := range h.Files[1:] {
+		id, err := checkpoint.Identify(f)
+		if err != nil {
+			return err
+		}
+		s.given[wire.PayloadSyncFD+2+i] = id
+	}
 	o := keeper.Options{Binary: d.keeper, Spec: d.spec(stratum.Plan{ID: s.ID, IDBase: s.user, Victim: stratum.Victim(0, 0)}, l, w, &h), Files: h.Files, Machine: machine}
 	entered, err := held.Enter(&o, s.Group)
 	if err != nil {
@@ -128,6 +155,19 @@ func (s *Spare) Rehearse(ctx context.Context, r spec.Run) error {
 	r.Rehearsal = true
 	fresh(&r, time.Now())
 	return fault.Wrap(c.Run(ctx, r), "rehearse a start")
+}
+
+// Image writes the spare down, which must stand still.
+func (s *Spare) Image() (*Image, error) {
+	state, err := stateOf(s.Tap)
+	if err != nil {
+		return nil, err
+	}
+	i, err := checkpoint.Take(s.starting.PID, checkpoint.Options{Given: s.given, Own: wire.PayloadSyncFD + 2 + len(s.given)})
+	if err != nil {
+		return nil, err
+	}
+	return &Image{i, state}, nil
 }
 
 // Monitor is the path of QEMU's monitor.
@@ -173,7 +213,7 @@ func (s *Spare) Become(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	}
 	l.Notes.Form = formOf(l.Hardware.Form()) // as that of a machine that did not begin as a spare
 	n := l.Notes
-	n.User, n.Boot.Standby = s.user, true
+	n.User = s.nobodys
 	if err := d.Held.Rename(ctx, s.ID, p.ID, n); err != nil {
 		return nil, err
 	}

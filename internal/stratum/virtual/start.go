@@ -267,6 +267,9 @@ func (l *Launch) Payload(user uint32, args []string, h *Handed) wire.Payload {
 		Program: l.QEMU.Path, Args: args, User: user, First: wire.PayloadSyncFD + 2, Last: wire.PayloadSyncFD + len(h.Files),
 	}
 	l.Hardware.Confine(&c)
+	if l.Copy != nil {
+		c.Image = c.Last
+	}
 	if l.Notes.Boot.Accelerator == qemu.KVM {
 		c.Devices = append(c.Devices, kvmPath)
 		var st unix.Stat_t
