@@ -117,10 +117,12 @@ func (d *Driver) spareOf(ctx context.Context, c class, i image) (spare, error) {
 		return nil, err
 	}
 	defer l.Saved.Close()
-	if i, ok := i.(machineImage); ok {
-		return d.copyOf(ctx, l, i, 0)
+	if i != nil {
+		l.copied(i)
+		s, err := d.Spare(ctx, l.Launch, place.SparePrefix+place.Moment())
+		return machineSpare{s}, err
 	}
-	return d.rehearsed(ctx, l)
+	return d.rehearsed(ctx, l, place.SparePrefix)
 }
 
 // imageOf makes an image of c.
@@ -130,7 +132,7 @@ func (d *Driver) imageOf(ctx context.Context, c class) (image, error) {
 		return nil, err
 	}
 	defer l.Saved.Close()
-	s, err := d.rehearsed(ctx, l)
+	s, err := d.rehearsed(ctx, l, place.SavingPrefix)
 	if err != nil {
 		return nil, err
 	}
@@ -149,40 +151,40 @@ func (d *Driver) imageOf(ctx context.Context, c class) (image, error) {
 // leavePatience is how long QEMU may take to close what was connected to it.
 const leavePatience = time.Second
 
-// copyOf makes a spare like l that is a copy of i, and whose QEMU runs as user; 0: as nobody's.
-func (d *Driver) copyOf(ctx context.Context, l *launch, i machineImage, user uint32) (machineSpare, error) {
-	ctx, cancel := context.WithTimeout(ctx, d.Patience())
-	defer cancel()
-	like, common := *l, *l.Launch
-	like.Launch, common.Hardware, common.Copy = &common, &like, i.Image
-	like.Machine.OwnEntropy = true
-	s, err := d.Spare(ctx, like.Launch, place.Moment(), user, func(w *virtual.Wires, h *virtual.Handed) error {
+// copied has l be a copy of i, which stands still until disks are put in.
+func (l *launch) copied(i image) {
+	l.Copy = i.(machineImage).Image
+	l.Machine.OwnEntropy = true
+	l.Disks = func(w *virtual.Wires, h *virtual.Handed) error {
+		if err := rehearsalTemplate(w, h); err != nil {
+			return err
+		}
 		disk, err := blankMemory(blankDisk)
 		if err != nil {
 			return err
 		}
 		w.Disk = h.Add(disk)
-		return rehearsalTemplate(w, h)
-	})
-	return machineSpare{s}, err
+		return nil
+	}
 }
 
-// rehearsed makes a spare like l that has rehearsed.
-func (d *Driver) rehearsed(ctx context.Context, l *launch) (_ machineSpare, err error) {
+// rehearsed makes a spare like l that has rehearsed; what for is in its id.
+func (d *Driver) rehearsed(ctx context.Context, l *launch, prefix string) (_ machineSpare, err error) {
 	ctx, cancel := context.WithTimeout(ctx, d.Patience())
 	defer cancel()
-	name := place.Moment()
-	disk := filepath.Join(d.standbyDir(), name)
+	id := prefix + place.Moment()
+	disk := filepath.Join(d.standbyDir(), id)
 	if err := d.o.Pool.Create(ctx, disk, blankDisk); err != nil {
 		return machineSpare{}, err
 	}
 	defer d.o.Pool.Remove(disk) // the machine has it open
 	l.Machine.Rehearsed, l.Machine.OwnEntropy = true, true
 	l.Machine.Ring = false // a ring is of the process that made it; Give opens disks as they are to be
-	s, err := d.Spare(ctx, l.Launch, name, 0, func(w *virtual.Wires, h *virtual.Handed) error {
+	l.Disks = func(w *virtual.Wires, h *virtual.Handed) error {
 		w.MAC = warm.SourceMAC
 		return d.rehearsalFiles(ctx, disk, w, h)
-	})
+	}
+	s, err := d.Spare(ctx, l.Launch, id)
 	if err != nil {
 		return machineSpare{}, err
 	}
@@ -195,12 +197,15 @@ func (d *Driver) rehearsed(ctx context.Context, l *launch) (_ machineSpare, err 
 
 // rehearsalFiles opens what is behind the disks of a machine that rehearses.
 func (d *Driver) rehearsalFiles(ctx context.Context, disk string, w *virtual.Wires, h *virtual.Handed) error {
+	if err := rehearsalTemplate(w, h); err != nil {
+		return err
+	}
 	private, err := d.o.Pool.Hold(ctx, disk)
 	if err != nil {
 		return err
 	}
 	w.Disk = h.Add(private)
-	return rehearsalTemplate(w, h)
+	return nil
 }
 
 // rehearsalTemplate opens what is behind the template's disk.
@@ -247,74 +252,76 @@ func (d *Driver) rehearseIn(ctx context.Context, l *launch, s *virtual.Spare) er
 	return q.Execute(ctx, "stop", nil, nil)
 }
 
-// spareFor is a spare that l can go on in, one that stands by or a copy that is made for it; nil: there is none.
-func (d *Driver) spareFor(ctx context.Context, l *launch, p stratum.Plan) *machineSpare {
+// ready is a spare that l can go on in, or an image that it can be a copy of, which the caller
+// closes; nil: there is none.
+func (d *Driver) ready(l *launch, p stratum.Plan) (*machineSpare, image) {
 	if l.Saved == nil {
-		return nil
+		return nil, nil
 	}
 	c, err := d.classOf(l, p)
 	if err != nil {
-		return nil
+		return nil, nil
 	}
 	one, i := d.standby.take(c)
 	if s, ok := one.(machineSpare); ok {
-		l.Notes.Boot.Standby = true
-		return &s
+		return &s, nil
 	}
-	if i == nil {
-		return nil
-	}
-	defer i.Close()
-	s, err := d.copyOf(ctx, l, i.(machineImage), p.IDBase)
-	if err != nil {
-		d.uncopied(ctx, l, p, err)
-		return nil
-	}
-	l.Notes.Boot.Copied = true
-	return &s
-}
-
-// uncopied notes that l, which was to be a copy, did not go on as one: its image is not used again.
-func (d *Driver) uncopied(ctx context.Context, l *launch, p stratum.Plan, why error) {
-	if ctx.Err() != nil || virtual.Blames(why) {
-		return
-	}
-	d.Log.Warn("a machine that was written down does not go on, and is not used again", "id", p.ID, "error", why)
-	if c, err := d.classOf(l, p); err == nil {
-		d.standby.spoil(c.Key)
-	}
+	return nil, i
 }
 
 // become lets a spare go on as p's. After an error nothing of it is left.
 func (d *Driver) become(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, s *machineSpare) (*virtual.Live, error) {
-	return s.Become(ctx, p, l.Launch, o, func(ctx context.Context, monitor string) error {
-		ctx, cancel := context.WithTimeout(ctx, d.Patience())
-		defer cancel()
-		template, err := os.Open(p.Whole.Path)
-		if err != nil {
-			return fault.Internalf("open the template's image: %w", err)
-		}
-		defer template.Close()
-		disk, err := d.OpenDisk(ctx, p.Disk)
-		if err != nil {
-			return err
-		}
-		defer disk.Close()
-		info, err := disk.Stat()
-		if err != nil {
-			return fault.Internalf("look at the private disk: %w", err)
-		}
-		size := info.Size()
-		if size == blankDisk {
-			size = 0
-		}
-		q, err := qemu.Dial(ctx, monitor)
-		if err != nil {
-			return err
-		}
-		defer q.Close()
-		return warm.Give(ctx, q, warm.Disks{Template: template, Disk: disk, Size: size, Ring: l.QEMU.Ring})
-	})
+	return s.Become(ctx, p, l.Launch, o, func(ctx context.Context, monitor string) error { return d.give(ctx, p, l, monitor) })
+}
+
+// startCopy starts l as a copy of i. Where that fails l is as it was, and i is not used again
+// unless it is the plan's fault.
+func (d *Driver) startCopy(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, i image) (*virtual.Live, error) {
+	resume := l.Resume
+	l.copied(i)
+	l.Resume = func(ctx context.Context) error {
+		return d.give(ctx, p, l, d.Held.Path(p.ID, virtual.MonitorSocket))
+	}
+	l.Notes.Boot.Copied = true
+	live, err := d.Attempt(ctx, p, l.Launch, o)
+	if err == nil || ctx.Err() != nil || virtual.Blames(err) {
+		return live, err
+	}
+	l.Copy, l.Disks, l.Resume, l.Machine.OwnEntropy, l.Notes.Boot.Copied = nil, nil, resume, false, false
+	if c, err := d.classOf(l, p); err == nil {
+		d.standby.spoil(c.Key)
+	}
+	return nil, err
+}
+
+// give puts p's disks into a machine that stands still, and lets it go on.
+func (d *Driver) give(ctx context.Context, p stratum.Plan, l *launch, monitor string) error {
+	ctx, cancel := context.WithTimeout(ctx, d.Patience())
+	defer cancel()
+	template, err := os.Open(p.Whole.Path)
+	if err != nil {
+		return fault.Internalf("open the template's image: %w", err)
+	}
+	defer template.Close()
+	disk, err := d.OpenDisk(ctx, p.Disk)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	info, err := disk.Stat()
+	if err != nil {
+		return fault.Internalf("look at the private disk: %w", err)
+	}
+	size := info.Size()
+	if size == blankDisk {
+		size = 0
+	}
+	q, err := qemu.Dial(ctx, monitor)
+	if err != nil {
+		return err
+	}
+	defer q.Close()
+	return warm.Give(ctx, q, warm.Disks{Template: template, Disk: disk, Size: size, Ring: l.QEMU.Ring})
 }
 
 func (d *Driver) standbyDir() string { return filepath.Join(d.o.Places.State, "standby") }

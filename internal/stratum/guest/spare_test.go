@@ -14,6 +14,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/strata-project/strata/api"
 	"github.com/strata-project/strata/internal/disk"
 	"github.com/strata-project/strata/internal/keeper/logfile"
 	"github.com/strata-project/strata/internal/kernel"
@@ -117,6 +118,121 @@ func TestASpareIsTakenUsedAndRefilled(t *testing.T) {
 	if left := r.host(t); left != empty {
 		t.Errorf("the end leaves\n%s", left)
 	}
+}
+
+// untilImage runs guests until one was written down.
+func untilImage(t testing.TB, d *guest.Driver, plan func() stratum.Plan) {
+	t.Helper()
+	for end := time.Now().Add(2 * patience); ; time.Sleep(200 * time.Millisecond) {
+		if _, images, bytes := d.Standby(); images == 1 && bytes > 0 {
+			return
+		}
+		runOnce(t, d, plan(), "busybox", "true")
+		if time.Now().After(end) {
+			t.Fatal("no machine was written down")
+		}
+	}
+}
+
+// begin starts a guest and tells how.
+func begin(t *testing.T, d *guest.Driver, p stratum.Plan) (stratum.Live, api.Boot) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	live, err := d.Start(ctx, p, stratum.StartOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return live, live.(stratum.Booter).Boot()
+}
+
+// end waits for the end of a guest that is to end well.
+func end(t *testing.T, d *guest.Driver, p stratum.Plan, live stratum.Live) {
+	t.Helper()
+	ctx, cancel := context.WithTimeout(t.Context(), patience)
+	defer cancel()
+	if exit, err := live.Wait(ctx); err != nil || exit.Status != 0 || exit.Crash != "" {
+		t.Errorf("%+v, %v: %q", exit, err, logged(t, p))
+	}
+	if _, err := d.Clean(ctx, p.ID); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestGuestsAreCopiesOfOneThatWaits(t *testing.T) {
+	r := &root{Root: virtualtest.New(t, kernelName)}
+	d := r.newDriver(t)
+	untilImage(t, d, func() stratum.Plan { return r.Plan(t) })
+	before := r.host(t)
+	drawn := map[string]bool{}
+	for range 3 {
+		p := r.Plan(t)
+		p.Main = stratum.Process{Env: []string{"PATH=/bin"}, Args: []string{"sh", "-c",
+			"for i in 1 2; do head -c 16 /dev/urandom | od -An -tx1; done; cat /proc/sys/kernel/random/boot_id; test ! -e /file && echo kept >/file && read line"}, Stdin: true}
+		live, boot := begin(t, d, p)
+		if !boot.Copied || !boot.Warm || boot.Standby {
+			t.Errorf("it was started as %+v", boot)
+		}
+		pid := live.PID()
+		status, err := os.ReadFile(fmt.Sprintf("/proc/%d/status", pid))
+		if err != nil {
+			t.Fatalf("it has no process: %v", err)
+		}
+		// It is confined as any QEMU, and its user the environment's.
+		for _, want := range []string{fmt.Sprintf("Uid:\t%[1]d\t%[1]d\t%[1]d\t%[1]d\n", p.IDBase), "CapEff:\t0000000000000000\n", "CapBnd:\t0000000000000000\n", "NoNewPrivs:\t1\n", "Seccomp:\t2\n"} {
+			if !strings.Contains(string(status), want) {
+				t.Errorf("it lacks %q: %q", want, status)
+			}
+		}
+		links, _ := filepath.Glob(fmt.Sprintf("/proc/%d/fd/*", pid))
+		for _, link := range links {
+			if to, _ := os.Readlink(link); strings.Contains(to, "checkpoint") {
+				t.Errorf("it holds %s", to)
+			}
+		}
+		for end := time.Now().Add(patience); strings.Count(logged(t, p), "\n") < 3 && time.Now().Before(end); {
+			time.Sleep(10 * time.Millisecond)
+		}
+		if err := live.Kill(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		live.Wait(t.Context())
+		if _, err := d.Clean(t.Context(), p.ID); err != nil {
+			t.Error(err)
+		}
+		lines := strings.Split(strings.TrimSpace(logged(t, p)), "\n")
+		if len(lines) != 3 {
+			t.Errorf("it says %q", lines)
+		}
+		for _, l := range lines {
+			if drawn[l] {
+				t.Errorf("two have drawn %s", l)
+			}
+			drawn[l] = true
+		}
+	}
+	r.left(t, before)
+}
+
+func TestACopyThatDoesNotGoOnIsReplaced(t *testing.T) {
+	r := &root{Root: virtualtest.New(t, kernelName)}
+	d := r.newDriver(t)
+	untilImage(t, d, func() stratum.Plan { return r.Plan(t) })
+	before := r.host(t)
+	if err := d.Break(); err != nil {
+		t.Fatal(err)
+	}
+	p := r.Plan(t)
+	p.Main = stratum.Process{Args: []string{"true"}, Env: []string{"PATH=/bin"}}
+	live, boot := begin(t, d, p)
+	if boot.Copied || !boot.Warm {
+		t.Errorf("it was started as %+v", boot)
+	}
+	end(t, d, p, live)
+	if _, images, _ := d.Standby(); images != 0 {
+		t.Error("the image is kept")
+	}
+	r.left(t, before)
 }
 
 func TestDisksOfAnySizeAreGivenToSpares(t *testing.T) {

@@ -134,7 +134,10 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 	if l.Saved != nil {
 		defer l.Saved.Close()
 	}
-	ready := d.spareFor(ctx, l, p)
+	ready, image := d.ready(l, p)
+	if image != nil {
+		defer image.Close()
+	}
 	if err := connect(ctx, l, o.Link, ready); err != nil {
 		return nil, err
 	}
@@ -144,12 +147,14 @@ func (d *Driver) start(ctx context.Context, p stratum.Plan, o stratum.StartOptio
 		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
 			return live, err
 		}
-		if l.Notes.Boot.Copied {
-			d.uncopied(ctx, l, p, err)
-		} else {
-			d.Log.Warn("a spare machine could not be used, and another is started", "id", p.ID, "error", err)
+		d.Log.Warn("a spare machine could not be used, and another is started", "id", p.ID, "error", err)
+	}
+	if image != nil {
+		live, err := d.startCopy(ctx, p, l, o, image)
+		if err == nil || ctx.Err() != nil || virtual.Blames(err) {
+			return live, err
 		}
-		l.Notes.Boot.Standby, l.Notes.Boot.Copied = false, false
+		d.Log.Warn("a guest did not go on as a copy, and is started from the saved system", "id", p.ID, "error", err)
 	}
 	if l.Saved != nil {
 		live, err := d.Attempt(ctx, p, l.Launch, o)

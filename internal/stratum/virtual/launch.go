@@ -65,16 +65,17 @@ type Launch struct {
 	Unplug   bool                        // without a network its card gets a tap that leads nowhere
 	Run      spec.Run
 	Notes    Notes
-	Tap      *stratum.Tap // nil: no network
-	Proven   bool         // a system has run by this accelerator before
-	Last     bool         // there will be no further attempt
-	Begun    bool         // QEMU was let run
-	Met      bool         // the agent inside has answered
-	From     *Saved       // the suspended system that it goes on from; nil: it starts
-	Guest    bool         // there is a port for qemu-guest-agent
-	Alone    bool         // no agent is inside, and no template: all disks are the hardware's
-	Serial   bool         // the agent's ports are serial ports
-	Copy     *Image       // it is one of this; nil: QEMU is executed
+	Tap      *stratum.Tap                // nil: no network
+	Proven   bool                        // a system has run by this accelerator before
+	Last     bool                        // there will be no further attempt
+	Begun    bool                        // QEMU was let run
+	Met      bool                        // the agent inside has answered
+	From     *Saved                      // the suspended system that it goes on from; nil: it starts
+	Guest    bool                        // there is a port for qemu-guest-agent
+	Alone    bool                        // no agent is inside, and no template: all disks are the hardware's
+	Serial   bool                        // the agent's ports are serial ports
+	Copy     *Image                      // it is one of this; nil: QEMU is executed
+	Disks    func(*Wires, *Handed) error // opens what is behind its disks; nil: what the plan says
 }
 
 // Prepare finds out all that p needs but for the hardware, and changes nothing but what

@@ -5,7 +5,6 @@ import (
 	"errors"
 	"math/rand/v2"
 	"os"
-	"strings"
 	"sync"
 	"time"
 
@@ -15,7 +14,6 @@ import (
 	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/keeper"
 	"github.com/strata-project/strata/internal/keeper/wire"
-	"github.com/strata-project/strata/internal/place"
 	"github.com/strata-project/strata/internal/resource"
 	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/held"
@@ -42,7 +40,6 @@ type Spare struct {
 
 	d        *Driver
 	user     uint32
-	nobodys  uint32                    // the same where it is no environment's
 	given    map[int]checkpoint.FileID // descriptors of QEMU's
 	starting *keeper.Starting
 	release  func()     // lets go of the id
@@ -50,11 +47,10 @@ type Spare struct {
 	once     sync.Once
 }
 
-// Spare starts a machine like l, which waits for a saved system, for nobody yet. name
-// makes its id, user is whom QEMU runs as (0: one of nobody's); images opens what is behind its disks. Of l only the
-// hardware, the accelerator, the memory and what it is a copy of count.
-func (d *Driver) Spare(ctx context.Context, l *Launch, name string, user uint32, images func(*Wires, *Handed) error) (_ *Spare, err error) {
-	s := &Spare{ID: place.SparePrefix + name, d: d, user: user}
+// Spare starts a machine like l, which waits for a saved system or is a copy, for nobody yet. The id is none that
+// an environment can have. Of l only the hardware, the accelerator, the memory, what is behind its disks and what it is a copy of count.
+func (d *Driver) Spare(ctx context.Context, l *Launch, id string) (_ *Spare, err error) {
+	s := &Spare{ID: id, d: d}
 	defer s.back.Unless(ctx, &err)
 	s.release, err = d.Held.Claim(s.ID)
 	if err != nil {
@@ -62,13 +58,7 @@ func (d *Driver) Spare(ctx context.Context, l *Launch, name string, user uint32,
 	}
 	d.spares.Store(s.ID, true)
 	s.back.Push("let go of the id", func(context.Context) error { s.free(); return nil })
-	if user == 0 {
-		s.user, err = d.MakeNobodys(ctx, s.ID)
-		s.nobodys = s.user
-	} else {
-		err = d.Held.Make(ctx, s.ID, Notes{})
-	}
-	if err != nil {
+	if s.user, err = d.MakeNobodys(ctx, s.ID); err != nil {
 		return nil, err
 	}
 	s.back.Push("remove the run folder", func(context.Context) error { return d.Held.Remove(s.ID) })
@@ -84,14 +74,14 @@ func (d *Driver) Spare(ctx context.Context, l *Launch, name string, user uint32,
 		return nil, err
 	}
 	s.back.Push("close the tap", func(context.Context) error { return s.Tap.Close() })
-	if err := s.start(ctx, l, images); err != nil {
+	if err := s.start(ctx, l); err != nil {
 		return nil, err
 	}
 	s.back.Push("end the keeper", s.starting.Abort)
 	return s, nil
 }
 
-func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Handed) error) error {
+func (s *Spare) start(ctx context.Context, l *Launch) error {
 	d := s.d
 	var h Handed
 	defer h.Close()
@@ -99,7 +89,7 @@ func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Hande
 		return err
 	}
 	var w Wires
-	if err := images(&w, &h); err != nil {
+	if err := l.Disks(&w, &h); err != nil {
 		return err
 	}
 	if err := d.Listen(s.ID, &w, &h); err != nil {
@@ -117,15 +107,8 @@ func (s *Spare) start(ctx context.Context, l *Launch, images func(*Wires, *Hande
 	if err := l.Hardware.Open(&h); err != nil {
 		return err
 	}
-	if l.Copy != nil {
-		if err := l.Copy.tap.set(s.Tap); err != nil {
-			return err
-		}
-		f, err := Again(l.Copy.File)
-		if err != nil {
-			return err
-		}
-		h.Add(f)
+	if err := l.copied(s.Tap, &h); err != nil {
+		return err
 	}
 	s.given = map[int]checkpoint.FileID{}
 	for i, f := range h.Files[1:] {
@@ -213,7 +196,7 @@ func (s *Spare) Become(ctx context.Context, p stratum.Plan, l *Launch, o stratum
 	}
 	l.Notes.Form = formOf(l.Hardware.Form()) // as that of a machine that did not begin as a spare
 	n := l.Notes
-	n.User = s.nobodys
+	n.User, n.Boot.Standby = s.user, true
 	if err := d.Held.Rename(ctx, s.ID, p.ID, n); err != nil {
 		return nil, err
 	}
@@ -264,7 +247,7 @@ func (d *Driver) taken(p stratum.Plan, l *Launch) wire.Taken {
 // IsSpare tells whether an id is that of a spare of this driver's, or of one that is being made.
 func (d *Driver) IsSpare(id string) bool {
 	_, ours := d.spares.Load(id)
-	return ours && strings.HasPrefix(id, place.SparePrefix) // no environment's id can begin so
+	return ours
 }
 
 // MakeNobodys makes the run folder of a machine that is nobody's yet, and notes the user in it

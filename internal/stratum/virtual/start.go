@@ -115,7 +115,11 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 		return nil, err
 	}
 	if !l.Alone {
-		if err := d.disks(ctx, p, w, h); err != nil {
+		open := l.Disks
+		if open == nil {
+			open = func(w *Wires, h *Handed) error { return d.disks(ctx, p, w, h) }
+		}
+		if err := open(w, h); err != nil {
 			return nil, err
 		}
 	}
@@ -147,7 +151,10 @@ func (d *Driver) hand(ctx context.Context, p stratum.Plan, l *Launch, w *Wires, 
 		}
 		k.Beside = append(k.Beside, beside...)
 	}
-	return k, l.Hardware.Open(h)
+	if err := l.Hardware.Open(h); err != nil {
+		return nil, err
+	}
+	return k, l.copied(h.Files[max(w.Tap-wire.PayloadSyncFD-1, 0)], h)
 }
 
 func consoleLog(p stratum.Plan) wire.Log {

@@ -25,6 +25,22 @@ func (i *Image) Again() (*Image, error) {
 	return &Image{other, i.tap}, nil
 }
 
+// copied gives QEMU what it needs where it is a copy: a tap that is as it knows it, and the image, last.
+func (l *Launch) copied(tap *os.File, h *Handed) error {
+	if l.Copy == nil {
+		return nil
+	}
+	if err := l.Copy.tap.set(tap); err != nil {
+		return err
+	}
+	f, err := Again(l.Copy.File)
+	if err != nil {
+		return err
+	}
+	h.Add(f)
+	return nil
+}
+
 // tapState is what QEMU has set on its tap. A copy does not set it again, as it has done so before.
 type tapState struct {
 	header, buffer int
