@@ -115,10 +115,11 @@ func (e *env) guestStarts(b *bare) error {
 		side{"bare QEMU", booted(b.nothing)})
 }
 
-// warmed waits until guests start warm, which the first ones do not, and says
+// warmed waits until guests start warm, and as copies where that is possible, which the first ones do not, and says
 // whether they do at last.
 func (e *env) warmed() (bool, error) {
-	for range 20 {
+	warm := false
+	for range 10 {
 		if err := e.begin("warmed"); err != nil {
 			return false, err
 		}
@@ -126,12 +127,13 @@ func (e *env) warmed() (bool, error) {
 		if out, err := e.strata("rm", "-f", "warmed").CombinedOutput(); err != nil {
 			return false, fmt.Errorf("%w: %s", err, out)
 		}
-		if err != nil || g.Boot == nil || g.Boot.Warm {
+		if err != nil || g.Boot == nil || g.Boot.Copied {
 			return err == nil && g.Boot != nil, err
 		}
+		warm = g.Boot.Warm
 		time.Sleep(time.Second)
 	}
-	return false, nil
+	return warm, nil
 }
 
 // guestMemory says what each further idle guest takes.
@@ -149,6 +151,9 @@ func (e *env) guestMemory(*bare) error {
 			if g.Boot != nil && g.Boot.Warm {
 				figures["warm"]++
 			}
+			if g.Boot != nil && g.Boot.Copied {
+				figures["copies"]++
+			}
 		}
 		return figures, nil
 	}
@@ -161,6 +166,9 @@ func (e *env) guestMemory(*bare) error {
 		defer e.strata("rm", "-f", name).Run()
 		if i == 0 {
 			var err error
+			if _, err = e.warmed(); err != nil {
+				return err
+			}
 			if first, err = settle(); err != nil {
 				return err
 			}
@@ -170,7 +178,7 @@ func (e *env) guestMemory(*bare) error {
 	if err != nil {
 		return err
 	}
-	fmt.Printf("  %d idle guests, %.0f of them warm; each further one takes\n", clones, all["warm"])
+	fmt.Printf("  %d idle guests, %.0f of them warm, of which %.0f are copies; each further one takes\n", clones, all["warm"], all["copies"])
 	total := 0.0
 	for _, part := range []struct{ name, note string }{{"QEMU", "PSS"}, {"keeper", "PSS"}, {"kernel", "slab, page tables, stacks of the whole host: rough"}} {
 		each := (all[part.name] - first[part.name]) / (clones - 1)

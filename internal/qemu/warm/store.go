@@ -150,8 +150,9 @@ func (s *Store) Image(ctx context.Context, k Key, boot Boot) (*Image, error) {
 // was thrown away twice within that time.
 const retryAfter = 10 * time.Minute
 
-// Make has the image of k made in the background where there is none. It returns at once.
-func (s *Store) Make(k Key, boot Boot) {
+// Make has the image of k made in the background where there is none, and calls made, where that is not nil, when
+// it is. It returns at once.
+func (s *Store) Make(k Key, boot Boot, made func()) {
 	digest := k.Digest()
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -160,7 +161,15 @@ func (s *Store) Make(k Key, boot Boot) {
 	}
 	f := newFlight()
 	s.flights[digest] = f
-	go s.fly(context.Background(), f, k, boot)
+	go func() {
+		s.fly(context.Background(), f, k, boot)
+		s.mu.Lock()
+		done := s.resident[digest] != nil
+		s.mu.Unlock()
+		if done && made != nil {
+			made()
+		}
+	}()
 }
 
 // spoilt is how many clones in a row do not go on from an image that is not to be used

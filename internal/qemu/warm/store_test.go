@@ -111,7 +111,7 @@ func TestAnImageFromWhichNothingGoesOnAgainAndAgainIsNotMadeAtOnce(t *testing.T)
 	s := open(t, dir, warm.Options{})
 	var booted atomic.Int32
 	for round, want := range []int32{1, 2, 2, 2} {
-		s.Make(key(1), pretend(&booted))
+		s.Make(key(1), pretend(&booted), nil)
 		s.Settle(t.Context())
 		if n := booted.Load(); n != want {
 			t.Errorf("round %d: %d booted, want %d", round, n, want)
@@ -119,7 +119,7 @@ func TestAnImageFromWhichNothingGoesOnAgainAndAgainIsNotMadeAtOnce(t *testing.T)
 		s.Tell(key(1), false)
 		s.Tell(key(1), false)
 	}
-	s.Make(key(2), pretend(&booted)) // another is not held back
+	s.Make(key(2), pretend(&booted), nil) // another is not held back
 	s.Settle(t.Context())
 	if n := booted.Load(); n != 3 {
 		t.Errorf("%d booted", n)
@@ -137,7 +137,7 @@ func TestABootThatFailsIsToldAndNotTriedAtOnceInTheBackground(t *testing.T) {
 	if _, err := s.Image(t.Context(), key(1), failing); fault.KindOf(err) != fault.Unable {
 		t.Error(err)
 	}
-	s.Make(key(1), failing)
+	s.Make(key(1), failing, func() { t.Error("what failed is made") })
 	s.Settle(t.Context())
 	if n := booted.Load(); n != 1 {
 		t.Errorf("it was tried %d times", n)
@@ -160,7 +160,7 @@ func TestWhoWouldNotBootWaitsForNoBoot(t *testing.T) {
 	s.Make(key(1), func(ctx context.Context, memory, state *os.File) error {
 		<-slow
 		return pretend(&booted)(ctx, memory, state)
-	})
+	}, nil)
 	ctx, cancel := context.WithTimeout(t.Context(), require.Patience(10*time.Second))
 	defer cancel()
 	if _, err := s.Get(ctx, key(1)); fault.KindOf(err) != fault.Missing {
@@ -177,7 +177,7 @@ func TestAnImageOutlivesItsDaemon(t *testing.T) {
 	dir := t.TempDir()
 	var booted atomic.Int32
 	s := open(t, dir, warm.Options{})
-	s.Make(key(1), pretend(&booted))
+	s.Make(key(1), pretend(&booted), nil)
 	s.Settle(t.Context())
 	must(t, s.Close(), os.MkdirAll(filepath.Join(dir, "work", "half"), 0o700))
 	s = open(t, dir, warm.Options{})
@@ -222,7 +222,7 @@ func TestWhatIsNotWholeIsRemoved(t *testing.T) {
 			dir := t.TempDir()
 			var booted atomic.Int32
 			s := open(t, dir, warm.Options{})
-			s.Make(key(1), pretend(&booted))
+			s.Make(key(1), pretend(&booted), nil)
 			s.Settle(t.Context())
 			must(t, s.Close(), spoil(filepath.Join(dir, key(1).Digest())))
 			s = open(t, dir, warm.Options{})
@@ -354,13 +354,13 @@ func TestAnImageIsMadeAnew(t *testing.T) {
 			dir := t.TempDir()
 			var booted atomic.Int32
 			s := open(t, dir, c.options)
-			s.Make(key(1), pretend(&booted))
+			s.Make(key(1), pretend(&booted), nil)
 			s.Settle(t.Context())
 			must(t, s.Close())
 			s = open(t, dir, warm.Options{MaxAge: c.options.MaxAge})
 			k := key(1)
 			c.change(&k)
-			s.Make(k, pretend(&booted))
+			s.Make(k, pretend(&booted), nil)
 			s.Settle(t.Context())
 			if n := booted.Load(); n != c.want {
 				t.Errorf("%d were booted, not %d", n, c.want)

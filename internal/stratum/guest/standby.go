@@ -117,15 +117,19 @@ func (s *standby) nudge() {
 	}
 }
 
-// take notes that c is in use, and returns a spare of it, or an image, which the caller closes; nil: there is none.
-func (s *standby) take(c class) (spare, image) {
-	if s.want == 0 && !c.Copied {
-		return nil, nil
-	}
+// note notes that c is in use.
+func (s *standby) note(c class) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.closed {
-		return nil, nil
+	if s.use(c) != nil {
+		s.nudge()
+	}
+}
+
+// use is the stock of c, which is in use; nil: none is kept. The caller has the lock.
+func (s *standby) use(c class) *stock {
+	if s.closed || s.want == 0 && !c.Copied {
+		return nil
 	}
 	var own *stock
 	var kept []*stock
@@ -144,6 +148,17 @@ func (s *standby) take(c class) (spare, image) {
 	}
 	own.used = time.Now()
 	s.classes = append([]*stock{own}, kept...)
+	return own
+}
+
+// take notes that c is in use, and returns a spare of it, or an image, which the caller closes; nil: there is none.
+func (s *standby) take(c class) (spare, image) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	own := s.use(c)
+	if own == nil {
+		return nil, nil
+	}
 	for len(own.spares) > 0 {
 		one := own.spares[0]
 		own.spares = own.spares[1:]

@@ -56,7 +56,7 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 		like := *l
 		common := *l.Launch
 		like.Launch, common.Hardware = &common, &like
-		return func() { d.prepareSaved(key, &like) }
+		return func() { d.prepareSaved(key, &like, p) }
 	}
 	b.Warm, l.Notes.Fixed = true, true
 	l.Resume = func(ctx context.Context) error { return d.resume(ctx, p, l) }
@@ -64,14 +64,27 @@ func (d *Driver) warm(ctx context.Context, l *launch, p stratum.Plan) (save func
 	return nil
 }
 
-// prepareSaved has a system like l's saved in the background.
-func (d *Driver) prepareSaved(key warm.Key, l *launch) {
+// prepareSaved has a system like l's saved in the background, and one that waits written down.
+func (d *Driver) prepareSaved(key warm.Key, l *launch, p stratum.Plan) {
+	plan := rehearsalPlan(p) // nothing of an environment's is kept
+
 	d.saved.Make(key, func(ctx context.Context, memory, state *os.File) error {
 		s, err := d.source(ctx, l, memory)
 		if err != nil {
 			return err
 		}
 		return errors.Join(s.save(ctx, state), s.close())
+	}, func() {
+		saved, err := d.saved.Get(d.Life, key)
+		if err != nil {
+			return
+		}
+		defer saved.Close()
+		like := *l
+		like.Saved = saved
+		if c, err := d.classOf(&like, plan); err == nil {
+			d.standby.note(c)
+		}
 	})
 }
 

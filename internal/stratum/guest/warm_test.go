@@ -19,6 +19,7 @@ import (
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource/resourcetest"
 	"github.com/strata-project/strata/internal/stratum/held"
+	"github.com/strata-project/strata/internal/stratum"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
 )
@@ -68,7 +69,7 @@ func TestASystemThatCouldNotBeSavedIsNotTriedAtEveryStart(t *testing.T) {
 	d := &Driver{Driver: &virtual.Driver{Held: runs, Log: slog.New(slog.DiscardHandler), Life: t.Context()}, saved: saved}
 	key := warm.Key{Memory: 8 * unit.MiB}
 	for range 3 {
-		d.prepareSaved(key, &launch{})
+		d.prepareSaved(key, &launch{}, stratum.Plan{})
 		saved.Settle(t.Context())
 	}
 	if n := strings.Count(log.String(), "no system could be saved"); n != 1 {
