@@ -24,8 +24,7 @@ const maxConfig = 1 << 20
 
 // config is the daemon's configuration file. What is not in it keeps its zero value.
 type config struct {
-	Dense   bool // guests that QEMU emulates take less memory, and more of a processor
-	Standby int  // spare guests that are kept of each kind of machine in use
+	Standby int // spare guests that are kept of each kind of machine in use
 }
 
 // readConfig reads the file that was asked for; "": the installed one, where that is p's
@@ -87,18 +86,13 @@ func parseConfig(text []byte) (c config, err error) {
 		}
 		seen[key.Value] = true
 		switch key.Value {
-		case "dense":
-			if err := value.Decode(&c.Dense); err != nil || value.Tag != "!!bool" {
-				return c, fault.Invalidf("line %d: %q does not say whether guests are to be dense", value.Line, value.Value).
-					At(key.Value).Help("true or false")
-			}
 		case "standby":
 			if err := value.Decode(&c.Standby); err != nil || value.Tag != "!!int" || c.Standby < 0 || c.Standby > guest.MaxStandby {
 				return c, fault.Invalidf("line %d: %q is no number of guests to keep", value.Line, value.Value).
 					At(key.Value).Help("0 to %d", guest.MaxStandby)
 			}
 		default:
-			return c, fault.Invalidf("line %d: there is no key %q", key.Line, key.Value).Help("there are: dense, standby")
+			return c, fault.Invalidf("line %d: there is no key %q", key.Line, key.Value).Help("there is: standby")
 		}
 	}
 	return c, nil

@@ -185,7 +185,7 @@ func assemble(ctx context.Context, o options, back *undo.Stack) (*engine.Engine,
 		return nil, err
 	}
 	back.Push("close the zones", closing(zones.Close))
-	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: groups.Marked("vm"), Log: o.log, Dense: c.Dense, Standby: c.Standby})
+	guests, err := guest.New(guest.Options{Places: p, Kernels: kernels, Pool: pool, Resources: groups.Marked("vm"), Log: o.log, Standby: c.Standby})
 	if err != nil {
 		return nil, err
 	}

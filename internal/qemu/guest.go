@@ -76,7 +76,6 @@ type Guest struct {
 	Incoming          bool      // wait for a saved system
 	Rehearsed         bool      // it does things once before they count, see rehearsedCache
 	OwnEntropy        bool      // numbers are read from RandomDevice: what QEMU draws itself, all copies of it would draw
-	Dense             bool      // it takes less memory and more of a processor, where it goes on from a saved system by TCG
 	StartStopped      bool      // processors stand still until QMP says cont
 	Untraced          bool      // nobody inside may trace the kernel, see CommandLine
 	ConsoleOnHardware bool      // for tests: early messages go to a serial port on standard output
@@ -99,11 +98,8 @@ type Backing struct {
 // with QEMU's default and starts as fast; with 16 it takes 12 MiB less again,
 // and more of a processor, since it translates the same things twice.
 func tcgCache(memory unit.Size) int {
-	return int(min(max(memory/16, denseCache*unit.MiB), 128*unit.MiB) / unit.MiB)
+	return int(min(max(memory/16, 16*unit.MiB), 128*unit.MiB) / unit.MiB)
 }
-
-// denseCache is the same of a guest that is to take little memory, whatever it has itself.
-const denseCache = 16
 
 // bootedCache is the same of a machine that boots, which to its first program takes 60 MiB. With
 // 32 QEMU throws everything away in the middle of it, and a start costs an eighth more.
@@ -157,8 +153,6 @@ func (g Guest) machine(a *argv.Args) {
 		switch {
 		case g.Rehearsed:
 			cache = rehearsedCache(g.Memory)
-		case g.Backing.File != "" && !g.Backing.Shared && g.Dense:
-			cache = denseCache
 		case g.Backing.File != "" && !g.Backing.Shared:
 			cache = tcgCache(g.Memory)
 		}

@@ -69,7 +69,7 @@ func shape(g qemu.Guest) qemu.Guest {
 	g.Name, g.MAC = "warm", SourceMAC
 	g.Template, g.Disk, g.Tap = 3, 4, 5
 	g.Control, g.Monitor, g.Streams, g.Console, g.Events = 6, 7, 8, 9, 10
-	g.Backing, g.Incoming, g.StartStopped, g.Rehearsed, g.Dense = qemu.Backing{File: "memory", Shared: true}, false, false, false, false
+	g.Backing, g.Incoming, g.StartStopped, g.Rehearsed, g.OwnEntropy = qemu.Backing{File: "memory", Shared: true}, false, false, false, false
 	return g
 }
 

@@ -397,7 +397,7 @@ func TestAKeyIsAllThatASavedSystemDependsOn(t *testing.T) {
 		"what it boots":        {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[0] = "other" }, false},
 		"its initramfs":        {func(_ *qemu.Program, _ *qemu.Guest, in []string) { in[1] = "other" }, false},
 		"whether it rehearses": {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Rehearsed = true }, true},
-		"whether it is dense":  {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Dense = true }, true},
+		"what it draws from":   {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.OwnEntropy = true }, true},
 		"whether it waits":     {func(_ *qemu.Program, g *qemu.Guest, _ []string) { g.Incoming, g.StartStopped = true, true }, true},
 	} {
 		p, g, in := program, base, []string{"kernel", "initramfs"}

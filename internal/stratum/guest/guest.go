@@ -24,7 +24,6 @@ type Options struct {
 	Pool      *disk.Pool     // where private disks come from
 	Resources *resource.Root // of guests alone, so that no other driver takes their groups for its own
 	Log       *slog.Logger   // nil: nothing is logged
-	Dense     bool           // guests that QEMU emulates take less memory, and more of a processor
 	Standby   int            // how many spares are kept of each kind of machine in use; at most MaxStandby
 	Patience  time.Duration  // with a system that starts and of which nothing is seen to go on; 0: 90 s
 }

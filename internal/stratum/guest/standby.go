@@ -15,9 +15,12 @@ const MaxStandby = 16
 
 // Rules of the standby.
 const (
-	// maxClasses is for how many kinds of machine there are spares at once: the two that
-	// were started last.
-	maxClasses = 2
+	// maxClasses is of how many kinds of machine there are images at once, those that were
+	// started last, and spareClasses of how many of them spares.
+	maxClasses, spareClasses = 4, 2
+	// between is how much time passes from one image to the next: with more kinds in use than there
+	// can be images of, each start would ask for another.
+	between = 10 * time.Second
 	// calm is how long no start must have been under way before a spare is made.
 	calm = 50 * time.Millisecond
 	// impatient is how long a class waits for such a moment before its image is made all the same: one
@@ -77,6 +80,7 @@ type standby struct {
 	classes  []*stock // last used first
 	starting int
 	quiet    time.Time     // when the last start was over
+	pictured time.Time     // when the last image was made
 	making   chan struct{} // closed when what is being made is made; nil: nothing is
 	closed   bool
 }
@@ -148,6 +152,9 @@ func (s *standby) use(c class) *stock {
 	}
 	own.used = time.Now()
 	s.classes = append([]*stock{own}, kept...)
+	for _, t := range s.classes[min(spareClasses, len(s.classes)):] {
+		t.end()
+	}
 	return own
 }
 
@@ -203,12 +210,17 @@ func (s *standby) spoil(key string) {
 	}
 }
 
-// drop ends the spares of a stock, which is no class any more.
-func (s *standby) drop(t *stock) {
+// end ends t's spares.
+func (t *stock) end() {
 	for _, one := range t.spares {
 		go one.End(context.Background())
 	}
 	t.spares = nil
+}
+
+// drop lets go of a stock, which is no class any more.
+func (s *standby) drop(t *stock) {
+	t.end()
 	t.forget(0)
 }
 
@@ -249,7 +261,7 @@ func (s *standby) next() (func(context.Context), time.Duration) {
 		quiet = now.Add(time.Hour) // begin's over and take wake
 	}
 	wait := time.Hour
-	for _, t := range s.classes {
+	for n, t := range s.classes {
 		pictured := quiet
 		if late := t.since.Add(impatient); late.Before(quiet) {
 			pictured = late
@@ -259,8 +271,8 @@ func (s *standby) next() (func(context.Context), time.Duration) {
 			after  []time.Time
 			work   func(context.Context, *stock)
 		}{
-			{t.Copied && t.image == nil && now.Sub(t.used) < keepImage, []time.Time{t.imageAfter, pictured}, s.picture},
-			{len(t.spares) < s.want, []time.Time{t.after, quiet}, s.fill},
+			{t.Copied && t.image == nil && now.Sub(t.used) < keepImage, []time.Time{t.imageAfter, s.pictured.Add(between), pictured}, s.picture},
+			{n < spareClasses && len(t.spares) < s.want, []time.Time{t.after, quiet}, s.fill},
 		} {
 			if !job.wanted {
 				continue
@@ -289,6 +301,7 @@ func (s *standby) picture(ctx context.Context, t *stock) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	kept := s.made(t)
+	s.pictured = time.Now()
 	switch {
 	case err != nil:
 		t.imageAfter = time.Now().Add(spoiled)

@@ -3,6 +3,7 @@ package guest
 import (
 	"context"
 	"errors"
+	"fmt"
 	"log/slog"
 	"sync/atomic"
 	"testing"
@@ -237,9 +238,13 @@ func TestNoneAreKeptUnlessAsked(t *testing.T) {
 
 var copied = class{Shape: "copied", Key: "c1", Copied: true}
 
-// image waits for one that is made.
+// image waits for one that is made, whenever the last was.
 func (b *bench) image() fakeImage {
 	b.t.Helper()
+	b.mu.Lock()
+	b.pictured = time.Time{}
+	b.mu.Unlock()
+	b.nudge()
 	select {
 	case i := <-b.drawn:
 		return i
@@ -359,4 +364,20 @@ func TestAnImageDoesNotWaitForever(t *testing.T) {
 	b.mu.Unlock()
 	b.nudge()
 	b.image()
+}
+
+func TestImagesOfMoreKindsThanThereCanBeAreNotMadeAgainAndAgain(t *testing.T) {
+	b := newBench(t, 0)
+	for n := range maxClasses {
+		b.hold(class{Shape: fmt.Sprint(n), Key: fmt.Sprint(n), Copied: true}, false)
+		b.image()
+	}
+	b.until("their number", func() bool { _, images, _ := b.size(); return images == maxClasses })
+	for n := range 3 {
+		b.hold(class{Shape: fmt.Sprint("other", n), Key: fmt.Sprint("other", n), Copied: true}, false)
+		time.Sleep(4 * calm)
+	}
+	if _, images, _ := b.size(); images != maxClasses-3 || len(b.drawn) > 0 {
+		t.Errorf("%d are left, and %d were made at once", images, len(b.drawn))
+	}
 }

@@ -44,7 +44,7 @@ func (d *Driver) prepare(ctx context.Context, p stratum.Plan) (*launch, error) {
 	l.Machine = qemu.Guest{
 		Name: p.Name, Accelerator: boot.Accelerator, Memory: boot.Memory, Processors: boot.CPUs, TSC: qemu.TSC(),
 		Kernel: kernelPlace, Initrd: initramfsPlace, Firmware: l.QEMU.Firmware, Ring: l.QEMU.Ring, Turns: l.QEMU.Turns,
-		HugePages: p.Resources.HugePages, Untraced: !p.System, Dense: d.o.Dense,
+		HugePages: p.Resources.HugePages, Untraced: !p.System,
 	}
 	return l, nil
 }

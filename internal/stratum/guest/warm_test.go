@@ -18,8 +18,8 @@ import (
 	"github.com/strata-project/strata/internal/qemu/warm"
 	"github.com/strata-project/strata/internal/require"
 	"github.com/strata-project/strata/internal/resource/resourcetest"
-	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/stratum"
+	"github.com/strata-project/strata/internal/stratum/held"
 	"github.com/strata-project/strata/internal/stratum/virtual"
 	"github.com/strata-project/strata/internal/unit"
 )
