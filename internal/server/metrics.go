@@ -90,7 +90,8 @@ type stock struct {
 var (
 	environmentsDesc = prometheus.NewDesc("strata_environments", "Environments, by state.", []string{"state"}, nil)
 	standbyDesc      = prometheus.NewDesc("strata_standby_machines", "Guests that stand by.", nil, nil)
-	standbyBytesDesc = prometheus.NewDesc("strata_standby_bytes", "Memory that guests hold that stand by.", nil, nil)
+	standbyImageDesc = prometheus.NewDesc("strata_standby_images", "Guests that were written down, of which others start as copies.", nil, nil)
+	standbyBytesDesc = prometheus.NewDesc("strata_standby_bytes", "Memory that both hold.", nil, nil)
 	templatesDesc    = prometheus.NewDesc("strata_templates", "Templates in the store.", nil, nil)
 	bytesDesc        = prometheus.NewDesc("strata_template_bytes", "Bytes that the layers of all templates take, each layer once.", nil, nil)
 )
@@ -100,6 +101,7 @@ func (s *stock) Describe(ch chan<- *prometheus.Desc) {
 	ch <- environmentsDesc
 	ch <- templatesDesc
 	ch <- standbyDesc
+	ch <- standbyImageDesc
 	ch <- standbyBytesDesc
 	ch <- bytesDesc
 }
@@ -116,6 +118,7 @@ func (s *stock) Collect(ch chan<- prometheus.Metric) {
 		standby = *info.Standby
 	}
 	ch <- prometheus.MustNewConstMetric(standbyDesc, prometheus.GaugeValue, float64(standby.Machines))
+	ch <- prometheus.MustNewConstMetric(standbyImageDesc, prometheus.GaugeValue, float64(standby.Images))
 	ch <- prometheus.MustNewConstMetric(standbyBytesDesc, prometheus.GaugeValue, float64(standby.Bytes))
 	for state, n := range info.Environments {
 		ch <- prometheus.MustNewConstMetric(environmentsDesc, prometheus.GaugeValue, float64(n), state)
