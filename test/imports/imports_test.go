@@ -29,7 +29,7 @@ var (
 	mechanisms = []string{
 		"internal/template/...", "internal/disk/...", "internal/mount/...", "internal/network/...", "internal/resource",
 		"internal/seccomp/...", "internal/keeper/...", "internal/agent/...", "internal/vmagent/...", "internal/host", "internal/jail", "internal/thread",
-		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history", "internal/oom", "internal/tool/...",
+		"internal/kernel/...", "internal/qemu/...", "internal/sandbox", "internal/screen", "internal/process", "internal/history", "internal/oom", "internal/tool/...", "internal/checkpoint",
 	}
 	kept       = []string{"internal/environment", "internal/store", "internal/planner"}
 	arithmetic = []string{"internal/settings", "internal/admission"}

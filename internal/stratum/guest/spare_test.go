@@ -143,6 +143,7 @@ func begin(t *testing.T, d *guest.Driver, p stratum.Plan) (stratum.Live, api.Boo
 	if err != nil {
 		t.Fatal(err)
 	}
+	t.Cleanup(func() { live.Kill(context.Background()) }) // it may be over
 	return live, live.(stratum.Booter).Boot()
 }
 
