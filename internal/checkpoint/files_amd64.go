@@ -191,9 +191,7 @@ func (t *table) open(prog *program) {
 	for n, from := range t.std {
 		prog.add(unix.SYS_DUP3, uint64(from), uint64(n), 0)
 	}
-	for _, n := range slices.Sorted(maps.Values(t.away)) {
-		spare = append(spare, n)
-	}
+	spare = append(spare, slices.Sorted(maps.Values(t.away))...)
 	for _, n := range append(spare, t.image) {
 		prog.add(unix.SYS_CLOSE, uint64(n))
 	}
