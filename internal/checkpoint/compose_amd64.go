@@ -13,11 +13,7 @@ import (
 )
 
 // compose writes the list.
-func (p *traced) compose(prog *program, areas []area, o Options) error {
-	table, err := p.descriptors(o, prog)
-	if err != nil {
-		return err
-	}
+func (p *traced) compose(prog *program, areas []area, table table, filters [][]byte, o Options) error {
 	table.aside(prog, o.Own)
 	prog.remember(areas, table.image, table.free())
 	table.open(prog)
@@ -28,10 +24,6 @@ func (p *traced) compose(prog *program, areas []area, o Options) error {
 		return err
 	}
 	if err := p.itself(prog); err != nil {
-		return err
-	}
-	filters, err := p.filters()
-	if err != nil {
 		return err
 	}
 	for _, f := range filters {
@@ -58,6 +50,23 @@ func (p *traced) compose(prog *program, areas []area, o Options) error {
 	}
 	for n := range p.threads[1:] {
 		prog.calls[clones+n].args[5] = begins[n+1]
+	}
+	return nil
+}
+
+// timers makes sure that there are none that a copy would not have.
+func (p *traced) timers() error {
+	if all, err := os.ReadFile(p.proc("timers")); err == nil && len(all) > 0 {
+		return errors.New("it has timers")
+	}
+	for which := range uint64(3) {
+		b, err := p.threads[0].ask(32, 1, unix.SYS_GETITIMER, which, 0)
+		if err != nil {
+			return fmt.Errorf("getitimer: %w", err)
+		}
+		if !slices.Equal(b, make([]byte, len(b))) {
+			return errors.New("it has timers")
+		}
 	}
 	return nil
 }
@@ -136,8 +145,14 @@ func (t *task) frame(prog *program) []byte {
 		software                     = 464 // where the kernel and programs talk of the rest
 	)
 	x := slices.Clone(t.xstate)
-	size := uint32(len(x))
 	features := binary.LittleEndian.Uint64(x[software:])
+	// Tiles are of a thread that has asked for them, which none here has; of others the kernel
+	// takes no state that has room for them. Source: linux/arch/x86/kernel/fpu/signal.c.
+	const tiles, beforeTiles, usual = 3 << 17, 2696, 1<<10 - 1
+	if features&tiles != 0 {
+		x, features = x[:beforeTiles], features&usual
+	}
+	size := uint32(len(x))
 	binary.LittleEndian.PutUint32(x[software:], magic1)
 	binary.LittleEndian.PutUint32(x[software+4:], size+4)
 	binary.LittleEndian.PutUint64(x[software+8:], features)

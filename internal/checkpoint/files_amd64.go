@@ -12,11 +12,14 @@ import (
 	"strings"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/strata-project/strata/internal/fault"
 )
 
 // descriptor is one that the process has and is not given.
 type descriptor struct {
 	number  int
+	alone   bool // it is made, and must have no double
 	make    call // it, as the lowest number that is free
 	watches []watch
 }
@@ -58,7 +61,7 @@ func (p *traced) descriptors(o Options, prog *program) (t table, err error) {
 		next++
 		t.away[n], same[id] = next, next
 	}
-	for _, n := range found {
+	for i, n := range found {
 		if slices.Contains(t.stay, n) {
 			if id, err := p.file(n); n <= 2 && err == nil && same[id] != 0 {
 				t.std[n] = same[id]
@@ -66,12 +69,30 @@ func (p *traced) descriptors(o Options, prog *program) (t table, err error) {
 			continue
 		}
 		d, err := p.descriptor(n, same, prog)
+		if err == nil && d.alone {
+			err = p.single(n, found[:i])
+		}
 		if err != nil {
-			return t, fmt.Errorf("descriptor %d: %w", n, err)
+			return t, fault.Conflictf("descriptor %d: %w", n, err)
 		}
 		t.made = append(t.made, d)
 	}
 	return t, nil
+}
+
+// single makes sure that descriptor n is the double of none of others.
+func (p *traced) single(n int, others []int) error {
+	const file = 0 // KCMP_FILE
+	for _, other := range others {
+		order, _, errno := unix.Syscall6(unix.SYS_KCMP, uintptr(p.pid), uintptr(p.pid), file, uintptr(n), uintptr(other), 0)
+		if errno != 0 {
+			return fmt.Errorf("kcmp: %w", errno)
+		}
+		if order == 0 {
+			return fmt.Errorf("it is the same as %d, which cannot be written down", other)
+		}
+	}
+	return nil
 }
 
 // file tells files apart.
@@ -100,6 +121,7 @@ func (p *traced) descriptor(n int, same map[FileID]int, put *program) (d descrip
 	}
 	flags := number("flags", 8)
 	kept := flags & (unix.O_NONBLOCK | unix.O_CLOEXEC)
+	d.alone = strings.HasPrefix(link, "anon_inode:")
 	switch link {
 	case "anon_inode:[eventfd]":
 		if number("eventfd-semaphore", 10) == 1 {
@@ -188,8 +210,8 @@ func (t *table) open(prog *program) {
 		prog.addFor(d.number, d.make.number, d.make.args[:]...)
 		next = d.number + 1
 	}
-	for n, from := range t.std {
-		prog.add(unix.SYS_DUP3, uint64(from), uint64(n), 0)
+	for _, n := range slices.Sorted(maps.Keys(t.std)) {
+		prog.add(unix.SYS_DUP3, uint64(t.std[n]), uint64(n), 0)
 	}
 	spare = append(spare, slices.Sorted(maps.Values(t.away))...)
 	for _, n := range append(spare, t.image) {

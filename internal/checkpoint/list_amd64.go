@@ -12,14 +12,15 @@ import (
 //go:embed restorer.bin
 var restorer []byte
 
-// How a call is made. What is above resultBits is the result that it must have, and one.
+// How a call is made. Above resultShift is the result that it must have, and one.
 const (
-	nearVDSO   = 1 << iota // its first argument is counted from the copy's vdso
-	asStack                // its first argument becomes the stack
-	asThread               // it makes a thread, which goes on with the call at the sixth argument
-	mayFail                // as it can go on without
-	resultBits = 32
+	nearVDSO = 1 << iota // its first argument is counted from the copy's vdso
+	asStack              // its first argument becomes the stack
+	asThread             // it makes a thread, which goes on with the call at the sixth argument
+	mayFail              // as it can go on without
 )
+
+const resultShift = 32
 
 // call is a system call as the restorer reads it.
 type call struct {
@@ -45,7 +46,7 @@ func (p *program) add(number uint64, args ...uint64) { p.addAs(0, number, args..
 
 // addFor appends one that must have that result.
 func (p *program) addFor(result int, number uint64, args ...uint64) {
-	p.addAs(uint64(result+1)<<resultBits, number, args...)
+	p.addAs(uint64(result+1)<<resultShift, number, args...)
 }
 
 func (p *program) addAs(how, number uint64, args ...uint64) {

@@ -36,15 +36,16 @@ type area struct {
 	offset     uint64
 	inode      uint64
 	path       string
+	wiped      bool // no child has its content, nor may a copy
 	runs       []run
 }
 
 // run are pages with content of their own, which lie in the image at offset.
 type run struct{ start, end, offset uint64 }
 
-// areas reads /proc/PID/maps.
+// areas reads /proc/PID/smaps.
 func (p *traced) areas() (all []area, err error) {
-	b, err := os.ReadFile(p.proc("maps"))
+	b, err := os.ReadFile(p.proc("smaps"))
 	if err != nil {
 		return nil, err
 	}
@@ -53,6 +54,14 @@ func (p *traced) areas() (all []area, err error) {
 		var a area
 		var how, device string
 		text := strings.TrimSuffix(string(l), "\n")
+		if name, value, ok := strings.Cut(text, ":"); ok && !strings.Contains(name, " ") { // of the area before
+			if n := len(all); name == "VmFlags" && n > 0 {
+				for _, flag := range strings.Fields(value) { // MADV_WIPEONFORK, and what random numbers are drawn from
+					all[n-1].wiped = all[n-1].wiped || flag == "wf" || flag == "dp"
+				}
+			}
+			continue
+		}
 		if _, err := fmt.Sscanf(text, "%x-%x %4s %x %s %d", &a.start, &a.end, &how, &a.offset, &device, &a.inode); err != nil {
 			return nil, fmt.Errorf("read %q of its memory: %w", text, err)
 		}
@@ -104,7 +113,7 @@ func (p *traced) own(a *area, pagemap *os.File) (all []run, err error) {
 		for i := uint64(0); i < n; i += 8 {
 			e := binary.LittleEndian.Uint64(b[i:])
 			if e&pageSwapped != 0 || e&pagePresent != 0 && e&pageOfFile == 0 {
-				all = appendRun(all, at, 0)
+				all = appendRun(all, at)
 			}
 			at += pageSize
 		}
@@ -112,9 +121,9 @@ func (p *traced) own(a *area, pagemap *os.File) (all []run, err error) {
 	return all, nil
 }
 
-// appendRun appends the page at to all, and to the last run where less than gap pages are between.
-func appendRun(all []run, at uint64, gap uint64) []run {
-	if n := len(all); n > 0 && at-all[n-1].end <= gap*pageSize {
+// appendRun appends the page at to all, and to the last run where that ends there.
+func appendRun(all []run, at uint64) []run {
+	if n := len(all); n > 0 && at == all[n-1].end {
 		all[n-1].end = at + pageSize
 		return all
 	}

@@ -17,14 +17,17 @@ import (
 const Possible = true
 
 // Take writes down process pid, which the caller may trace and which stands still while that
-// goes on. Kinds: Unable where it has what cannot be written down.
+// goes on. Kinds: Conflict where a descriptor cannot be written down, Unable where something else cannot.
 func Take(pid int, o Options) (i *Image, err error) {
 	// The tracer is a thread. What it traces when it ends goes on, or is its real parent's to bury.
 	err = thread.Spare(func() (err error) {
 		i, err = take(pid, o)
 		return err
 	})
-	if err != nil {
+	switch {
+	case fault.Is(err, fault.Conflict):
+		return nil, fault.Wrap(err, "write down process %d", pid)
+	case err != nil:
 		return nil, fault.Unablef("write down process %d: %w", pid, err)
 	}
 	return i, nil
@@ -50,11 +53,19 @@ func take(pid int, o Options) (_ *Image, err error) {
 			return nil, fmt.Errorf("look at thread %d: %w", t.tid, err)
 		}
 	}
-	if timers, err := os.ReadFile(p.proc("timers")); err == nil && len(timers) > 0 {
-		return nil, errors.New("it has timers")
+	if err := p.timers(); err != nil {
+		return nil, err
 	}
 	prog := &program{}
 	if prog.base, err = place(areas); err != nil {
+		return nil, err
+	}
+	table, err := p.descriptors(o, prog)
+	if err != nil {
+		return nil, err
+	}
+	filters, err := p.filters()
+	if err != nil {
 		return nil, err
 	}
 	i := &Image{}
@@ -80,14 +91,14 @@ func take(pid int, o Options) (_ *Image, err error) {
 		if err := i.depend(p, a); err != nil {
 			return nil, err
 		}
-		if a.shared {
+		if a.shared || a.wiped {
 			continue
 		}
 		if err := p.content(a, pagemap, &w); err != nil {
 			return nil, err
 		}
 	}
-	if err := p.compose(prog, areas, o); err != nil {
+	if err := p.compose(prog, areas, table, filters, o); err != nil {
 		return nil, err
 	}
 	list, err := prog.list()

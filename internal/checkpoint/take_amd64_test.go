@@ -155,17 +155,60 @@ var subjects = map[string]func(){
 			fmt.Fprintln(conn, total)
 		}
 	},
-	// A system-call filter that refuses one call.
+	// System-call filters that refuse a call each, the later one any further filter.
 	"filtered": func() {
 		conn := pollable()
 		const allow, refuse, load, equal, ret = 0x7fff0000, 0x50000 | uint32(unix.EDOM), unix.BPF_LD | unix.BPF_W | unix.BPF_ABS, unix.BPF_JMP | unix.BPF_JEQ | unix.BPF_K, unix.BPF_RET | unix.BPF_K
-		program := []unix.SockFilter{{Code: load}, {Code: equal, K: unix.SYS_GETPPID, Jf: 1}, {Code: ret, K: refuse}, {Code: ret, K: allow}}
 		unix.Prctl(unix.PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-		seccomp(&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+		for _, number := range []uint32{unix.SYS_GETPPID, unix.SYS_SECCOMP} {
+			program := []unix.SockFilter{{Code: load}, {Code: equal, K: number, Jf: 1}, {Code: ret, K: refuse}, {Code: ret, K: allow}}
+			seccomp(&unix.SockFprog{Len: uint16(len(program)), Filter: &program[0]})
+		}
 		for in := bufio.NewScanner(conn); in.Scan(); {
 			_, _, errno := syscall.Syscall(unix.SYS_GETPPID, 0, 0, 0)
 			fmt.Fprintln(conn, errno == unix.EDOM)
 		}
+	},
+	// A thread that waits with other signals blocked than it has.
+	"masked": func() {
+		runtime.LockOSThread()
+		mask := func(signals ...syscall.Signal) (m unix.Sigset_t) {
+			for _, s := range signals {
+				m.Val[0] |= 1 << (s - 1)
+			}
+			return m
+		}
+		usual, waiting := mask(unix.SIGUSR1), mask(unix.SIGHUP)
+		if err := unix.PthreadSigmask(unix.SIG_SETMASK, &usual, nil); err != nil {
+			panic(err)
+		}
+		for {
+			wait(&unix.PollFd{Fd: 3, Events: unix.POLLIN}, &waiting)
+			var line [64]byte
+			if n, _ := unix.Read(3, line[:]); n <= 0 {
+				return
+			}
+			status, _ := os.ReadFile("/proc/thread-self/status")
+			_, after, _ := strings.Cut(string(status), "SigBlk:")
+			blocked, _, _ := strings.Cut(after, "\n")
+			unix.Write(3, []byte(strings.TrimSpace(blocked)+"\n"))
+		}
+	},
+	"the same": func() {
+		fd, err := unix.Eventfd(0, 0)
+		if err == nil {
+			_, err = unix.Dup(fd)
+		}
+		if err != nil {
+			panic(err)
+		}
+		echo()
+	},
+	"timers": func() {
+		if _, err := unix.Setitimer(unix.ITIMER_REAL, unix.MakeItimerval(time.Hour, time.Hour)); err != nil {
+			panic(err)
+		}
+		echo()
 	},
 	"shared memory": func() {
 		if _, err := unix.Mmap(-1, 0, 4096, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_SHARED|unix.MAP_ANONYMOUS); err != nil {
@@ -230,16 +273,29 @@ func TestAFilterOfSystemCallsStays(t *testing.T) {
 	start(t, cmd, image.File).ask(t, "", "true")
 }
 
+func TestACallThatIsMadeAgainBlocksWhatItBlockedAndNoMore(t *testing.T) {
+	require.Root(t)
+	s := own(t, "masked")
+	const usual = "0000000000000200" // SIGUSR1
+	s.ask(t, "x", usual)
+	image, err := s.take()
+	must(t, err)
+	defer image.Close()
+	c := copyOf(t, image)
+	c.ask(t, "x", usual)
+	c.ask(t, "x", usual)
+}
+
 func TestWhatCannotBeWrittenDownIsNamed(t *testing.T) {
 	require.Root(t)
-	for name, want := range map[string]string{"shared memory": "shared", "a pipe": "pipe"} {
+	for name, want := range map[string]string{"shared memory": "shared", "a pipe": "pipe", "the same": "the same", "timers": "timers"} {
 		s := own(t, name)
 		s.ask(t, "x", "x")
 		image, err := s.take()
 		if err == nil {
 			image.Close()
 		}
-		if !fault.Is(err, fault.Unable) || !strings.Contains(err.Error(), want) {
+		if !fault.Is(err, fault.Unable) && !fault.Is(err, fault.Conflict) || !strings.Contains(err.Error(), want) {
 			t.Errorf("%s: %v", name, err)
 		}
 		s.ask(t, "y", "y")

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"os"
 	"strconv"
+	"strings"
 	"time"
 	"unsafe"
 
@@ -17,6 +18,7 @@ import (
 const (
 	ptraceSeccompFilter = 0x420c
 	ptraceRseq          = 0x420f
+	ptraceSigmask       = 0x420a
 	optionNoSeccomp     = 1 << 21 // PTRACE_O_SUSPEND_SECCOMP
 	noteXState          = 0x202   // NT_X86_XSTATE
 )
@@ -39,15 +41,17 @@ type traced struct {
 type task struct {
 	p      *traced
 	tid    int
+	signal unix.Signal // that has reached it meanwhile
 	regs   unix.PtraceRegs
 	xstate []byte
 
-	name    string
-	blocked uint64
-	stack   [3]uint64 // of signals: struct sigaltstack
-	cleared uint64    // where the kernel clears its id when it ends
-	robust  [2]uint64
-	rseq    rseq
+	name     string
+	filtered string // how many filters of system calls it has, where the kernel says so
+	blocked  uint64
+	stack    [3]uint64 // of signals: struct sigaltstack
+	cleared  uint64    // where the kernel clears its id when it ends
+	robust   [2]uint64
+	rseq     rseq
 }
 
 // rseq is struct ptrace_rseq_configuration.
@@ -102,7 +106,7 @@ func stop(pid int) (p *traced, err error) {
 // release lets all go on that has been stopped.
 func (p *traced) release() {
 	for _, t := range p.threads {
-		_ = unix.PtraceDetach(t.tid) // it may have been killed
+		_ = ptrace(unix.PTRACE_DETACH, t.tid, 0, uintptr(t.signal)) // it may have been killed
 	}
 	p.memory.Close()
 }
@@ -141,6 +145,7 @@ func (t *task) wait() error {
 		case got == t.tid && ws.Stopped() && (ws.StopSignal() == unix.SIGTRAP):
 			return nil
 		case got == t.tid && ws.Stopped():
+			t.signal = ws.StopSignal()
 			return fmt.Errorf("it has got a signal (%v)", ws.StopSignal())
 		case got == t.tid:
 			return fmt.Errorf("it has ended")
@@ -152,8 +157,13 @@ func (t *task) wait() error {
 }
 
 // call has t make a system call.
-func (t *task) call(number uint64, args ...uint64) (uint64, error) {
+func (t *task) call(number uint64, args ...uint64) (result uint64, err error) {
 	r := t.regs
+	defer func() {
+		if back := unix.PtraceSetRegs(t.tid, &t.regs); err == nil {
+			err = back
+		}
+	}()
 	r.Rip, r.Rax, r.Orig_rax = t.p.calls, number, ^uint64(0) // no call that is to be made again
 	var all [6]uint64
 	copy(all[:], args)
@@ -174,9 +184,6 @@ func (t *task) call(number uint64, args ...uint64) (uint64, error) {
 		if r.Rip != t.p.calls {
 			break
 		}
-	}
-	if err := unix.PtraceSetRegs(t.tid, &t.regs); err != nil {
-		return 0, err
 	}
 	if r.Rip != t.p.calls+2 {
 		return 0, fmt.Errorf("it does not make a system call")
@@ -210,7 +217,7 @@ func (t *task) ask(n, at int, number uint64, args ...uint64) ([]byte, error) {
 func (t *task) look() error {
 	t.xstate = make([]byte, 64<<10)
 	v := unix.Iovec{Base: &t.xstate[0], Len: uint64(len(t.xstate))}
-	if err := ptrace(unix.PTRACE_GETREGSET, t.tid, noteXState, unsafe.Pointer(&v)); err != nil {
+	if err := ptrace(unix.PTRACE_GETREGSET, t.tid, noteXState, uintptr(unsafe.Pointer(&v))); err != nil {
 		return fmt.Errorf("read its registers: %w", err)
 	}
 	t.xstate = t.xstate[:v.Len]
@@ -218,9 +225,10 @@ func (t *task) look() error {
 	if err != nil {
 		return err
 	}
-	t.name = status["Name"]
-	if t.blocked, err = strconv.ParseUint(status["SigBlk"], 16, 64); err != nil {
-		return err
+	t.name, t.filtered = status["Name"], status["Seccomp"]+" "+status["Seccomp_filters"]
+	// Not what a call has blocked for as long as it waits: that it does again.
+	if err := ptrace(ptraceSigmask, t.tid, unsafe.Sizeof(t.blocked), uintptr(unsafe.Pointer(&t.blocked))); err != nil {
+		return fmt.Errorf("read what signals it blocks: %w", err)
 	}
 	b, err := t.ask(24, 1, unix.SYS_SIGALTSTACK, 0, 0)
 	if err != nil {
@@ -237,7 +245,7 @@ func (t *task) look() error {
 		return fmt.Errorf("get_robust_list: %w", errno)
 	}
 	// Before Linux 5.13 it cannot be asked; a program does without.
-	if err := ptrace(ptraceRseq, t.tid, unsafe.Sizeof(t.rseq), unsafe.Pointer(&t.rseq)); err != nil {
+	if err := ptrace(ptraceRseq, t.tid, unsafe.Sizeof(t.rseq), uintptr(unsafe.Pointer(&t.rseq))); err != nil {
 		t.rseq = rseq{}
 	}
 	return nil
@@ -260,24 +268,33 @@ func (t *task) resumed() unix.PtraceRegs {
 // filters are the process's filters of system calls, the oldest first.
 func (p *traced) filters() (all [][]byte, err error) {
 	t := p.threads[0]
+	for _, other := range p.threads {
+		if other.filtered != t.filtered {
+			return nil, errors.New("its threads have different filters of system calls")
+		}
+	}
+	if strings.HasPrefix(t.filtered, "0 ") {
+		return nil, nil
+	}
 	for i := 0; ; i++ {
 		n, _, errno := unix.Syscall6(unix.SYS_PTRACE, ptraceSeccompFilter, uintptr(t.tid), uintptr(i), 0, 0, 0)
-		if errno == unix.ENOENT || i == 0 && errno == unix.EINVAL { // it has none
+		if errno == unix.ENOENT && i > 0 {
 			return all, nil
 		}
 		if errno != 0 {
 			return nil, fmt.Errorf("read its filter of system calls: %w", errno)
 		}
 		b := make([]byte, n*8) // of struct sock_filter
-		if err := ptrace(ptraceSeccompFilter, t.tid, uintptr(i), unsafe.Pointer(&b[0])); err != nil {
+		if err := ptrace(ptraceSeccompFilter, t.tid, uintptr(i), uintptr(unsafe.Pointer(&b[0]))); err != nil {
 			return nil, fmt.Errorf("read its filter of system calls: %w", err)
 		}
-		all = append([][]byte{b}, all...)
+		all = append(all, b)
 	}
 }
 
-func ptrace(request, tid int, at uintptr, data unsafe.Pointer) error {
-	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), at, uintptr(data), 0, 0)
+//go:uintptrescapes
+func ptrace(request, tid int, at, data uintptr) error {
+	_, _, errno := unix.Syscall6(unix.SYS_PTRACE, uintptr(request), uintptr(tid), at, data, 0, 0)
 	if errno != 0 {
 		return errno
 	}

@@ -1,5 +1,5 @@
 # The first instructions of an image: does the system calls of a list, one after the other.
-# It has no data and uses no stack. What is a call and what its fields mean is in list.go.
+# It has no data and uses no stack. What is a call and what its fields mean is in list_amd64.go.
 #
 #   r12  the call that is next
 #   r13  where the kernel has put this process's vdso

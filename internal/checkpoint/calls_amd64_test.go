@@ -13,3 +13,10 @@ func seccomp(p *unix.SockFprog) {
 		panic(errno)
 	}
 }
+
+// wait waits with other signals blocked than usual.
+func wait(on *unix.PollFd, blocked *unix.Sigset_t) {
+	if _, _, errno := unix.Syscall6(unix.SYS_PPOLL, uintptr(unsafe.Pointer(on)), 1, 0, uintptr(unsafe.Pointer(blocked)), 8, 0); errno != 0 {
+		panic(errno)
+	}
+}
