@@ -67,9 +67,9 @@ func (d *Driver) classOf(l *launch, p stratum.Plan) (class, error) {
 	}
 	b := l.Notes.Boot
 	return class{
-		Copied: checkpoint.Possible && b.Accelerator == qemu.TCG, // KVM's machines are the process's that made them
-		Shape:  fmt.Sprint(b.Kernel, " ", b.Memory, " ", b.CPUs, " ", b.Accelerator),
-		Key:    strings.Join(all, " "), Of: rehearsalPlan(p),
+		Copyable: checkpoint.Possible && b.Accelerator == qemu.TCG, // KVM's machines are the process's that made them
+		Shape:    fmt.Sprint(b.Kernel, " ", b.Memory, " ", b.CPUs, " ", b.Accelerator),
+		Key:      strings.Join(all, " "), Of: rehearsalPlan(p),
 	}, nil
 }
 
@@ -137,16 +137,42 @@ func (d *Driver) imageOf(ctx context.Context, c class) (image, error) {
 		return nil, err
 	}
 	defer s.End(ctx)
+	var i *virtual.Image
 	for end := time.Now().Add(leavePatience); ; time.Sleep(10 * time.Millisecond) {
-		i, err := s.Image() // once QEMU has seen that nobody speaks to it any more
-		if err == nil {
-			return machineImage{i}, nil
+		if i, err = s.Image(); err == nil {
+			break
 		}
-		if time.Now().After(end) || ctx.Err() != nil {
+		// QEMU has not seen yet that nobody speaks to it any more.
+		if !fault.Is(err, fault.Conflict) || time.Now().After(end) || ctx.Err() != nil {
 			return nil, err
 		}
 	}
+	if err := d.tryOut(ctx, c, machineImage{i}); err != nil {
+		i.Close()
+		return nil, err
+	}
+	return machineImage{i}, nil
 }
+
+// tryOut makes a copy of i, and waits for it to answer.
+func (d *Driver) tryOut(ctx context.Context, c class, i image) error {
+	ctx, cancel := context.WithTimeout(ctx, greetPatience)
+	defer cancel()
+	s, err := d.spareOf(ctx, c, i)
+	if err != nil {
+		return err
+	}
+	defer s.End(ctx)
+	q, err := qemu.Dial(ctx, s.(machineSpare).Monitor())
+	if err != nil {
+		return fault.Wrap(err, "try a copy out")
+	}
+	q.Close()
+	return nil
+}
+
+// greetPatience is how long a copy may take to answer on a busy host; it takes 20 ms on a quiet one.
+const greetPatience = 15 * time.Second
 
 // leavePatience is how long QEMU may take to close what was connected to it.
 const leavePatience = time.Second
@@ -274,23 +300,32 @@ func (d *Driver) become(ctx context.Context, p stratum.Plan, l *launch, o stratu
 	return s.Become(ctx, p, l.Launch, o, func(ctx context.Context, monitor string) error { return d.give(ctx, p, l, monitor) })
 }
 
-// startCopy starts l as a copy of i. Where that fails l is as it was, and i is not used again
+// startCopy starts l as a copy of i. Where that fails l is as it was, and the standby is told
 // unless it is the plan's fault.
 func (d *Driver) startCopy(ctx context.Context, p stratum.Plan, l *launch, o stratum.StartOptions, i image) (*virtual.Live, error) {
-	resume := l.Resume
+	c, err := d.classOf(l, p)
+	if err != nil {
+		return nil, err
+	}
+	resume, cameUp := l.Resume, false
 	l.copied(i)
 	l.Resume = func(ctx context.Context) error {
-		return d.give(ctx, p, l, d.Held.Path(p.ID, virtual.MonitorSocket))
+		ctx, cancel := context.WithTimeout(ctx, greetPatience)
+		defer cancel()
+		err := d.give(ctx, p, l, d.Held.Path(p.ID, virtual.MonitorSocket))
+		cameUp = err == nil
+		return err
 	}
 	l.Notes.Boot.Copied = true
 	live, err := d.Attempt(ctx, p, l.Launch, o)
+	if err == nil {
+		d.standby.tell(c.Key, true, true)
+	}
 	if err == nil || ctx.Err() != nil || virtual.Blames(err) {
 		return live, err
 	}
 	l.Copy, l.Disks, l.Resume, l.Machine.OwnEntropy, l.Notes.Boot.Copied = nil, nil, resume, false, false
-	if c, err := d.classOf(l, p); err == nil {
-		d.standby.spoil(c.Key)
-	}
+	d.standby.tell(c.Key, false, cameUp)
 	return nil, err
 }
 
@@ -321,6 +356,10 @@ func (d *Driver) give(ctx context.Context, p stratum.Plan, l *launch, monitor st
 		return err
 	}
 	defer q.Close()
+	// It has mapped the host's files by their names.
+	if l.Copy != nil && !l.Copy.Current() {
+		return fault.Conflictf("what QEMU is made of has been exchanged")
+	}
 	return warm.Give(ctx, q, warm.Disks{Template: template, Disk: disk, Size: size, Ring: l.QEMU.Ring})
 }
 

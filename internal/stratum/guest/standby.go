@@ -7,6 +7,7 @@ import (
 	"sync"
 	"time"
 
+	"github.com/strata-project/strata/internal/fault"
 	"github.com/strata-project/strata/internal/stratum"
 )
 
@@ -31,10 +32,14 @@ const (
 	// lookEvery is how often it is looked whether the classes are still what a start
 	// would use.
 	lookEvery = time.Minute
-	// keepImage is how long an image is kept of a class that is not in use.
+	// keepImage is how long an image is kept, in use or not: its copies lie at the same addresses.
 	keepImage = time.Hour
-	// spoiled is how long a class waits for an image where none could be made, or was used.
-	spoiled = 10 * time.Minute
+	// spoiled is how long a class waits for an image where none could be made, or was used; twice as
+	// long each time, mostSpoiled at most.
+	spoiled, mostSpoiled = 10 * time.Minute, 24 * time.Hour
+	// stuck is how many copies in a row that came up and then failed make an image useless: one
+	// alone may have failed for other reasons.
+	stuck = 2
 )
 
 // class is a kind of machine that spares are made of.
@@ -42,8 +47,8 @@ type class struct {
 	Shape string       // what a user sees of it: kernel, memory, processors
 	Key   string       // all that a spare of it depends on
 	Of    stratum.Plan // of a guest of it, without anything of an environment
-	// Copied says that a machine of it can be written down, and others be copies of that.
-	Copied bool
+	// Copyable says that a machine of it can be written down, and others be copies of that.
+	Copyable bool
 }
 
 // spare is a machine that stands still before its first instruction.
@@ -79,25 +84,34 @@ type standby struct {
 	mu       sync.Mutex
 	classes  []*stock // last used first
 	starting int
-	quiet    time.Time     // when the last start was over
-	pictured time.Time     // when the last image was made
-	making   chan struct{} // closed when what is being made is made; nil: nothing is
+	quiet    time.Time          // when the last start was over
+	pictured time.Time          // when the last image was made
+	making   chan struct{}      // closed when what is being made is made; nil: nothing is
+	cancel   func()             // has that be given up
+	spoilt   map[string]penance // by the key of a class
 	closed   bool
 }
 
 // stock is what there is of one class.
 type stock struct {
 	class
-	spares     []spare
-	after      time.Time // none is made before
-	image      image     // nil: there is none
-	imageAfter time.Time // none is made before
-	since      time.Time // it is a class
-	used       time.Time
+	spares []spare
+	after  time.Time // none is made before
+	image  image     // nil: there is none
+	made   time.Time // when it was
+	stuck  int       // copies in a row that failed
+	since  time.Time // it is a class without an image
+	used   time.Time
+}
+
+// penance is how long a class must do without image.
+type penance struct {
+	until time.Time
+	next  time.Duration
 }
 
 func newStandby(want int, log *slog.Logger) *standby {
-	return &standby{want: want, log: log, wake: make(chan struct{}, 1)}
+	return &standby{want: want, log: log, wake: make(chan struct{}, 1), spoilt: map[string]penance{}}
 }
 
 // begin notes a start; the caller calls over at its end.
@@ -132,7 +146,7 @@ func (s *standby) note(c class) {
 
 // use is the stock of c, which is in use; nil: none is kept. The caller has the lock.
 func (s *standby) use(c class) *stock {
-	if s.closed || s.want == 0 && !c.Copied {
+	if s.closed || s.want == 0 && !c.Copyable {
 		return nil
 	}
 	var own *stock
@@ -166,6 +180,7 @@ func (s *standby) take(c class) (spare, image) {
 	if own == nil {
 		return nil, nil
 	}
+	s.nudge()
 	for len(own.spares) > 0 {
 		one := own.spares[0]
 		own.spares = own.spares[1:]
@@ -191,23 +206,43 @@ func (t *stock) hold() image {
 	return i
 }
 
-// forget lets go of t's image; none is made for that long.
-func (t *stock) forget(wait time.Duration) {
+// forget lets go of t's image.
+func (t *stock) forget() {
 	if t.image != nil {
 		t.image.Close()
 	}
-	t.image, t.imageAfter = nil, time.Now().Add(wait)
+	t.image, t.stuck, t.since = nil, 0, time.Now()
 }
 
-// spoil takes away the image of a class of which a copy did not go on.
-func (s *standby) spoil(key string) {
+// tell says whether a copy of the class went on; where it did not, whether it had come up. An image that
+// is of no use is taken away.
+func (s *standby) tell(key string, wentOn, cameUp bool) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	for _, t := range s.classes {
-		if t.Key == key {
-			t.forget(spoiled)
+		switch {
+		case t.Key != key || t.image == nil:
+		case wentOn:
+			t.stuck = 0
+			delete(s.spoilt, key)
+		default:
+			if t.stuck++; !cameUp || t.stuck >= stuck {
+				s.spoil(t)
+			}
 		}
 	}
+}
+
+// spoil takes away an image, or the prospect of one. The caller has the lock.
+func (s *standby) spoil(t *stock) {
+	t.forget()
+	for key, p := range s.spoilt { // of classes that are long gone
+		if time.Since(p.until) > mostSpoiled {
+			delete(s.spoilt, key)
+		}
+	}
+	wait := max(spoiled, s.spoilt[t.Key].next)
+	s.spoilt[t.Key] = penance{time.Now().Add(wait), min(2*wait, mostSpoiled)}
 }
 
 // end ends t's spares.
@@ -221,7 +256,7 @@ func (t *stock) end() {
 // drop lets go of a stock, which is no class any more.
 func (s *standby) drop(t *stock) {
 	t.end()
-	t.forget(0)
+	t.forget()
 }
 
 // run makes spares until ctx ends.
@@ -258,7 +293,7 @@ func (s *standby) next() (func(context.Context), time.Duration) {
 	now := time.Now()
 	quiet := s.quiet.Add(calm)
 	if s.starting > 0 {
-		quiet = now.Add(time.Hour) // begin's over and take wake
+		quiet = now.Add(time.Hour) // begin's over wakes
 	}
 	wait := time.Hour
 	for n, t := range s.classes {
@@ -271,7 +306,7 @@ func (s *standby) next() (func(context.Context), time.Duration) {
 			after  []time.Time
 			work   func(context.Context, *stock)
 		}{
-			{t.Copied && t.image == nil && now.Sub(t.used) < keepImage, []time.Time{t.imageAfter, s.pictured.Add(between), pictured}, s.picture},
+			{t.Copyable && t.image == nil && now.Sub(t.used) < keepImage, []time.Time{s.spoilt[t.Key].until, s.pictured.Add(between), pictured}, s.picture},
 			{n < spareClasses && len(t.spares) < s.want, []time.Time{t.after, quiet}, s.fill},
 		} {
 			if !job.wanted {
@@ -282,7 +317,13 @@ func (s *standby) next() (func(context.Context), time.Duration) {
 				continue
 			}
 			s.making = make(chan struct{})
-			return func(ctx context.Context) { job.work(ctx, t) }, 0
+			ctx, cancel := context.WithCancel(context.Background())
+			s.cancel = cancel
+			return func(life context.Context) {
+				defer cancel()
+				defer context.AfterFunc(life, cancel)()
+				job.work(ctx, t)
+			}, 0
 		}
 	}
 	return nil, wait
@@ -304,10 +345,12 @@ func (s *standby) picture(ctx context.Context, t *stock) {
 	s.pictured = time.Now()
 	switch {
 	case err != nil:
-		t.imageAfter = time.Now().Add(spoiled)
+		if ctx.Err() == nil && !fault.Is(err, fault.Conflict) { // which passes
+			s.spoil(t)
+		}
 		s.log.Debug("no machine was written down", "class", t.Shape, "error", err)
 	case kept:
-		t.image = i
+		t.image, t.made = i, time.Now()
 	default:
 		i.Close()
 	}
@@ -322,8 +365,8 @@ func (s *standby) fill(ctx context.Context, t *stock) {
 		i.Close()
 	}
 	s.mu.Lock()
-	if i != nil && err != nil {
-		t.forget(spoiled)
+	if i != nil && err != nil && ctx.Err() == nil && !fault.Is(err, fault.Conflict) {
+		s.spoil(t)
 	}
 	kept := s.made(t) && err == nil
 	if kept {
@@ -366,8 +409,8 @@ func (s *standby) look(ctx context.Context) {
 	s.mu.Unlock()
 	for _, t := range all {
 		s.mu.Lock()
-		if t.image != nil && (!t.image.Current() || time.Since(t.used) > keepImage) {
-			t.forget(0)
+		if t.image != nil && (!t.image.Current() || time.Since(t.made) > keepImage) {
+			t.forget()
 		}
 		s.mu.Unlock()
 		if s.valid(ctx, t.class) {
@@ -391,9 +434,12 @@ func (s *standby) drain(ctx context.Context) {
 	for _, t := range s.classes {
 		all = append(all, t.spares...)
 		t.spares = nil
-		t.forget(0)
+		t.forget()
 	}
 	s.classes = nil
+	if making != nil {
+		s.cancel()
+	}
 	s.mu.Unlock()
 	if making != nil {
 		select {

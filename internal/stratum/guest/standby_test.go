@@ -236,7 +236,7 @@ func TestNoneAreKeptUnlessAsked(t *testing.T) {
 	b.none()
 }
 
-var copied = class{Shape: "copied", Key: "c1", Copied: true}
+var copied = class{Shape: "copied", Key: "c1", Copyable: true}
 
 // image waits for one that is made, whenever the last was.
 func (b *bench) image() fakeImage {
@@ -294,13 +294,20 @@ func TestAnImageThatIsOfNoUseIsNotUsed(t *testing.T) {
 	b.hold(copied, false)
 	first := b.image()
 	b.hold(copied, true)
-	b.spoil(copied.Key)
+	b.tell(copied.Key, false, true) // one alone
+	b.tell(copied.Key, true, true)
+	b.tell(copied.Key, false, true)
+	b.hold(copied, true)
+	b.tell(copied.Key, false, true)
 	b.hold(copied, false) // nor made again at once
 	if first.held.Load() != 0 || len(b.drawn) > 0 {
 		t.Error("it is there still, or another")
 	}
+	if again := b.spoilt[copied.Key]; time.Until(again.until) > spoiled || again.next != 2*spoiled {
+		t.Errorf("it is made again after %v", again)
+	}
 	b.mu.Lock()
-	b.classes[0].imageAfter = time.Time{}
+	clear(b.spoilt)
 	b.mu.Unlock()
 	b.nudge()
 	second := b.image()
@@ -312,7 +319,7 @@ func TestAnImageThatIsOfNoUseIsNotUsed(t *testing.T) {
 	third := b.image()
 	b.hold(copied, true)
 	b.mu.Lock()
-	b.classes[0].used = time.Now().Add(-2 * keepImage)
+	b.classes[0].made, b.classes[0].used = time.Now().Add(-2*keepImage), time.Now().Add(-2*keepImage)
 	b.mu.Unlock()
 	b.look(t.Context())
 	if second.held.Load() != 0 || third.held.Load() != 0 {
@@ -325,6 +332,9 @@ func TestAnImageThatIsOfNoUseIsNotUsed(t *testing.T) {
 	}
 	b.hold(copied, false)
 	b.image()
+	b.hold(copied, true)
+	b.tell(copied.Key, false, false) // it did not even come up
+	b.hold(copied, false)
 	b.valid.Store(false)
 	b.look(t.Context())
 	if _, images, _ := b.size(); images != 0 {
@@ -369,15 +379,33 @@ func TestAnImageDoesNotWaitForever(t *testing.T) {
 func TestImagesOfMoreKindsThanThereCanBeAreNotMadeAgainAndAgain(t *testing.T) {
 	b := newBench(t, 0)
 	for n := range maxClasses {
-		b.hold(class{Shape: fmt.Sprint(n), Key: fmt.Sprint(n), Copied: true}, false)
+		b.hold(class{Shape: fmt.Sprint(n), Key: fmt.Sprint(n), Copyable: true}, false)
 		b.image()
 	}
 	b.until("their number", func() bool { _, images, _ := b.size(); return images == maxClasses })
 	for n := range 3 {
-		b.hold(class{Shape: fmt.Sprint("other", n), Key: fmt.Sprint("other", n), Copied: true}, false)
+		b.hold(class{Shape: fmt.Sprint("other", n), Key: fmt.Sprint("other", n), Copyable: true}, false)
 		time.Sleep(4 * calm)
 	}
 	if _, images, _ := b.size(); images != maxClasses-3 || len(b.drawn) > 0 {
 		t.Errorf("%d are left, and %d were made at once", images, len(b.drawn))
+	}
+}
+
+func TestTheEndDoesNotWaitForWhatIsBeingMade(t *testing.T) {
+	b := newBench(t, 0)
+	began := make(chan bool)
+	b.mu.Lock()
+	b.write = func(ctx context.Context, _ class) (image, error) {
+		close(began)
+		<-ctx.Done()
+		return nil, ctx.Err()
+	}
+	b.mu.Unlock()
+	b.hold(copied, false)
+	<-began
+	b.close(t.Context())
+	if len(b.spoilt) > 0 {
+		t.Error("what was given up counts as a failure")
 	}
 }
