@@ -85,7 +85,7 @@ func (l *launch) Confine(c *confine.Spec) {
 // Form implements virtual.Hardware.
 func (l *launch) Form() []string {
 	m := l.Machine
-	m.Name, m.MAC, m.TSC = "", "", 0
+	m.Name, m.MAC, m.TSC, m.OwnEntropy = "", "", 0, false
 	m.Kernel, m.Initrd, m.Incoming = "", "", false
 	m.Accelerator = l.Notes.Boot.Accelerator
 	m.Backing, m.Fixed, m.Turns = qemu.Backing{}, l.Notes.Fixed, false
