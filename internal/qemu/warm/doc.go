@@ -47,7 +47,7 @@
 //	MAC address          set by the agent; the source's is SourceMAC
 //	machine-id, keys     are in disks, which are not mounted
 //	sizes of disks       announced by Restore, or read again by the agent
-//	QEMU's own generator        nothing inside draws from it: no rdrand, and copies of a QEMU
+//	QEMU's generator     nothing inside draws from it: no rdrand, and copies of a QEMU
 //	                     have numbers of the host's
 //	where the kernel and the agent lie in memory, canaries, seeds of hash tables
 //	                     stay alike in all clones of an image: MaxAge bounds for how long
