@@ -117,12 +117,12 @@ func (d *Driver) spareOf(ctx context.Context, c class, i image) (spare, error) {
 		return nil, err
 	}
 	defer l.Saved.Close()
-	if i != nil {
-		l.copied(i)
-		s, err := d.Spare(ctx, l.Launch, place.SparePrefix+place.Moment())
-		return machineSpare{s}, err
+	if i == nil {
+		return d.rehearsed(ctx, l, place.SparePrefix)
 	}
-	return d.rehearsed(ctx, l, place.SparePrefix)
+	l.copied(i)
+	s, err := d.Spare(ctx, l.Launch, place.SparePrefix+place.Moment())
+	return machineSpare{s}, err
 }
 
 // imageOf makes an image of c.
@@ -147,23 +147,24 @@ func (d *Driver) imageOf(ctx context.Context, c class) (image, error) {
 			return nil, err
 		}
 	}
-	if err := d.tryOut(ctx, c, machineImage{i}); err != nil {
+	l.copied(machineImage{i})
+	if err := d.tryOut(ctx, l); err != nil {
 		i.Close()
 		return nil, err
 	}
 	return machineImage{i}, nil
 }
 
-// tryOut makes a copy of i, and waits for it to answer.
-func (d *Driver) tryOut(ctx context.Context, c class, i image) error {
+// tryOut starts l, which is a copy, and waits for it to answer.
+func (d *Driver) tryOut(ctx context.Context, l *launch) error {
 	ctx, cancel := context.WithTimeout(ctx, greetPatience)
 	defer cancel()
-	s, err := d.spareOf(ctx, c, i)
+	s, err := d.Spare(ctx, l.Launch, place.SavingPrefix+place.Moment())
 	if err != nil {
 		return err
 	}
 	defer s.End(ctx)
-	q, err := qemu.Dial(ctx, s.(machineSpare).Monitor())
+	q, err := qemu.Dial(ctx, s.Monitor())
 	if err != nil {
 		return fault.Wrap(err, "try a copy out")
 	}
